@@ -1,0 +1,10 @@
+//! nodewall's packet parser and classifier, one source for both sides: the
+//! kernel program compiles it for BPF, the loader for the host.
+//!
+//! No allocation, no aya, no policy knowledge. A frame becomes a
+//! [`parse`]d packet key, the key is [`classify`](mod@classify)d over
+//! [`classify::Tables`], the result is a [`verdict::Verdict`] with its
+//! [`verdict::Reason`] and rule.
+#![no_std]
+
+pub mod verdict;

@@ -1,0 +1,16 @@
+//! The answer to "what happens to this packet", as every evaluator gives it:
+//! the reference, the host classifier and the kernel program.
+
+use filter_common::verdict::{Reason, Verdict};
+
+/// A verdict with its reason and, where a rule decided, that rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Decision {
+    /// What happens to the packet.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+    /// The index in [`crate::ruleset::Ruleset::rules`] of the rule that
+    /// decided (`policy_allow`, `policy_deny`, `failsafe`), else `None`.
+    pub rule: Option<u32>,
+}

@@ -1,0 +1,7 @@
+//! nodewall's user-space side: from policy documents to a program in the
+//! kernel, and back from its counters to the terminal.
+//!
+//! Data flows one way: documents → model → [`ruleset`] → image → generation.
+
+pub mod decision;
+pub mod ruleset;

@@ -1,0 +1,2 @@
+//! The `nodewall` command.
+fn main() {}

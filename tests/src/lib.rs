@@ -1,0 +1,1 @@
+//! nodewall test lab.
