@@ -1,7 +1,10 @@
 //! nodewall's user-space side: from policy documents to a program in the
 //! kernel, and back from its counters to the terminal.
 //!
-//! Data flows one way: documents → model → [`ruleset`] → image → generation.
+//! Data flows one way: documents → model → [`ruleset`] → [image](compile) →
+//! generation ([`datapath`]).
 
+pub mod compile;
+pub mod datapath;
 pub mod decision;
 pub mod ruleset;
