@@ -2,9 +2,14 @@
 //! kernel program compiles it for BPF, the loader for the host.
 //!
 //! No allocation, no aya, no policy knowledge. A frame becomes a
-//! [`parse`]d packet key, the key is [`classify`](mod@classify)d over
+//! [key](parse::Key), the key is [classified](classify::classify) over
 //! [`classify::Tables`], the result is a [`verdict::Verdict`] with its
 //! [`verdict::Reason`] and rule.
 #![no_std]
 
+pub mod abi;
+pub mod classify;
+pub mod packet;
+pub mod parse;
 pub mod verdict;
+pub mod wire;

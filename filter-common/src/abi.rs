@@ -1,0 +1,130 @@
+//! What the kernel program and the loader must agree on.
+//!
+//! The image is one array of 32-bit words in the machine's byte order, held
+//! in pages; [`Layout`] says where its tables begin. Word indices, not bytes,
+//! everywhere.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::verdict::Reason;
+
+/// Changes with everything in this module. Pinned state of another version is
+/// not read.
+pub const VERSION: u32 = 1;
+
+/// Words in a page: one element of the image's map.
+pub const PAGE_WORDS: usize = 256;
+
+/// One page of the image.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Page(pub [u32; PAGE_WORDS]);
+
+/// Where the tables of one IP version begin.
+///
+/// The address tries are multibit: 16 bits at the root, then 8 a level. An
+/// entry is a class, or [`POINTER`] and the number of a page with 256 further
+/// entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct FamilyLayout {
+    /// First word of the source trie's root; [`NONE`] where all sources are
+    /// class 0.
+    pub src: u32,
+    /// The same for destinations.
+    pub dst: u32,
+    /// First word of the table (source class × `dst_classes` + destination
+    /// class) → pair class; [`NONE`] where at most one of the two has more
+    /// than one class: then the sum of both and `pair_offset` is the pair class.
+    pub pairs: u32,
+    /// Number of destination classes.
+    pub dst_classes: u32,
+    /// See [`Self::pairs`].
+    pub pair_offset: u32,
+}
+
+/// Where everything is in the image, and the switches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Layout {
+    /// Indexed by [`crate::parse::Family`].
+    pub families: [FamilyLayout; 2],
+    /// First word of the protocol table: two words for each of 256 protocols
+    /// and the unknown one. Low half of the first: the class of a packet
+    /// whose L4 header was read (if no block is named); high half: where it
+    /// is unreadable. Low half of the second: where the packet is a later
+    /// fragment; high half: the number, from 1, of the block of selector
+    /// classes, 0 where there is none.
+    pub protocols: u32,
+    /// First word of the blocks: for each 65,536 selectors the class, two in
+    /// a word, the even one in the low half.
+    pub blocks: u32,
+    /// First word of the table (pair class × `l4_classes` + L4 class) →
+    /// [decision](DECISION_KIND).
+    pub decisions: u32,
+    /// Number of L4 classes.
+    pub l4_classes: u32,
+    /// [`flags`].
+    pub flags: u32,
+}
+
+/// No table.
+pub const NONE: u32 = u32::MAX;
+/// In a trie entry: the rest is a page number.
+pub const POINTER: u32 = 1 << 31;
+/// Words of a trie's root: 16 bits.
+pub const ROOT_WORDS: u32 = 1 << 16;
+/// Words of a block of selector classes.
+pub const BLOCK_WORDS: u32 = 1 << 15;
+
+/// [`Layout::flags`].
+pub mod flags {
+    /// The default is deny.
+    pub const DEFAULT_DENY: u32 = 1;
+    /// Essentials pass under default deny.
+    pub const ESSENTIALS: u32 = 1 << 1;
+    /// Frames that are not IP are dropped.
+    pub const DROP_NON_IP: u32 = 1 << 2;
+    /// IP in a wrapper is treated as not IP.
+    pub const PASS_ENCAPSULATED: u32 = 1 << 3;
+}
+
+/// The part of a decision word that says what was decided; the rest is the
+/// rule's index.
+pub const DECISION_KIND: u32 = 0xff << 24;
+/// No rule decides.
+pub const DECIDE_DEFAULT: u32 = 0;
+/// The rule denies.
+pub const DECIDE_DENY: u32 = 1 << 24;
+/// The rule allows.
+pub const DECIDE_ALLOW: u32 = 2 << 24;
+/// The rule allows, and is a failsafe.
+pub const DECIDE_FAILSAFE: u32 = 3 << 24;
+/// A rule can't be decided without the L4 header.
+pub const DECIDE_UNDECIDABLE: u32 = 4 << 24;
+/// Rules that a ruleset can have: their index fits beside the kind.
+pub const MAX_RULES: usize = 1 << 24;
+
+/// Exact totals: packets, and bytes of the frame without FCS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Counters before the first rule's: one a reason.
+///
+/// A packet is counted once: by its rule where one decided, else by its
+/// reason. A reason that rules give (`policy_deny`, …) is the sum of its rules.
+pub const REASON_COUNTERS: u32 = Reason::ALL.len() as u32;
+
+const _: () = {
+    assert!(size_of::<FamilyLayout>() == 20);
+    assert!(size_of::<Layout>() == 60);
+    assert!(size_of::<Page>() == 1024);
+    assert!(size_of::<Count>() == 16);
+    assert!(REASON_COUNTERS == 16);
+};

@@ -1,0 +1,229 @@
+//! Key → outcome, over tables whose cost does not depend on the number of
+//! rules: each dimension of the packet is mapped to its equivalence class,
+//! and the classes to the decision.
+
+use crate::abi::{
+    DECIDE_ALLOW, DECIDE_DEFAULT, DECIDE_DENY, DECIDE_FAILSAFE, DECIDE_UNDECIDABLE, DECISION_KIND,
+    FamilyLayout, NONE, PAGE_WORDS, POINTER, REASON_COUNTERS, flags,
+};
+use crate::packet::Packet;
+use crate::parse::{Family, Key, L4, NoKey, parse};
+use crate::verdict::{Reason, Verdict};
+use crate::wire::l4;
+
+/// The compiled tables: maps on the kernel's side, bytes on the host's.
+pub trait Tables {
+    /// The word at `index`; `None` beyond the end, which no compiled image
+    /// asks for.
+    fn word(&self, index: u32) -> Option<u32>;
+
+    /// Where the tables of `family` are.
+    fn family(&self, family: Family) -> FamilyLayout;
+
+    /// [`crate::abi::Layout::protocols`].
+    fn protocols(&self) -> u32;
+
+    /// [`crate::abi::Layout::blocks`].
+    fn blocks(&self) -> u32;
+
+    /// [`crate::abi::Layout::decisions`].
+    fn decisions(&self) -> u32;
+
+    /// [`crate::abi::Layout::l4_classes`].
+    fn l4_classes(&self) -> u32;
+
+    /// [`crate::abi::Layout::flags`].
+    fn flags(&self) -> u32;
+}
+
+/// What was decided about a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What happens to it.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+    /// The index of the rule that decided; [`NONE`] where none did.
+    pub rule: u32,
+}
+
+impl Outcome {
+    #[inline(always)]
+    const fn by_rule(verdict: Verdict, reason: Reason, rule: u32) -> Self {
+        Self {
+            verdict,
+            reason,
+            rule,
+        }
+    }
+
+    #[inline(always)]
+    const fn pass(reason: Reason) -> Self {
+        Self::by_rule(Verdict::Pass, reason, NONE)
+    }
+
+    #[inline(always)]
+    const fn drop(reason: Reason) -> Self {
+        Self::by_rule(Verdict::Drop, reason, NONE)
+    }
+
+    /// The counter that counts this packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn counter(self) -> u32 {
+        if self.rule == NONE {
+            self.reason as u32
+        } else {
+            REASON_COUNTERS + self.rule
+        }
+    }
+}
+
+/// Decides the fate of a frame.
+#[inline(always)]
+pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Outcome {
+    match parse(packet) {
+        Ok(key) => match classify(&key, tables) {
+            Some(decision) => outcome(&key, decision, tables.flags()),
+            None => Outcome::drop(Reason::Internal),
+        },
+        Err(no_key) => without_key(no_key, tables.flags()),
+    }
+}
+
+/// The decision word for `key`. `None` where a table is too short.
+#[inline(always)]
+pub fn classify<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
+    let family = tables.family(key.family);
+    let bits = match key.family {
+        Family::V4 => 32,
+        Family::V6 => 128,
+    };
+    let src = address_class(&key.src, bits, family.src, tables)?;
+    let dst = address_class(&key.dst, bits, family.dst, tables)?;
+    let pair = if family.pairs == NONE {
+        src + dst + family.pair_offset
+    } else {
+        tables.word(
+            family
+                .pairs
+                .wrapping_add(src.wrapping_mul(family.dst_classes))
+                .wrapping_add(dst),
+        )?
+    };
+    let l4 = l4_class(key, tables)?;
+    tables.word(
+        tables
+            .decisions()
+            .wrapping_add(pair.wrapping_mul(tables.l4_classes()))
+            .wrapping_add(l4),
+    )
+}
+
+/// The class of an address of `bits` bits in the trie whose root is at `root`.
+#[inline(always)]
+fn address_class<T: Tables>(address: &[u8; 16], bits: usize, root: u32, tables: &T) -> Option<u32> {
+    if root == NONE {
+        return Some(0);
+    }
+    let top = u32::from(u16::from_be_bytes([address[0], address[1]]));
+    let mut entry = tables.word(root.wrapping_add(top))?;
+    for byte in &address[2..bits / 8] {
+        if entry & POINTER == 0 {
+            break;
+        }
+        let page = (entry & !POINTER).wrapping_mul(PAGE_WORDS as u32);
+        entry = tables.word(page.wrapping_add(u32::from(*byte)))?;
+    }
+    Some(entry)
+}
+
+#[inline(always)]
+fn l4_class<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
+    let row = tables.protocols().wrapping_add(u32::from(key.proto) * 2);
+    match key.l4 {
+        L4::Read => {
+            let block = tables.word(row.wrapping_add(1))? >> 16;
+            if block == 0 {
+                return Some(tables.word(row)? & 0xffff);
+            }
+            let selector = u32::from(key.selector);
+            let word = tables.word(
+                tables
+                    .blocks()
+                    .wrapping_add((block - 1) << 15)
+                    .wrapping_add(selector >> 1),
+            )?;
+            Some((word >> ((selector & 1) * 16)) & 0xffff)
+        }
+        L4::Unreadable => Some(tables.word(row)? >> 16),
+        L4::LaterFragment => Some(tables.word(row.wrapping_add(1))? & 0xffff),
+    }
+}
+
+#[inline(always)]
+fn outcome(key: &Key, decision: u32, flags: u32) -> Outcome {
+    let rule = decision & !DECISION_KIND;
+    match decision & DECISION_KIND {
+        DECIDE_DENY => Outcome::by_rule(Verdict::Drop, Reason::PolicyDeny, rule),
+        DECIDE_ALLOW => Outcome::by_rule(Verdict::Pass, Reason::PolicyAllow, rule),
+        DECIDE_FAILSAFE => Outcome::by_rule(Verdict::Pass, Reason::Failsafe, rule),
+        DECIDE_UNDECIDABLE => Outcome::drop(match key.l4 {
+            L4::LaterFragment => Reason::Fragment,
+            L4::Unreadable => Reason::UnreadableL4,
+            // The compiler gives no such decision to a header that was read.
+            L4::Read => Reason::Internal,
+        }),
+        DECIDE_DEFAULT if flags & flags::DEFAULT_DENY == 0 => Outcome::pass(Reason::DefaultAllow),
+        DECIDE_DEFAULT if flags & flags::ESSENTIALS != 0 && is_essential(key) => {
+            Outcome::pass(Reason::Essential)
+        }
+        DECIDE_DEFAULT => Outcome::drop(Reason::DefaultDeny),
+        _ => Outcome::drop(Reason::Internal),
+    }
+}
+
+/// What default deny must not break: neighbour discovery (RFC 4861, with hop
+/// limit 255 only), MLD (RFC 2710, 3810), path-MTU discovery and the errors
+/// of RFC 4890 4.3.1, IGMP, and the answers of DHCP and DHCPv6 servers.
+#[inline(always)]
+fn is_essential(key: &Key) -> bool {
+    if key.l4 != L4::Read {
+        return false;
+    }
+    let icmp_type = key.selector >> 8;
+    match (key.family, key.proto) {
+        (Family::V4, proto) if proto == l4::IGMP as u16 => true,
+        (Family::V4, proto) if proto == l4::ICMP as u16 => key.selector == 0x0304,
+        (Family::V4, proto) if proto == l4::UDP as u16 => key.selector == 68,
+        (Family::V6, proto) if proto == l4::UDP as u16 => key.selector == 546,
+        (Family::V6, proto) if proto == l4::ICMPV6 as u16 => match icmp_type {
+            1..=4 | 130..=132 | 143 => true,
+            133..=137 => key.hop_limit == 255,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn without_key(no_key: NoKey, flags: u32) -> Outcome {
+    let essentials = flags & flags::ESSENTIALS != 0;
+    match no_key {
+        NoKey::Malformed => Outcome::drop(Reason::Malformed),
+        NoKey::TinyFragment => Outcome::drop(Reason::TinyFragment),
+        NoKey::Ipv6Extension => Outcome::drop(Reason::Ipv6Extension),
+        NoKey::VlanDepth => Outcome::drop(Reason::VlanDepth),
+        NoKey::Internal => Outcome::drop(Reason::Internal),
+        NoKey::Encapsulated if flags & flags::PASS_ENCAPSULATED == 0 => {
+            Outcome::drop(Reason::Encapsulated)
+        }
+        NoKey::Arp if essentials && flags & (flags::DEFAULT_DENY | flags::DROP_NON_IP) != 0 => {
+            Outcome::pass(Reason::Essential)
+        }
+        NoKey::Encapsulated | NoKey::Arp | NoKey::NotIp if flags & flags::DROP_NON_IP != 0 => {
+            Outcome::drop(Reason::NotIp)
+        }
+        NoKey::Encapsulated | NoKey::Arp | NoKey::NotIp => Outcome::pass(Reason::NotIp),
+    }
+}

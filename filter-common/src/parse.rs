@@ -1,0 +1,334 @@
+//! Frame → [`Key`]: the fields that rules ask about, or why there are none.
+
+use crate::packet::Packet;
+use crate::wire::{be16, ethernet, ip, l4, wrapped};
+
+/// An IP version, as an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Family {
+    /// IPv4.
+    V4 = 0,
+    /// IPv6.
+    V6 = 1,
+}
+
+/// What is known of the L4 header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum L4 {
+    /// It was read, or the protocol has none that rules ask about.
+    Read,
+    /// The packet is a later fragment: the header is elsewhere.
+    LaterFragment,
+    /// It should be there and isn't, or not wholly.
+    Unreadable,
+}
+
+/// The protocol where an extension chain breaks off before naming it.
+pub const UNKNOWN_PROTOCOL: u16 = 256;
+
+/// What rules ask about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The IP version.
+    pub family: Family,
+    /// Source address, network byte order; IPv4 in the first four bytes.
+    pub src: [u8; 16],
+    /// Destination address, likewise.
+    pub dst: [u8; 16],
+    /// TTL or hop limit.
+    pub hop_limit: u8,
+    /// The protocol's number, or [`UNKNOWN_PROTOCOL`].
+    pub proto: u16,
+    /// Whether [`Self::selector`] can be believed.
+    pub l4: L4,
+    /// Destination port, or ICMP type << 8 | code; 0 where not [`L4::Read`]
+    /// or where the protocol has neither.
+    pub selector: u16,
+}
+
+/// Why a frame has no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoKey {
+    /// A header contradicts itself or the frame.
+    Malformed,
+    /// RFC 1858, RFC 3128.
+    TinyFragment,
+    /// An extension chain too long, forbidden or cut by fragmentation.
+    Ipv6Extension,
+    /// More tags than are looked through.
+    VlanDepth,
+    /// IP behind a header that is not looked through.
+    Encapsulated,
+    /// ARP.
+    Arp,
+    /// Anything else that is not IP.
+    NotIp,
+    /// Bytes that are known to be there could not be read.
+    Internal,
+}
+
+/// Reads the frame from its Ethernet header on.
+#[inline(always)]
+pub fn parse<P: Packet>(packet: &P) -> Result<Key, NoKey> {
+    let mut offset = ethernet::HEADER;
+    let mut ethertype = be16(packet.read(ethernet::ETHERTYPE).ok_or(NoKey::Malformed)?);
+    for _ in 0..ethernet::MAX_TAGS {
+        if !ethernet::is_tag(ethertype) {
+            break;
+        }
+        // Tag control, then the next Ethertype.
+        let [_, _, high, low] = packet
+            .read::<{ ethernet::TAG }>(offset)
+            .ok_or(NoKey::Malformed)?;
+        ethertype = be16([high, low]);
+        offset += ethernet::TAG;
+    }
+    match ethertype {
+        ethernet::IPV4 => ipv4(packet, offset),
+        ethernet::IPV6 => ipv6(packet, offset),
+        _ => Err(not_ip(packet, offset, ethertype)),
+    }
+}
+
+#[inline(always)]
+fn not_ip<P: Packet>(packet: &P, offset: usize, ethertype: u16) -> NoKey {
+    let holds_ip = match ethertype {
+        ethernet::ARP => return NoKey::Arp,
+        tag if ethernet::is_tag(tag) => return NoKey::VlanDepth,
+        0..=ethernet::MAX_LENGTH => wrapped::llc_holds_ip(packet, offset),
+        ethernet::PPPOE_SESSION => wrapped::pppoe_holds_ip(packet, offset),
+        ethernet::MPLS_UNICAST | ethernet::MPLS_MULTICAST => wrapped::mpls_holds_ip(packet, offset),
+        _ => false,
+    };
+    if holds_ip {
+        NoKey::Encapsulated
+    } else {
+        NoKey::NotIp
+    }
+}
+
+#[inline(always)]
+fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<Key, NoKey> {
+    use ip::v4;
+
+    let header: [u8; v4::HEADER] = packet.read(offset).ok_or(NoKey::Malformed)?;
+    let field = |at: usize| be16([header[at], header[at + 1]]);
+    let address = |at: usize| {
+        let mut address = [0; 16];
+        address[..4].copy_from_slice(&header[at..at + 4]);
+        address
+    };
+
+    let header_length = usize::from(header[v4::VERSION_IHL] & 0x0f) * 4;
+    let total = usize::from(field(v4::TOTAL_LENGTH));
+    if header[v4::VERSION_IHL] >> 4 != 4
+        || header_length < v4::HEADER
+        || total < header_length
+        || !packet.has(offset + total)
+    {
+        return Err(NoKey::Malformed);
+    }
+
+    let proto = header[v4::PROTOCOL];
+    let fragment = field(v4::FRAGMENT);
+    let part = Part::of(
+        fragment & v4::FRAGMENT_OFFSET,
+        fragment & v4::MORE_FRAGMENTS != 0,
+    );
+    let (l4, selector) = l4(
+        packet,
+        proto,
+        part,
+        offset + header_length,
+        offset + total,
+    )?;
+    Ok(Key {
+        family: Family::V4,
+        src: address(v4::SOURCE),
+        dst: address(v4::DESTINATION),
+        hop_limit: header[v4::TTL],
+        proto: u16::from(proto),
+        l4,
+        selector,
+    })
+}
+
+#[inline(always)]
+fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<Key, NoKey> {
+    use ip::v6;
+
+    let header: [u8; v6::HEADER] = packet.read(offset).ok_or(NoKey::Malformed)?;
+    let address = |at: usize| {
+        let mut address = [0; 16];
+        address.copy_from_slice(&header[at..at + 16]);
+        address
+    };
+    let end = offset
+        + v6::HEADER
+        + usize::from(be16([
+            header[v6::PAYLOAD_LENGTH],
+            header[v6::PAYLOAD_LENGTH + 1],
+        ]));
+    if header[0] >> 4 != 6 || !packet.has(end) {
+        return Err(NoKey::Malformed);
+    }
+
+    let chain = extensions(packet, header[v6::NEXT_HEADER], offset + v6::HEADER, end)?;
+    let (proto, l4, selector) = match chain {
+        Chain::Payload { proto, part, at } => {
+            let (l4, selector) = l4(packet, proto, part, at, end)?;
+            (u16::from(proto), l4, selector)
+        }
+        Chain::Hidden(l4) => (UNKNOWN_PROTOCOL, l4, 0),
+    };
+    Ok(Key {
+        family: Family::V6,
+        src: address(v6::SOURCE),
+        dst: address(v6::DESTINATION),
+        hop_limit: header[v6::HOP_LIMIT],
+        proto,
+        l4,
+        selector,
+    })
+}
+
+/// Where an extension chain leads.
+enum Chain {
+    /// To the payload.
+    Payload { proto: u8, part: Part, at: usize },
+    /// Nowhere: the protocol is not in this packet.
+    Hidden(L4),
+}
+
+/// Walks the chain that begins with the header `next` at `at`.
+#[inline(always)]
+fn extensions<P: Packet>(
+    packet: &P,
+    mut next: u8,
+    mut at: usize,
+    end: usize,
+) -> Result<Chain, NoKey> {
+    use ip::v6;
+
+    let mut part = Part::Whole;
+    let mut fragmented = false;
+    for _ in 0..v6::MAX_EXTENSIONS {
+        if !v6::is_extension(next) {
+            return Ok(Chain::Payload {
+                proto: next,
+                part,
+                at,
+            });
+        }
+        if next == v6::FRAGMENT && fragmented {
+            return Err(NoKey::Ipv6Extension);
+        }
+        // The shortest extension header has 8 bytes; the routing type is
+        // judged even where the rest is cut off.
+        if next == v6::ROUTING && at + v6::ROUTING_TYPE < end {
+            let [routing_type] = packet
+                .read(at + v6::ROUTING_TYPE)
+                .ok_or(NoKey::Internal)?;
+            if routing_type == 0 {
+                return Err(NoKey::Ipv6Extension);
+            }
+        }
+        let cut = match part {
+            // The chain must be whole in the first fragment (RFC 7112).
+            Part::First => Err(NoKey::Ipv6Extension),
+            Part::Whole | Part::Later { .. } => Ok(Chain::Hidden(L4::Unreadable)),
+        };
+        if at + 8 > end {
+            return cut;
+        }
+        let [following, length, high, low] = packet.read(at).ok_or(NoKey::Internal)?;
+        let size = match next {
+            v6::FRAGMENT => v6::FRAGMENT_HEADER,
+            v6::AUTHENTICATION => (usize::from(length) + 2) * 4,
+            _ => (usize::from(length) + 1) * 8,
+        };
+        if at + size > end {
+            return cut;
+        }
+        if next == v6::FRAGMENT {
+            fragmented = true;
+            let field = be16([high, low]);
+            part = Part::of(field >> 3, field & v6::MORE_FRAGMENTS != 0);
+            if matches!(part, Part::Later { .. }) {
+                // What follows are bytes from the middle of the payload.
+                return match following {
+                    v6::FRAGMENT => Err(NoKey::Ipv6Extension),
+                    hidden if v6::is_extension(hidden) => Ok(Chain::Hidden(L4::LaterFragment)),
+                    proto => Ok(Chain::Payload {
+                        proto,
+                        part,
+                        at: at + size,
+                    }),
+                };
+            }
+        }
+        next = following;
+        at += size;
+    }
+    if v6::is_extension(next) {
+        return Err(NoKey::Ipv6Extension);
+    }
+    Ok(Chain::Payload {
+        proto: next,
+        part,
+        at,
+    })
+}
+
+/// Which part of its datagram a packet is.
+#[derive(Clone, Copy)]
+enum Part {
+    /// All of it. An atomic fragment (RFC 6946) too.
+    Whole,
+    /// The first fragment.
+    First,
+    /// A fragment from 8 × `offset` bytes on.
+    Later { offset: u16 },
+}
+
+impl Part {
+    #[inline(always)]
+    const fn of(offset: u16, more: bool) -> Self {
+        match (offset, more) {
+            (0, false) => Self::Whole,
+            (0, true) => Self::First,
+            (offset, _) => Self::Later { offset },
+        }
+    }
+}
+
+/// Reads what rules ask about from the L4 header at `at`; the IP packet ends
+/// at `end`, which lies in the frame.
+#[inline(always)]
+fn l4<P: Packet>(
+    packet: &P,
+    proto: u8,
+    part: Part,
+    at: usize,
+    end: usize,
+) -> Result<(L4, u16), NoKey> {
+    let header = l4::header(proto);
+    match part {
+        // It would overwrite the flags of a TCP header (RFC 3128).
+        Part::Later { offset: 1 } if proto == l4::TCP => Err(NoKey::TinyFragment),
+        Part::Later { .. } => Ok((L4::LaterFragment, 0)),
+        _ if header == 0 => Ok((L4::Read, 0)),
+        Part::First if at + header > end => Err(NoKey::TinyFragment),
+        Part::Whole if at + header > end => Ok((L4::Unreadable, 0)),
+        Part::First | Part::Whole => {
+            let field = if l4::has_ports(proto) {
+                at + l4::DESTINATION_PORT
+            } else {
+                at
+            };
+            let selector = packet.read(field).map(be16).ok_or(NoKey::Internal)?;
+            Ok((L4::Read, selector))
+        }
+    }
+}
