@@ -14,6 +14,8 @@ pub const VERSION: u32 = 1;
 
 /// Words in a page: one element of the image's map.
 pub const PAGE_WORDS: usize = 256;
+/// The same, for indices.
+pub const PAGE_WORDS_U32: u32 = 256;
 
 /// One page of the image.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -119,12 +121,13 @@ pub struct Count {
 ///
 /// A packet is counted once: by its rule where one decided, else by its
 /// reason. A reason that rules give (`policy_deny`, …) is the sum of its rules.
-pub const REASON_COUNTERS: u32 = Reason::ALL.len() as u32;
+pub const REASON_COUNTERS: u32 = 16;
 
 const _: () = {
     assert!(size_of::<FamilyLayout>() == 20);
     assert!(size_of::<Layout>() == 60);
     assert!(size_of::<Page>() == 1024);
     assert!(size_of::<Count>() == 16);
-    assert!(REASON_COUNTERS == 16);
+    assert!(REASON_COUNTERS as usize == Reason::ALL.len());
+    assert!(PAGE_WORDS_U32 as usize == PAGE_WORDS);
 };

@@ -4,7 +4,7 @@
 
 use crate::abi::{
     DECIDE_ALLOW, DECIDE_DEFAULT, DECIDE_DENY, DECIDE_FAILSAFE, DECIDE_UNDECIDABLE, DECISION_KIND,
-    FamilyLayout, NONE, PAGE_WORDS, POINTER, REASON_COUNTERS, flags,
+    FamilyLayout, NONE, PAGE_WORDS_U32, POINTER, REASON_COUNTERS, flags,
 };
 use crate::packet::Packet;
 use crate::parse::{Family, Key, L4, NoKey, parse};
@@ -102,7 +102,7 @@ pub fn classify<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
     let src = address_class(&key.src, bits, family.src, tables)?;
     let dst = address_class(&key.dst, bits, family.dst, tables)?;
     let pair = if family.pairs == NONE {
-        src + dst + family.pair_offset
+        src.wrapping_add(dst).wrapping_add(family.pair_offset)
     } else {
         tables.word(
             family
@@ -132,7 +132,7 @@ fn address_class<T: Tables>(address: &[u8; 16], bits: usize, root: u32, tables: 
         if entry & POINTER == 0 {
             break;
         }
-        let page = (entry & !POINTER).wrapping_mul(PAGE_WORDS as u32);
+        let page = (entry & !POINTER).wrapping_mul(PAGE_WORDS_U32);
         entry = tables.word(page.wrapping_add(u32::from(*byte)))?;
     }
     Some(entry)
@@ -183,6 +183,13 @@ fn outcome(key: &Key, decision: u32, flags: u32) -> Outcome {
     }
 }
 
+/// ICMP type 3, code 4 (RFC 1191).
+const FRAGMENTATION_NEEDED: u16 = 0x0304;
+/// The port that DHCP clients listen on (RFC 2131).
+const DHCP_CLIENT: u16 = 68;
+/// The port that DHCPv6 clients listen on (RFC 8415).
+const DHCPV6_CLIENT: u16 = 546;
+
 /// What default deny must not break: neighbour discovery (RFC 4861, with hop
 /// limit 255 only), MLD (RFC 2710, 3810), path-MTU discovery and the errors
 /// of RFC 4890 4.3.1, IGMP, and the answers of DHCP and DHCPv6 servers.
@@ -191,13 +198,16 @@ fn is_essential(key: &Key) -> bool {
     if key.l4 != L4::Read {
         return false;
     }
-    let icmp_type = key.selector >> 8;
-    match (key.family, key.proto) {
-        (Family::V4, proto) if proto == l4::IGMP as u16 => true,
-        (Family::V4, proto) if proto == l4::ICMP as u16 => key.selector == 0x0304,
-        (Family::V4, proto) if proto == l4::UDP as u16 => key.selector == 68,
-        (Family::V6, proto) if proto == l4::UDP as u16 => key.selector == 546,
-        (Family::V6, proto) if proto == l4::ICMPV6 as u16 => match icmp_type {
+    // Only the unknown protocol does not fit, and its L4 header is never read.
+    let Ok(proto) = u8::try_from(key.proto) else {
+        return false;
+    };
+    match (key.family, proto) {
+        (Family::V4, l4::IGMP) => true,
+        (Family::V4, l4::ICMP) => key.selector == FRAGMENTATION_NEEDED,
+        (Family::V4, l4::UDP) => key.selector == DHCP_CLIENT,
+        (Family::V6, l4::UDP) => key.selector == DHCPV6_CLIENT,
+        (Family::V6, l4::ICMPV6) => match key.selector >> 8 {
             1..=4 | 130..=132 | 143 => true,
             133..=137 => key.hop_limit == 255,
             _ => false,

@@ -136,13 +136,7 @@ fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<Key, NoKey> {
         fragment & v4::FRAGMENT_OFFSET,
         fragment & v4::MORE_FRAGMENTS != 0,
     );
-    let (l4, selector) = l4(
-        packet,
-        proto,
-        part,
-        offset + header_length,
-        offset + total,
-    )?;
+    let (l4, selector) = l4(packet, proto, part, offset + header_length, offset + total)?;
     Ok(Key {
         family: Family::V4,
         src: address(v4::SOURCE),
@@ -227,9 +221,7 @@ fn extensions<P: Packet>(
         // The shortest extension header has 8 bytes; the routing type is
         // judged even where the rest is cut off.
         if next == v6::ROUTING && at + v6::ROUTING_TYPE < end {
-            let [routing_type] = packet
-                .read(at + v6::ROUTING_TYPE)
-                .ok_or(NoKey::Internal)?;
+            let [routing_type] = packet.read(at + v6::ROUTING_TYPE).ok_or(NoKey::Internal)?;
             if routing_type == 0 {
                 return Err(NoKey::Ipv6Extension);
             }

@@ -57,6 +57,9 @@ mod tests {
     fn headers_have_the_lengths_of_the_standards() {
         let lengths = [TCP, UDP, UDP_LITE, SCTP, ICMP, ICMPV6, IGMP].map(header);
         assert_eq!(lengths, [20, 8, 8, 12, 8, 8, 0]);
-        assert_eq!([TCP, UDP, UDP_LITE, SCTP, ICMP, ICMPV6], [6, 17, 136, 132, 1, 58]);
+        assert_eq!(
+            [TCP, UDP, UDP_LITE, SCTP, ICMP, ICMPV6],
+            [6, 17, 136, 132, 1, 58]
+        );
     }
 }

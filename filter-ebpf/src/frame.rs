@@ -1,0 +1,59 @@
+//! The frame as XDP hands it over: a linear part, and behind it further
+//! buffers where the frame is jumbo.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
+use aya_ebpf::programs::XdpContext;
+use filter_common::packet::{Cursor, Packet};
+
+/// A received frame.
+pub(crate) struct Frame<'a> {
+    ctx: &'a XdpContext,
+    linear: Cursor<'a>,
+}
+
+impl<'a> Frame<'a> {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &'a XdpContext) -> Self {
+        // SAFETY: the kernel promises that the bytes from `data` up to
+        // `data_end` can be read while the program runs.
+        let linear =
+            unsafe { Cursor::between(ctx.data() as *const u8, ctx.data_end() as *const u8) };
+        Self { ctx, linear }
+    }
+
+    /// Bytes of the whole frame, all its buffers included.
+    #[inline(always)]
+    pub(crate) fn length(&self) -> u64 {
+        // SAFETY: the context is the one this program was called with.
+        unsafe { bpf_xdp_get_buff_len(self.ctx.as_ptr().cast()) }
+    }
+}
+
+impl Packet for Frame<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        // Almost always all headers are in the linear part.
+        self.linear.read(offset).or_else(|| {
+            let offset = u32::try_from(offset).ok()?;
+            let mut bytes = [0; N];
+            // SAFETY: the context is the one this program was called with, and
+            // `bytes` has room for the `N` bytes asked for. The helper
+            // refuses what lies beyond the frame.
+            let failed = unsafe {
+                bpf_xdp_load_bytes(
+                    self.ctx.as_ptr().cast(),
+                    offset,
+                    bytes.as_mut_ptr().cast(),
+                    const { N as u32 },
+                )
+            };
+            (failed == 0).then_some(bytes)
+        })
+    }
+
+    #[inline(always)]
+    fn has(&self, length: usize) -> bool {
+        self.linear.has(length) || length as u64 <= self.length()
+    }
+}

@@ -1,0 +1,97 @@
+//! The compiled tables, as maps and load-time constants.
+
+use aya_ebpf::btf_maps::Array;
+use aya_ebpf::macros::btf_map;
+use filter_common::abi::{FamilyLayout, Layout, PAGE_WORDS, PAGE_WORDS_U32, Page};
+use filter_common::classify::Tables;
+use filter_common::parse::Family;
+
+/// Read by this program, written by nobody once it is loaded
+/// (`BPF_F_RDONLY_PROG`, and frozen by the loader).
+const RDONLY_PROG: usize = 1 << 7;
+
+/// The image's words. The loader sets the number of pages.
+#[btf_map]
+static IMAGE: Array<Page, 1, RDONLY_PROG> = Array::new();
+
+/// Set before loading; the verifier knows the values and deletes what they
+/// switch off.
+#[unsafe(no_mangle)]
+static LAYOUT: Layout = Layout {
+    families: [FamilyLayout {
+        src: 0,
+        dst: 0,
+        pairs: 0,
+        dst_classes: 0,
+        pair_offset: 0,
+    }; 2],
+    protocols: 0,
+    blocks: 0,
+    decisions: 0,
+    l4_classes: 0,
+    flags: 0,
+};
+
+macro_rules! constant {
+    ($($field:tt)*) => {
+        // SAFETY: the field of a static is readable. Volatile, since the
+        // loader overwrites the value that the compiler sees.
+        unsafe { (&raw const LAYOUT.$($field)*).read_volatile() }
+    };
+}
+
+/// The one image of this program.
+pub(crate) struct Image;
+
+impl Tables for Image {
+    #[inline(always)]
+    fn word(&self, index: u32) -> Option<u32> {
+        let page = IMAGE.get(index / PAGE_WORDS_U32)?;
+        Some(page.0[index as usize % PAGE_WORDS])
+    }
+
+    #[inline(always)]
+    fn family(&self, family: Family) -> FamilyLayout {
+        match family {
+            Family::V4 => FamilyLayout {
+                src: constant!(families[0].src),
+                dst: constant!(families[0].dst),
+                pairs: constant!(families[0].pairs),
+                dst_classes: constant!(families[0].dst_classes),
+                pair_offset: constant!(families[0].pair_offset),
+            },
+            Family::V6 => FamilyLayout {
+                src: constant!(families[1].src),
+                dst: constant!(families[1].dst),
+                pairs: constant!(families[1].pairs),
+                dst_classes: constant!(families[1].dst_classes),
+                pair_offset: constant!(families[1].pair_offset),
+            },
+        }
+    }
+
+    #[inline(always)]
+    fn protocols(&self) -> u32 {
+        constant!(protocols)
+    }
+
+    #[inline(always)]
+    fn blocks(&self) -> u32 {
+        constant!(blocks)
+    }
+
+    #[inline(always)]
+    fn decisions(&self) -> u32 {
+        constant!(decisions)
+    }
+
+    #[inline(always)]
+    fn l4_classes(&self) -> u32 {
+        constant!(l4_classes)
+    }
+
+    #[inline(always)]
+    fn flags(&self) -> u32 {
+        constant!(flags)
+    }
+}
