@@ -95,12 +95,8 @@ pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Outcome {
 #[inline(always)]
 pub fn classify<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
     let family = tables.family(key.family);
-    let bits = match key.family {
-        Family::V4 => 32,
-        Family::V6 => 128,
-    };
-    let src = address_class(&key.src, bits, family.src, tables)?;
-    let dst = address_class(&key.dst, bits, family.dst, tables)?;
+    let src = address_class(key, &key.src, family.src, tables)?;
+    let dst = address_class(key, &key.dst, family.dst, tables)?;
     let pair = if family.pairs == NONE {
         src.wrapping_add(dst).wrapping_add(family.pair_offset)
     } else {
@@ -120,20 +116,28 @@ pub fn classify<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
     )
 }
 
-/// The class of an address of `bits` bits in the trie whose root is at `root`.
+/// The class of an address in the trie whose root is at `root`.
 #[inline(always)]
-fn address_class<T: Tables>(address: &[u8; 16], bits: usize, root: u32, tables: &T) -> Option<u32> {
+fn address_class<T: Tables>(key: &Key, address: &[u8; 16], root: u32, tables: &T) -> Option<u32> {
     if root == NONE {
         return Some(0);
     }
     let top = u32::from(u16::from_be_bytes([address[0], address[1]]));
     let mut entry = tables.word(root.wrapping_add(top))?;
-    for byte in &address[2..bits / 8] {
-        if entry & POINTER == 0 {
-            break;
-        }
-        let page = (entry & !POINTER).wrapping_mul(PAGE_WORDS_U32);
-        entry = tables.word(page.wrapping_add(u32::from(*byte)))?;
+    // Written out, level by level: in a loop the compiler walks the address
+    // by a pointer whose bounds the verifier loses.
+    macro_rules! descend {
+        ($($level:literal)*) => {$(
+            if entry & POINTER == 0 {
+                return Some(entry);
+            }
+            let page = (entry & !POINTER).wrapping_mul(PAGE_WORDS_U32);
+            entry = tables.word(page.wrapping_add(u32::from(address[$level])))?;
+        )*};
+    }
+    descend!(2 3);
+    if key.family == Family::V6 {
+        descend!(4 5 6 7 8 9 10 11 12 13 14 15);
     }
     Some(entry)
 }

@@ -1,6 +1,6 @@
 //! Exact counters: one increment a packet, on this CPU's own copy.
 
-use aya_ebpf::btf_maps::{Array, PerCpuArray};
+use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::macros::btf_map;
 use filter_common::abi::Count;
 use filter_common::classify::Outcome;
@@ -11,16 +11,6 @@ use crate::frame::Frame;
 /// One a reason, then one a rule. The loader sets the number.
 #[btf_map]
 static COUNTERS: PerCpuArray<Count, 1> = PerCpuArray::new();
-
-/// What earlier generations counted, by the same index: written by the loader
-/// alone, after the swap. Here so that it lives as long as this program.
-#[btf_map]
-static CARRIED: Array<Count, 1> = Array::new();
-
-/// The policies in force, as the loader wrote them: what `status` and `stats`
-/// read back.
-#[btf_map]
-static RECORD: Array<[u8; 4096], 1> = Array::new();
 
 /// Counts the packet; an outcome without a counter becomes a counted drop.
 #[inline(always)]

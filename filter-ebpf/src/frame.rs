@@ -1,6 +1,8 @@
 //! The frame as XDP hands it over: a linear part, and behind it further
 //! buffers where the frame is jumbo.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::programs::XdpContext;
@@ -36,7 +38,7 @@ impl Packet for Frame<'_> {
         // Almost always all headers are in the linear part.
         self.linear.read(offset).or_else(|| {
             let offset = u32::try_from(offset).ok()?;
-            let mut bytes = [0; N];
+            let mut bytes = MaybeUninit::<[u8; N]>::uninit();
             // SAFETY: the context is the one this program was called with, and
             // `bytes` has room for the `N` bytes asked for. The helper
             // refuses what lies beyond the frame.
@@ -48,7 +50,8 @@ impl Packet for Frame<'_> {
                     const { N as u32 },
                 )
             };
-            (failed == 0).then_some(bytes)
+            // SAFETY: on success the helper has written all `N` bytes.
+            (failed == 0).then(|| unsafe { bytes.assume_init() })
         })
     }
 

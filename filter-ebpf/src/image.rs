@@ -6,13 +6,12 @@ use filter_common::abi::{FamilyLayout, Layout, PAGE_WORDS, PAGE_WORDS_U32, Page}
 use filter_common::classify::Tables;
 use filter_common::parse::Family;
 
-/// Read by this program, written by nobody once it is loaded
-/// (`BPF_F_RDONLY_PROG`, and frozen by the loader).
-const RDONLY_PROG: usize = 1 << 7;
-
-/// The image's words. The loader sets the number of pages.
+/// The image's words. The loader sets the number of pages, and freezes the
+/// map. Not `BPF_F_RDONLY_PROG`: of a frozen map with that flag the verifier
+/// wants to read words at constant offsets itself, and fails (`ENOTSUPP`) where
+/// the map has more than one element.
 #[btf_map]
-static IMAGE: Array<Page, 1, RDONLY_PROG> = Array::new();
+static IMAGE: Array<Page, 1> = Array::new();
 
 /// Set before loading; the verifier knows the values and deletes what they
 /// switch off.

@@ -3,14 +3,11 @@
 //! On the host it compiles to an empty program, so that `cargo check` and
 //! clippy read it like everything else.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-#![cfg_attr(
-    not(target_arch = "bpf"),
-    expect(dead_code, reason = "its callers are BPF entry points")
-)]
 #![expect(
     clippy::inline_always,
     reason = "a BPF function call costs 8 ns and hides the packet's bounds from the verifier"
 )]
+#![expect(unsafe_code, reason = "packet pointers, map values and helpers")]
 // Entry points are found by their section, from outside the crate.
 #![allow(
     missing_docs,

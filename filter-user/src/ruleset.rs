@@ -8,6 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use filter_common::verdict::Reason;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -180,6 +181,18 @@ pub struct Rule {
     /// Where it was written. `None` for a failsafe rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceLine>,
+}
+
+impl Rule {
+    /// The reason of the packets that this rule decides.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match (self.action, self.id.stage) {
+            (Action::Deny, _) => Reason::PolicyDeny,
+            (Action::Allow, Stage::Failsafe) => Reason::Failsafe,
+            (Action::Allow, _) => Reason::PolicyAllow,
+        }
+    }
 }
 
 /// What happens to a later fragment when a rule with L4 conditions is the

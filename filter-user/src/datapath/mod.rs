@@ -1,31 +1,41 @@
-//! The kernel side of the loader: every aya call is below this module.
+//! The kernel side of the loader: every aya call, and every `unsafe`, of
+//! this crate is below this module.
 //!
-//! The kernel is the database: what filters is what is pinned.
+//! The kernel is the database: what filters is what is pinned in bpffs, with
+//! or without a process. A change loads a new [generation](generation) beside
+//! the one in force and swaps the program of the pinned link; nothing is
+//! edited in place, so there is no half-applied state.
 
+mod counters;
+mod error;
+mod generation;
+mod interface;
+mod pins;
+mod record;
+#[expect(unsafe_code, reason = "raw bpf(2) commands that aya does not offer")]
+mod sys;
+mod test_bench;
+
+use std::io;
+use std::ops::{Add, Sub};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::compile::Image;
-use crate::decision::Decision;
-use crate::ruleset::{Rule, RuleId, Ruleset};
 use filter_common::verdict::Reason;
+
+pub use error::Error;
+use generation::Generation;
+use interface::Interface;
+use pins::Slot;
+use record::Record;
+pub use test_bench::TestBench;
+
+use crate::compile::Image;
+use crate::ruleset::{Rule, Ruleset};
 
 /// Where links and maps are pinned unless told otherwise.
 pub const DEFAULT_PIN_ROOT: &str = "/sys/fs/bpf/nodewall";
-
-/// What went wrong, and what to do. `Display` is one paragraph for a person.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The process may not do this (exit code 4).
-    #[error("{0}")]
-    Privileges(String),
-    /// No such attachment (exit code 3 in `status`).
-    #[error("{0}")]
-    NotAttached(String),
-    /// Anything else (exit code 1).
-    #[error("{0}")]
-    Failed(String),
-}
 
 /// How the program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +46,18 @@ pub enum Mode {
     Native,
     /// In the network stack, behind the driver. Slower.
     Generic,
+}
+
+impl Mode {
+    /// The name used in every output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
 }
 
 /// What `apply` did to an interface.
@@ -58,6 +80,28 @@ pub struct Count {
     pub bytes: u64,
 }
 
+impl Add for Count {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            packets: self.packets.wrapping_add(other.packets),
+            bytes: self.bytes.wrapping_add(other.bytes),
+        }
+    }
+}
+
+impl Sub for Count {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            packets: self.packets.wrapping_sub(other.packets),
+            bytes: self.bytes.wrapping_sub(other.bytes),
+        }
+    }
+}
+
 /// The exact totals of one interface since it was first attached.
 #[derive(Clone, Debug)]
 pub struct Stats {
@@ -65,8 +109,8 @@ pub struct Stats {
     pub interface: String,
     /// The rules in force, in order, each with its total.
     pub rules: Vec<(Rule, Count)>,
-    /// Rules no longer in force: their totals, summed per reason, are part of
-    /// `reasons` alone.
+    /// Every reason with its total: its rules' totals, those of rules that
+    /// are gone, and what no rule decided.
     pub reasons: Vec<(Reason, Count)>,
 }
 
@@ -75,7 +119,8 @@ pub struct Stats {
 pub struct Status {
     /// The interface's present name.
     pub interface: String,
-    /// `Native` or `Generic`; `None` where the link is pinned but its device is gone.
+    /// `Native` or `Generic`; `None` where that can't be told: the device is
+    /// gone, or in another network namespace.
     pub mode: Option<Mode>,
     /// The generation in force.
     pub generation: u64,
@@ -97,13 +142,71 @@ pub struct Datapath {
     root: PathBuf,
 }
 
+/// One interface's generation in force.
+struct InForce {
+    slot: Slot,
+    link: OwnedFd,
+    /// As the kernel says it: 0 where the device is gone.
+    ifindex: u32,
+    program: u32,
+    record: Record,
+}
+
+impl InForce {
+    fn folder(&self) -> PathBuf {
+        self.slot.generation(self.program)
+    }
+
+    /// The totals: where a swap was cut short before the old generation's
+    /// totals were carried over, as if they had been.
+    fn totals(&self) -> Result<Vec<Count>, Error> {
+        match self.left_behind()? {
+            Some(carried) => counters::own(&self.folder(), &self.record, carried),
+            None => counters::totals(&self.folder(), &self.record),
+        }
+    }
+
+    /// What is to be carried over from a predecessor that is still there.
+    fn left_behind(&self) -> Result<Option<Vec<Count>>, Error> {
+        let Some(predecessor) = self.record.predecessor else {
+            return Ok(None);
+        };
+        let folder = self.slot.generation(predecessor);
+        if !folder.exists() {
+            return Ok(None);
+        }
+        let old = Record::read(&folder.join("record"))?;
+        let totals = counters::totals(&folder, &old)?;
+        Ok(Some(counters::carry(
+            &old.ruleset.rules,
+            &totals,
+            &self.record.ruleset.rules,
+        )))
+    }
+
+    /// Carries the predecessor's totals over and removes every generation
+    /// that is not in force. Needs the exclusive lock.
+    fn settle(&self) -> Result<(), Error> {
+        if let Some(carried) = self.left_behind()? {
+            counters::write_carried(&self.folder().join("carried"), &carried)?;
+        }
+        self.slot.remove_generations_except(self.program)
+    }
+}
+
 impl Datapath {
-    /// Opens the pinned state at `root`; mounts bpffs where that is missing
-    /// and allowed.
+    /// The pinned state at `root`. Nothing is touched yet.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        Ok(Self {
-            root: root.to_owned(),
-        })
+        if root.is_absolute() {
+            Ok(Self {
+                root: root.to_owned(),
+            })
+        } else {
+            Err(Error::Failed(format!(
+                "--pin-root {} must be an absolute path",
+                root.display()
+            )))
+        }
     }
 
     /// Loads `image`, swaps it in atomically and pins it. On an error nothing
@@ -115,46 +218,347 @@ impl Datapath {
         ruleset: &Ruleset,
         image: &Image,
     ) -> Result<Applied, Error> {
-        let _ = (&self.root, interface, mode, ruleset, image);
-        Err(Error::Failed("not there yet".into()))
+        let interface = interface::by_name(interface)?;
+        let namespace = interface::namespace()?;
+        pins::prepare(&self.root)?;
+        let _lock = pins::lock(&self.root, true)?;
+
+        let before = self.find(&interface, namespace)?;
+        refuse_foreign(&interface, before.as_ref())?;
+        if let Some(before) = &before {
+            before.settle()?;
+            refuse_other_mode(&interface, mode)?;
+        }
+
+        let mut generation = Generation::load(image)?;
+        let mut record = Record::new(ruleset.clone(), namespace, interface.index);
+        record.memory = generation.memory();
+        if let Some(before) = &before {
+            record.generation = before.record.generation + 1;
+            record.predecessor = Some(before.program);
+        }
+        let number = record.generation;
+
+        let slot = match &before {
+            Some(before) => before.slot.clone(),
+            None => self.fresh_slot(&interface)?,
+        };
+        let pinned = pin_generation(&slot, &mut generation, &record, image.counters());
+        let program = match pinned {
+            Ok(program) => program,
+            Err((program, error)) => return Err(undo(&slot, program, before.is_some(), error)),
+        };
+        let swapped = match &before {
+            Some(before) => swap(&interface, &mut generation, before),
+            None => attach(&interface, mode, &mut generation, &slot),
+        };
+        if let Err(error) = swapped {
+            return Err(undo(&slot, program, before.is_some(), error));
+        }
+
+        // From here on the new generation is in force.
+        if before.is_some() {
+            sys::wait_for_readers().map_err(|error| {
+                Error::io(
+                    "the policy is in force, but the old counters can't be carried over yet",
+                    &error,
+                )
+            })?;
+        }
+        let in_force = self.in_force(slot)?.ok_or_else(|| {
+            Error::Failed(format!(
+                "the filter on {} was removed by somebody while it was being applied",
+                interface.name
+            ))
+        })?;
+        in_force.settle()?;
+        let mode = interface::by_name(&interface.name)?
+            .xdp
+            .and_then(|xdp| xdp.mode)
+            .unwrap_or(mode);
+        Ok(Applied {
+            mode,
+            generation: number,
+            before: before.map(|before| before.record.ruleset.rules),
+        })
     }
 
     /// What is in force, per interface, by name. Empty where nothing is.
     pub fn status(&self) -> Result<Vec<Status>, Error> {
-        Ok(vec![])
+        let _lock = pins::lock(&self.root, false)?;
+        let slots = Slot::all(&self.root)?;
+        if slots.is_empty() {
+            return Ok(Vec::new());
+        }
+        let namespace = interface::namespace()?;
+        let interfaces = interface::all()?;
+        let mut all = Vec::new();
+        for slot in slots {
+            let Some(in_force) = self.in_force(slot)? else {
+                continue;
+            };
+            let interface = interfaces.iter().find(|interface| {
+                in_force.record.namespace == namespace && interface.index == in_force.ifindex
+            });
+            let name = interface.map_or(&in_force.slot.name, |interface| &interface.name);
+            let totals = in_force.totals()?;
+            all.push(Status {
+                interface: name.clone(),
+                mode: interface.and_then(|interface| interface.xdp?.mode),
+                generation: in_force.record.generation,
+                program_id: in_force.program,
+                since: in_force.record.since(),
+                memory: in_force.record.memory,
+                stats: counters::stats(name.clone(), &in_force.record.ruleset.rules, &totals),
+                ruleset: in_force.record.ruleset,
+            });
+        }
+        all.sort_by(|a, b| a.interface.cmp(&b.interface));
+        Ok(all)
     }
 
     /// The totals, per interface, by name; of `interface` alone if named.
     pub fn stats(&self, interface: Option<&str>) -> Result<Vec<Stats>, Error> {
-        let _ = interface;
-        Ok(vec![])
+        let mut all: Vec<Stats> = self
+            .status()?
+            .into_iter()
+            .map(|status| status.stats)
+            .collect();
+        if let Some(name) = interface {
+            all.retain(|stats| stats.interface == name);
+            if all.is_empty() {
+                return Err(not_attached(name));
+            }
+        }
+        Ok(all)
     }
 
     /// Takes the filter off `interface`.
     pub fn detach(&self, interface: &str) -> Result<(), Error> {
-        let _ = interface;
-        Ok(())
+        let _lock = pins::lock(&self.root, true)?;
+        // By its present name, if the interface is here, else by its slot's.
+        let slot = match (interface::by_name(interface), interface::namespace()) {
+            (Ok(present), Ok(namespace)) => self
+                .find(&present, namespace)?
+                .map(|in_force| in_force.slot),
+            _ => None,
+        };
+        let slot = slot.unwrap_or_else(|| Slot::named(&self.root, interface));
+        if slot.link()?.is_none() {
+            return Err(not_attached(interface));
+        }
+        slot.remove()
+    }
+
+    /// The generation in force in a slot; `None` where no link is pinned.
+    fn in_force(&self, slot: Slot) -> Result<Option<InForce>, Error> {
+        let Some((link, info)) = slot.link()? else {
+            return Ok(None);
+        };
+        let record = Record::read(&slot.generation(info.program).join("record"))?;
+        Ok(Some(InForce {
+            slot,
+            link,
+            ifindex: info.ifindex,
+            program: info.program,
+            record,
+        }))
+    }
+
+    /// The filter on `interface`, whatever the interface was called when it
+    /// was put there.
+    fn find(&self, interface: &Interface, namespace: u64) -> Result<Option<InForce>, Error> {
+        for slot in Slot::all(&self.root)? {
+            if let Some(in_force) = self.in_force(slot)?
+                && in_force.ifindex == interface.index
+                && in_force.record.namespace == namespace
+            {
+                return Ok(Some(in_force));
+            }
+        }
+        Ok(None)
+    }
+
+    /// An empty slot of the interface's name. A link whose device is gone is
+    /// cleared away; any other is somebody's.
+    fn fresh_slot(&self, interface: &Interface) -> Result<Slot, Error> {
+        let slot = Slot::named(&self.root, &interface.name);
+        match slot.link()? {
+            Some((_, info)) if info.ifindex != 0 => Err(Error::Failed(format!(
+                "{} holds the filter of another interface (index {}, perhaps in another network \
+                 namespace); nothing was changed. Detach that one, or pin this one elsewhere with \
+                 --pin-root.",
+                slot.link_path().display(),
+                info.ifindex
+            ))),
+            _ => {
+                slot.remove()?;
+                Ok(slot)
+            }
+        }
     }
 }
 
-/// A loaded program that is attached to nothing: decides single frames
-/// through `BPF_PROG_TEST_RUN`.
-#[derive(Debug)]
-pub struct TestBench {}
+fn not_attached(interface: &str) -> Error {
+    Error::NotAttached(format!(
+        "no nodewall filter is attached to {interface:?}. `nodewall status` lists those that are."
+    ))
+}
 
-impl TestBench {
-    /// Loads the program with this image.
-    pub fn load(_ruleset: &Ruleset, _image: &Image) -> Result<Self, Error> {
-        Err(Error::Failed("not there yet".into()))
+/// Pins all of a generation but the link. Returns the program's id.
+fn pin_generation(
+    slot: &Slot,
+    generation: &mut Generation,
+    record: &Record,
+    counters: u32,
+) -> Result<u32, (u32, Error)> {
+    let (_, program) = generation.program_fd().map_err(|error| (0, error))?;
+    let folder = slot.generation(program);
+    let pin = || {
+        pins::create(&folder)?;
+        generation.pin_counters(&folder.join("counters"))?;
+        counters::create_carried(&folder.join("carried"), counters)?;
+        record.pin(&folder.join("record"))
+    };
+    pin().map(|()| program).map_err(|error| (program, error))
+}
+
+/// Removes what a failed apply left; the error is what made it fail.
+fn undo(slot: &Slot, program: u32, keep_slot: bool, error: Error) -> Error {
+    let removed = if keep_slot {
+        slot.remove_generation(program)
+    } else {
+        slot.remove()
+    };
+    match removed {
+        Ok(()) => error,
+        Err(left) => Error::Failed(format!("{error} Cleaning up failed as well: {left}")),
     }
+}
 
-    /// Runs the program on one frame of at least 14 bytes.
-    pub fn run(&mut self, _frame: &[u8]) -> Result<Decision, Error> {
-        Err(Error::Failed("not there yet".into()))
+/// Puts the new generation's program into the pinned link.
+fn swap(interface: &Interface, generation: &mut Generation, before: &InForce) -> Result<(), Error> {
+    let (program, _) = generation.program_fd()?;
+    let failed = |error: io::Error| {
+        Error::io(
+            format_args!(
+                "cannot swap the program on {}; the old policy stays in force",
+                interface.name
+            ),
+            &error,
+        )
+    };
+    // The exclusive lock keeps other nodewalls away, and nobody else can
+    // open a link in a folder of mode 0700.
+    sys::link_update(before.link.as_fd(), program.as_fd()).map_err(failed)
+}
+
+/// Attaches the first generation and pins its link.
+fn attach(
+    interface: &Interface,
+    mode: Mode,
+    generation: &mut Generation,
+    slot: &Slot,
+) -> Result<(), Error> {
+    let (program, _) = generation.program_fd()?;
+    let attach = |flags| sys::link_create(program.as_fd(), interface.index, flags);
+    let link = match mode {
+        Mode::Native => attach(sys::XDP_DRV_MODE),
+        Mode::Generic => attach(sys::XDP_SKB_MODE),
+        Mode::Auto => attach(sys::XDP_DRV_MODE).or_else(|native| {
+            if matches!(
+                native.raw_os_error(),
+                Some(libc::EPERM | libc::EBUSY | libc::EEXIST)
+            ) {
+                Err(native)
+            } else {
+                attach(sys::XDP_SKB_MODE)
+            }
+        }),
+    };
+    let link = link.map_err(|error| refused_attach(interface, mode, &error))?;
+    let path = slot.link_path();
+    sys::pin(link.as_fd(), &path).map_err(|error| {
+        Error::io(
+            format_args!("cannot pin {}; nothing was changed", path.display()),
+            &error,
+        )
+    })
+}
+
+/// Another program on the interface is somebody's: never replaced.
+fn refuse_foreign(interface: &Interface, ours: Option<&InForce>) -> Result<(), Error> {
+    let Some(attached) = interface.xdp else {
+        return Ok(());
+    };
+    if ours.is_some_and(|ours| ours.program == attached.program) {
+        return Ok(());
     }
+    let name = aya::programs::loaded_programs()
+        .filter_map(Result::ok)
+        .find(|program| program.id() == attached.program)
+        .and_then(|program| program.name_as_str().map(str::to_owned));
+    Err(Error::Failed(format!(
+        "{} already runs an XDP program that is not nodewall's: id {}{}. It was left alone and \
+         nothing was changed. Detach it with the tool that attached it (`bpftool net detach xdp dev \
+         {}` if nothing else owns it), then apply again.",
+        interface.name,
+        attached.program,
+        name.map_or_else(String::new, |name| format!(", {name:?}")),
+        interface.name
+    )))
+}
 
-    /// The program's totals so far.
-    pub fn stats(&self) -> Result<(Vec<(RuleId, Count)>, Vec<(Reason, Count)>), Error> {
-        Ok((vec![], vec![]))
+/// The mode of an attached link can't be changed.
+fn refuse_other_mode(interface: &Interface, wanted: Mode) -> Result<(), Error> {
+    match interface.xdp.and_then(|xdp| xdp.mode) {
+        Some(present) if wanted != Mode::Auto && wanted != present => Err(Error::Failed(format!(
+            "the filter on {} is attached in {} mode, which can't be changed while it filters; \
+             nothing was changed. Apply with --mode auto to keep the mode, or detach first.",
+            interface.name,
+            present.name()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn refused_attach(interface: &Interface, mode: Mode, error: &io::Error) -> Error {
+    let name = &interface.name;
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            Error::io(format_args!("cannot attach to {name}"), error)
+        }
+        Some(libc::EBUSY | libc::EEXIST) => Error::Failed(format!(
+            "another XDP program holds {name} ({error}); it was left alone and nothing was changed. \
+             `bpftool net show dev {name}` names it."
+        )),
+        _ if mode == Mode::Native => {
+            let why = if interface.loopback {
+                "a loopback interface has no driver".to_owned()
+            } else if let Some(kind @ ("bridge" | "vlan" | "dummy" | "macvlan")) =
+                interface.kind.as_deref()
+            {
+                format!(
+                    "a {kind} interface has no driver of its own; filter the interface below it"
+                )
+            } else {
+                format!(
+                    "its driver{} says \"{error}\" (MTU {}; drivers refuse it where the MTU is too \
+                     large, LRO is on, queues are short, or the interface is part of a bond)",
+                    interface
+                        .kind
+                        .as_deref()
+                        .map_or_else(String::new, |kind| format!(" ({kind})")),
+                    interface.mtu
+                )
+            };
+            Error::Failed(format!(
+                "{name} refuses native XDP: {why}. Nothing was changed. `--mode generic` filters in \
+                 the network stack instead, at a lower rate; `--mode auto` chooses."
+            ))
+        }
+        _ => Error::Failed(format!(
+            "cannot attach to {name}: {error}. Nothing was changed."
+        )),
     }
 }

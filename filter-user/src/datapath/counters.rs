@@ -1,0 +1,145 @@
+//! Exact totals: read in one call, carried over from generation to generation
+//! by the identity of the rules.
+//!
+//! The kernel counts each packet once, on its own CPU. What earlier
+//! generations counted stands in a second map, `carried`, which is set (not
+//! added to) from the predecessor's final totals after the swap: doing it
+//! twice, or again after a crash, gives the same.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
+
+use aya::maps::{Array, MapData};
+use filter_common::abi::REASON_COUNTERS;
+use filter_common::verdict::Reason;
+
+use super::error::Error;
+use super::record::{Record, open_array};
+use super::{Count, Stats, sys};
+use crate::ruleset::{Rule, RuleId};
+
+const REASONS: usize = REASON_COUNTERS as usize;
+
+/// Reads a generation's own counters, summed over the CPUs.
+pub(super) fn read(map: BorrowedFd<'_>, count: usize) -> Result<Vec<Count>, Error> {
+    let cpus = aya::util::nr_cpus().map_err(|(what, error)| {
+        Error::io(format_args!("cannot count the CPUs ({what})"), &error)
+    })?;
+    read_sums(map, count, cpus)
+}
+
+fn read_sums(map: BorrowedFd<'_>, count: usize, copies: usize) -> Result<Vec<Count>, Error> {
+    let stride = copies * 2;
+    let mut words = vec![0; count * stride];
+    sys::lookup_batch(map, stride, &mut words)
+        .map_err(|error| Error::io("cannot read the counters", &error))?;
+    Ok(words
+        .chunks_exact(stride)
+        .map(|copies| {
+            copies
+                .as_chunks()
+                .0
+                .iter()
+                .fold(Count::default(), |sum, [packets, bytes]| {
+                    sum + Count {
+                        packets: *packets,
+                        bytes: *bytes,
+                    }
+                })
+        })
+        .collect())
+}
+
+/// Creates and pins an all-zero `carried` map for `count` counters.
+pub(super) fn create_carried(path: &Path, count: u32) -> Result<(), Error> {
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        Error::aya(format_args!("cannot create {}", path.display()), error)
+    };
+    Array::<MapData, [u64; 2]>::create(count, 0)
+        .map_err(|error| failed(&error))?
+        .pin(path)
+        .map_err(|error| failed(&error))
+}
+
+/// Sets the `carried` map.
+pub(super) fn write_carried(path: &Path, totals: &[Count]) -> Result<(), Error> {
+    let mut map = open_array::<[u64; 2]>(path)?;
+    for (index, total) in (0..).zip(totals) {
+        map.set(index, [total.packets, total.bytes], 0)
+            .map_err(|error| Error::aya(format_args!("cannot write {}", path.display()), &error))?;
+    }
+    Ok(())
+}
+
+/// A generation's totals: its own and the carried ones. `folder` holds its
+/// pins.
+pub(super) fn totals(folder: &Path, record: &Record) -> Result<Vec<Count>, Error> {
+    let carried = pinned(&folder.join("carried"), record, 1)?;
+    own(folder, record, carried)
+}
+
+/// A generation's own counters with `carried` added.
+pub(super) fn own(
+    folder: &Path,
+    record: &Record,
+    carried: Vec<Count>,
+) -> Result<Vec<Count>, Error> {
+    let cpus = aya::util::nr_cpus().map_err(|(what, error)| {
+        Error::io(format_args!("cannot count the CPUs ({what})"), &error)
+    })?;
+    let own = pinned(&folder.join("counters"), record, cpus)?;
+    Ok(own
+        .into_iter()
+        .zip(carried)
+        .map(|(own, carried)| own + carried)
+        .collect())
+}
+
+fn pinned(path: &Path, record: &Record, copies: usize) -> Result<Vec<Count>, Error> {
+    let map = sys::get(path)
+        .map_err(|error| Error::io(format_args!("cannot open {}", path.display()), &error))?;
+    read_sums(map.as_fd(), REASONS + record.ruleset.rules.len(), copies)
+}
+
+/// What the totals of an old generation are in the indices of a new one.
+///
+/// A rule keeps its total by identity and action. A rule that is gone leaves
+/// its total to the reason that it gave, so that no sum ever goes backwards.
+pub(super) fn carry(old: &[Rule], totals: &[Count], new: &[Rule]) -> Vec<Count> {
+    let places: HashMap<(&RuleId, Reason), usize> = (REASONS..)
+        .zip(new)
+        .map(|(place, rule)| ((&rule.id, rule.reason()), place))
+        .collect();
+    let mut carried = vec![Count::default(); REASONS + new.len()];
+    let (reasons, rules) = totals.split_at(REASONS);
+    carried[..REASONS].copy_from_slice(reasons);
+    for (rule, total) in old.iter().zip(rules) {
+        let reason = rule.reason();
+        let place = places
+            .get(&(&rule.id, reason))
+            .copied()
+            .unwrap_or(reason as usize);
+        carried[place] = carried[place] + *total;
+    }
+    carried
+}
+
+/// The totals in the terms of the outputs.
+pub(super) fn stats(interface: String, rules: &[Rule], totals: &[Count]) -> Stats {
+    let (retired, per_rule) = totals.split_at(REASONS);
+    let mut reasons = retired.to_vec();
+    for (rule, total) in rules.iter().zip(per_rule) {
+        let sum = &mut reasons[rule.reason() as usize];
+        *sum = *sum + *total;
+    }
+    Stats {
+        interface,
+        rules: rules
+            .iter()
+            .cloned()
+            .zip(per_rule.iter().copied())
+            .collect(),
+        reasons: Reason::ALL.iter().copied().zip(reasons).collect(),
+    }
+}

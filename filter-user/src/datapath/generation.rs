@@ -1,0 +1,170 @@
+//! One load of the program with maps sized for one image, filled and frozen.
+//! Never edited afterwards: a change is a new generation.
+
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use aya::maps::{Array, Map, MapData, MapError};
+use aya::programs::{ProgramError, ProgramFd, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use filter_common::abi::PAGE_WORDS;
+
+use super::error::Error;
+use super::sys;
+use crate::compile::Image;
+
+/// The compiled `filter-ebpf`.
+#[cfg(feature = "bpf")]
+static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(
+    env!("OUT_DIR"),
+    "/nodewall.bpf.o"
+)));
+#[cfg(not(feature = "bpf"))]
+static OBJECT: Option<&[u8]> = None;
+
+const INGRESS: &str = "nodewall_ingress";
+const IMAGE: &str = "IMAGE";
+const COUNTERS: &str = "COUNTERS";
+
+/// A loaded program with its maps.
+#[derive(Debug)]
+pub(super) struct Generation {
+    ebpf: Ebpf,
+}
+
+impl Generation {
+    /// Loads the program for `image`. Nothing is attached.
+    pub(super) fn load(image: &Image) -> Result<Self, Error> {
+        let object = OBJECT.ok_or_else(|| {
+            Error::Failed(
+                "this nodewall was built without its BPF program, so it can only check policies. \
+                 Build the whole with `cargo xtask build --release`."
+                    .to_owned(),
+            )
+        })?;
+        let failed = |error: &dyn std::error::Error| {
+            Error::Failed(format!("cannot load the BPF program: {error}"))
+        };
+        let pages = image.pages();
+        let page_count = u32::try_from(pages.len()).map_err(|error| failed(&error))?;
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries(IMAGE, page_count)
+            .map_max_entries(COUNTERS, image.counters())
+            .override_global("LAYOUT", bytemuck::bytes_of(image.layout()), true)
+            .load(object)
+            .map_err(|error| Error::aya("cannot create the BPF maps", &error))?;
+
+        let map = ebpf
+            .map_mut(IMAGE)
+            .ok_or_else(|| Error::Failed(missing(IMAGE)))?;
+        fill(map, pages).map_err(|error| Error::aya("cannot fill the BPF tables", &error))?;
+
+        let mut generation = Self { ebpf };
+        generation
+            .program()?
+            .load()
+            .map_err(|error| refused(&error))?;
+        Ok(generation)
+    }
+
+    /// The loaded program.
+    pub(super) fn program(&mut self) -> Result<&mut Xdp, Error> {
+        self.ebpf
+            .program_mut(INGRESS)
+            .and_then(|program| program.try_into().ok())
+            .ok_or_else(|| Error::Failed(missing(INGRESS)))
+    }
+
+    /// The loaded program's descriptor and id.
+    pub(super) fn program_fd(&mut self) -> Result<(&ProgramFd, u32), Error> {
+        let program = &*self.program()?;
+        let failed =
+            |error: ProgramError| Error::aya("cannot read back the loaded program", &error);
+        let id = program.info().map_err(failed)?.id();
+        Ok((program.fd().map_err(failed)?, id))
+    }
+
+    /// The counters.
+    pub(super) fn counters(&self) -> Result<&MapData, Error> {
+        match self.ebpf.map(COUNTERS) {
+            Some(Map::PerCpuArray(map)) => Ok(map),
+            _ => Err(Error::Failed(missing(COUNTERS))),
+        }
+    }
+
+    /// Bytes of all maps, as the kernel accounts them.
+    pub(super) fn memory(&self) -> u64 {
+        self.ebpf
+            .maps()
+            .filter_map(|(_, map)| match map {
+                Map::Array(map) | Map::PerCpuArray(map) | Map::RingBuf(map) => Some(memory(map)),
+                _ => None,
+            })
+            .sum()
+    }
+
+    /// Pins the counters at `path`.
+    pub(super) fn pin_counters(&self, path: &Path) -> Result<(), Error> {
+        sys::pin(self.counters()?.fd().as_fd(), path)
+            .map_err(|error| Error::io(format_args!("cannot pin {}", path.display()), &error))
+    }
+}
+
+/// Bytes of a map: bpffs and bpf(2) don't say, its fdinfo does.
+pub(super) fn memory(map: &MapData) -> u64 {
+    use std::os::fd::AsRawFd as _;
+
+    let path = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
+    std::fs::read_to_string(path)
+        .unwrap_or_default()
+        .lines()
+        .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+fn fill(map: &mut Map, pages: &[filter_common::abi::Page]) -> Result<(), MapError> {
+    let mut array: Array<&mut MapData, [u32; PAGE_WORDS]> = Array::try_from(&mut *map)?;
+    for (index, page) in (0..).zip(pages) {
+        array.set(index, page.0, 0)?;
+    }
+    if let Map::Array(data) = map {
+        sys::freeze(data.fd().as_fd()).map_err(|io_error| {
+            MapError::SyscallError(aya::sys::SyscallError {
+                call: "BPF_MAP_FREEZE",
+                io_error,
+            })
+        })?;
+    }
+    Ok(())
+}
+
+fn missing(name: &str) -> String {
+    format!("the embedded BPF object has no {name}: this build is broken, please report it")
+}
+
+/// Why the kernel doesn't take the program, with the verifier's last words.
+fn refused(error: &ProgramError) -> Error {
+    let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    else {
+        return Error::aya("cannot load the BPF program", error);
+    };
+    let log = verifier_log.to_string();
+    let mut last: Vec<&str> = log
+        .lines()
+        .rev()
+        .filter(|line| !line.trim().is_empty())
+        .take(12)
+        .collect();
+    last.reverse();
+    if last.is_empty() {
+        return Error::io("cannot load the BPF program", io_error);
+    }
+    Error::Failed(format!(
+        "this kernel refuses the BPF program ({io_error}); nothing was changed. nodewall needs \
+         Linux 5.18 or newer. The verifier's last lines:\n  {}",
+        last.join("\n  ")
+    ))
+}

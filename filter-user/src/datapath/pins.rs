@@ -1,0 +1,210 @@
+//! The folder in bpffs that holds everything:
+//!
+//! ```text
+//! <root>/<interface>/link             the XDP link: pinned, so it filters
+//! <root>/<interface>/<program id>/    one generation: counters, carried, record
+//! ```
+//!
+//! Which generation is in force is not written anywhere: it is the one whose
+//! program the link runs. So the swap of the program is the swap of everything.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::error::Error;
+use super::sys::{self, LinkInfo};
+
+/// Where bpffs is mounted on every Linux.
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// Makes sure that `root` is a folder of ours in a bpffs.
+pub(super) fn prepare(root: &Path) -> Result<(), Error> {
+    let existing = root.ancestors().find(|path| path.exists()).unwrap_or(root);
+    if !is_bpffs(existing) {
+        if !root.starts_with(BPFFS) {
+            return Err(Error::Failed(format!(
+                "{} is not in a BPF file system, so nothing can be pinned there: choose a folder \
+                 below {BPFFS} with --pin-root, or mount one with `mount -t bpf bpf FOLDER`",
+                root.display()
+            )));
+        }
+        mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700")).map_err(|error| {
+            Error::io(
+                format_args!(
+                    "cannot mount the BPF file system at {BPFFS} (to do it by hand: `mount -t bpf bpf {BPFFS}`)"
+                ),
+                &error.into(),
+            )
+        })?;
+    }
+    create(root)
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// Creates a folder that only its owner may enter; an existing one must be so.
+pub(super) fn create(folder: &Path) -> Result<(), Error> {
+    let failed =
+        |error: &io::Error| Error::io(format_args!("cannot create {}", folder.display()), error);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|error| failed(&error))
+}
+
+/// Holds the state still: `exclusive` for a change, shared for a reading that
+/// must not see half of one. `None` where there is no state.
+pub(super) fn lock(root: &Path, exclusive: bool) -> Result<Option<Flock<File>>, Error> {
+    let file = match File::open(root) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(Error::io(
+                format_args!("cannot open {}", root.display()),
+                &error,
+            ));
+        }
+    };
+    let how = if exclusive {
+        FlockArg::LockExclusiveNonblock
+    } else {
+        FlockArg::LockShared
+    };
+    match Flock::lock(file, how) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(Error::Failed(format!(
+            "another nodewall is changing {} at this moment; nothing was changed. Try again when it is done.",
+            root.display()
+        ))),
+        Err((_, error)) => Err(Error::io(
+            format_args!("cannot lock {}", root.display()),
+            &error.into(),
+        )),
+    }
+}
+
+/// The pins of one interface.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    /// The interface's name when the filter was put on it.
+    pub(super) name: String,
+    folder: PathBuf,
+}
+
+impl Slot {
+    /// The slot of `interface`, whether it is there or not.
+    pub(super) fn named(root: &Path, interface: &str) -> Self {
+        Self {
+            name: interface.to_owned(),
+            folder: root.join(interface),
+        }
+    }
+
+    /// Every slot there is, by name.
+    pub(super) fn all(root: &Path) -> Result<Vec<Self>, Error> {
+        let failed =
+            |error: io::Error| Error::io(format_args!("cannot read {}", root.display()), &error);
+        let entries = match fs::read_dir(root) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut slots = Vec::new();
+        for entry in entries {
+            if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
+                slots.push(Self::named(root, &name));
+            }
+        }
+        slots.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(slots)
+    }
+
+    /// Where the link is pinned.
+    pub(super) fn link_path(&self) -> PathBuf {
+        self.folder.join("link")
+    }
+
+    /// The folder of the generation with this program.
+    pub(super) fn generation(&self, program: u32) -> PathBuf {
+        self.folder.join(program.to_string())
+    }
+
+    /// The link and what it holds; `None` where none is pinned.
+    pub(super) fn link(&self) -> Result<Option<(std::os::fd::OwnedFd, LinkInfo)>, Error> {
+        let path = self.link_path();
+        let failed = |error: io::Error| {
+            Error::io(
+                format_args!("cannot read the pinned link {}", path.display()),
+                &error,
+            )
+        };
+        match sys::get(&path) {
+            Ok(link) => {
+                let info = sys::link_info(link.as_fd()).map_err(failed)?;
+                Ok(Some((link, info)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Removes the pins of one generation.
+    pub(super) fn remove_generation(&self, program: u32) -> Result<(), Error> {
+        remove(&self.generation(program))
+    }
+
+    /// Removes the pins of all generations but one.
+    pub(super) fn remove_generations_except(&self, program: u32) -> Result<(), Error> {
+        let failed = |error: io::Error| {
+            Error::io(
+                format_args!("cannot read {}", self.folder.display()),
+                &error,
+            )
+        };
+        for entry in fs::read_dir(&self.folder).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let other = name.to_str().and_then(|name| name.parse::<u32>().ok());
+            if let Some(other) = other.filter(|other| *other != program) {
+                self.remove_generation(other)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything, the link first: with its last pin gone, the
+    /// program is off the interface.
+    pub(super) fn remove(&self) -> Result<(), Error> {
+        let link = self.link_path();
+        match fs::remove_file(&link) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(Error::io(
+                    format_args!("cannot remove {}", link.display()),
+                    &error,
+                ));
+            }
+        }
+        remove(&self.folder)
+    }
+}
+
+fn remove(folder: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(
+            format_args!("cannot remove {}", folder.display()),
+            &error,
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,243 @@
+//! The bpf(2) commands that aya 0.14 keeps to itself: link creation without a
+//! silent fall-back to netlink, swap of a pinned link's program, link info,
+//! freezing a map and reading a map in one call.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+// Commands, types and flags of include/uapi/linux/bpf.h.
+const BPF_OBJ_PIN: libc::c_int = 6;
+const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_MAP_FREEZE: libc::c_int = 22;
+const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
+const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_XDP: u32 = 37;
+const BPF_LINK_TYPE_XDP: u32 = 6;
+
+/// Attach in the network stack (`XDP_FLAGS_SKB_MODE`, linux/if_link.h).
+pub(super) const XDP_SKB_MODE: u32 = 1 << 1;
+/// Attach in the driver (`XDP_FLAGS_DRV_MODE`).
+pub(super) const XDP_DRV_MODE: u32 = 1 << 2;
+
+/// Calls bpf(2) with an attribute that begins with `attr`; the kernel takes
+/// the bytes behind a shorter attribute as zero.
+fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: `attr` is a repr(C) prefix of the kernel's union bpf_attr for
+    // this command, and its size is passed along; every pointer in it is to
+    // memory that outlives the call (see each caller).
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attr),
+            size_of::<T>(),
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+fn owned(fd: libc::c_long) -> OwnedFd {
+    // SAFETY: the kernel has just returned this descriptor to us alone; it
+    // fits, as descriptors are ints.
+    #[expect(clippy::cast_possible_truncation, reason = "file descriptors are ints")]
+    unsafe {
+        OwnedFd::from_raw_fd(fd as libc::c_int)
+    }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ObjAttr {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// Pins an object at `path` on a bpffs.
+pub(super) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let mut attr = ObjAttr {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: raw(fd),
+        file_flags: 0,
+    };
+    bpf(BPF_OBJ_PIN, &mut attr).map(drop)
+}
+
+/// Opens the object pinned at `path`.
+pub(super) fn get(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    let mut attr = ObjAttr {
+        pathname: path.as_ptr() as u64,
+        ..ObjAttr::default()
+    };
+    bpf(BPF_OBJ_GET, &mut attr).map(owned)
+}
+
+fn raw(fd: BorrowedFd<'_>) -> u32 {
+    // Open descriptors are never negative.
+    fd.as_raw_fd().cast_unsigned()
+}
+
+/// Keeps user space from writing the map from now on.
+pub(super) fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(BPF_MAP_FREEZE, &mut raw(map)).map(drop)
+}
+
+/// Attaches an XDP program to an interface by a link.
+pub(super) fn link_create(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attr {
+        prog_fd: u32,
+        target_ifindex: u32,
+        attach_type: u32,
+        flags: u32,
+    }
+    let mut attr = Attr {
+        prog_fd: raw(program),
+        target_ifindex: ifindex,
+        attach_type: BPF_XDP,
+        flags,
+    };
+    bpf(BPF_LINK_CREATE, &mut attr).map(owned)
+}
+
+/// Swaps the program of a link, atomically.
+pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    #[repr(C)]
+    struct Attr {
+        link_fd: u32,
+        new_prog_fd: u32,
+        flags: u32,
+        old_prog_fd: u32,
+    }
+    let mut attr = Attr {
+        link_fd: raw(link),
+        new_prog_fd: raw(program),
+        flags: 0,
+        old_prog_fd: 0,
+    };
+    bpf(BPF_LINK_UPDATE, &mut attr).map(drop)
+}
+
+/// What a link holds together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LinkInfo {
+    /// The program's id.
+    pub(super) program: u32,
+    /// The interface's index in its namespace; 0 when the device is gone.
+    pub(super) ifindex: u32,
+}
+
+/// Reads what an XDP link holds together.
+pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    // struct bpf_link_info: the union begins 8-aligned.
+    #[repr(C, align(8))]
+    #[derive(Default)]
+    struct Info {
+        kind: u32,
+        id: u32,
+        program: u32,
+        padding: u32,
+        ifindex: u32,
+        rest: u32,
+    }
+    #[repr(C)]
+    struct Attr {
+        bpf_fd: u32,
+        info_len: u32,
+        info: u64,
+    }
+    let mut info = Info::default();
+    let mut attr = Attr {
+        bpf_fd: raw(link),
+        info_len: size_of::<Info>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    if info.kind != BPF_LINK_TYPE_XDP {
+        return Err(io::Error::other("this pin is not an XDP link"));
+    }
+    Ok(LinkInfo {
+        program: info.program,
+        ifindex: info.ifindex,
+    })
+}
+
+/// Reads `values.len() / stride` elements, from the first on, of an array
+/// map whose elements take `stride` words of 64 bits. One call for all.
+pub(super) fn lookup_batch(
+    map: BorrowedFd<'_>,
+    stride: usize,
+    values: &mut [u64],
+) -> io::Result<()> {
+    #[repr(C)]
+    struct Attr {
+        in_batch: u64,
+        out_batch: u64,
+        keys: u64,
+        values: u64,
+        count: u32,
+        map_fd: u32,
+        elem_flags: u64,
+        flags: u64,
+    }
+    let wanted = values.len() / stride;
+    let count = u32::try_from(wanted).map_err(io::Error::other)?;
+    let mut keys = vec![0_u32; wanted];
+    let mut next = 0_u32;
+    let mut attr = Attr {
+        in_batch: 0,
+        out_batch: std::ptr::from_mut(&mut next) as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count,
+        map_fd: raw(map),
+        elem_flags: 0,
+        flags: 0,
+    };
+    match bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) {
+        Ok(_) => {}
+        // The end of the map was reached, as it should be.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+        Err(error) => return Err(error),
+    }
+    if attr.count == count {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!(
+            "the kernel returned {} of {count} elements",
+            attr.count
+        )))
+    }
+}
+
+/// Waits until no CPU still runs a program that was swapped out before: XDP
+/// runs in RCU read-side sections, and this command waits for all of them.
+pub(super) fn wait_for_readers() -> io::Result<()> {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: membarrier(2) takes three integers and touches no memory.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}

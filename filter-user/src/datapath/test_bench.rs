@@ -1,0 +1,124 @@
+//! The program without an interface: `BPF_PROG_TEST_RUN`.
+
+use std::os::fd::AsFd as _;
+
+use aya::programs::{TestRun as _, TestRunOptions};
+use filter_common::abi::REASON_COUNTERS;
+use filter_common::verdict::{Reason, Verdict};
+
+use super::error::Error;
+use super::generation::Generation;
+use super::{Count, Stats, counters};
+use crate::compile::Image;
+use crate::decision::Decision;
+use crate::ruleset::Ruleset;
+
+// enum xdp_action of include/uapi/linux/bpf.h.
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+
+/// A loaded program that is attached to nothing: decides single frames
+/// through `BPF_PROG_TEST_RUN`.
+#[derive(Debug)]
+pub struct TestBench {
+    generation: Generation,
+    ruleset: Ruleset,
+    totals: Vec<Count>,
+}
+
+impl TestBench {
+    /// The shortest frame that the kernel takes: an Ethernet header.
+    pub const MIN_FRAME: usize = 14;
+
+    /// Loads the program with this image.
+    pub fn load(ruleset: &Ruleset, image: &Image) -> Result<Self, Error> {
+        Ok(Self {
+            generation: Generation::load(image)?,
+            ruleset: ruleset.clone(),
+            totals: vec![Count::default(); image.counters() as usize],
+        })
+    }
+
+    /// Runs the program on one frame of at least [`Self::MIN_FRAME`] bytes.
+    ///
+    /// The decision is read from the counters, so that a packet which is
+    /// not counted exactly once, with its bytes, is an error.
+    pub fn run(&mut self, frame: &[u8]) -> Result<Decision, Error> {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        let result = self
+            .generation
+            .program()?
+            .test_run(options)
+            .map_err(|error| Error::aya("BPF_PROG_TEST_RUN failed", &error))?;
+
+        let totals = self.read()?;
+        let mut changed = totals
+            .iter()
+            .zip(&self.totals)
+            .enumerate()
+            .filter(|(_, (new, old))| new != old)
+            .map(|(index, (new, old))| (index, *new - *old));
+        let one = Count {
+            packets: 1,
+            bytes: frame.len() as u64,
+        };
+        let index = match (changed.next(), changed.next()) {
+            (Some((index, count)), None) if count == one => index,
+            (first, second) => {
+                return Err(Error::Failed(format!(
+                    "a frame of {} bytes was not counted exactly once: {first:?} {second:?}",
+                    frame.len()
+                )));
+            }
+        };
+        drop(changed);
+        self.totals = totals;
+        self.decision(result.return_value, index)
+    }
+
+    fn decision(&self, action: u32, counter: usize) -> Result<Decision, Error> {
+        let verdict = match action {
+            XDP_PASS => Verdict::Pass,
+            XDP_DROP => Verdict::Drop,
+            other => {
+                return Err(Error::Failed(format!(
+                    "the program returned XDP action {other}"
+                )));
+            }
+        };
+        let counter = u32::try_from(counter).unwrap_or(u32::MAX);
+        let rule = counter.checked_sub(REASON_COUNTERS);
+        let reason = match rule {
+            Some(rule) => self
+                .ruleset
+                .rules
+                .get(rule as usize)
+                .map(crate::ruleset::Rule::reason),
+            None => u8::try_from(counter).ok().and_then(Reason::from_number),
+        };
+        let reason = reason.ok_or_else(|| {
+            Error::Failed(format!(
+                "the program used counter {counter}, which has no meaning"
+            ))
+        })?;
+        Ok(Decision {
+            verdict,
+            reason,
+            rule,
+        })
+    }
+
+    /// The program's totals so far.
+    pub fn stats(&self) -> Result<Stats, Error> {
+        Ok(counters::stats(
+            String::new(),
+            &self.ruleset.rules,
+            &self.read()?,
+        ))
+    }
+
+    fn read(&self) -> Result<Vec<Count>, Error> {
+        counters::read(self.generation.counters()?.fd().as_fd(), self.totals.len())
+    }
+}
