@@ -34,6 +34,7 @@ impl<'a> Frame<'a> {
 
 impl Packet for Frame<'_> {
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "N is the size of a header")]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         // Almost always all headers are in the linear part.
         self.linear.read(offset).or_else(|| {
@@ -47,7 +48,7 @@ impl Packet for Frame<'_> {
                     self.ctx.as_ptr().cast(),
                     offset,
                     bytes.as_mut_ptr().cast(),
-                    const { N as u32 },
+                    N as u32,
                 )
             };
             // SAFETY: on success the helper has written all `N` bytes.

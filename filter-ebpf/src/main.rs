@@ -22,6 +22,7 @@ mod image;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
+use aya_log_ebpf::debug;
 use filter_common::classify::decide;
 use filter_common::verdict::Verdict;
 
@@ -38,6 +39,14 @@ pub fn nodewall_ingress(ctx: XdpContext) -> u32 {
     let frame = Frame::new(&ctx);
     let outcome = decide(&frame, &Image);
     let verdict = counters::count(outcome, &frame);
+    // Off unless the loader raises the level: the verifier deletes it.
+    debug!(
+        &ctx,
+        "{} bytes, reason {}, rule {}",
+        frame.length(),
+        outcome.reason as u8,
+        outcome.rule
+    );
     match verdict {
         Verdict::Pass => XDP_PASS,
         Verdict::Drop => XDP_DROP,

@@ -7,6 +7,7 @@ use std::path::Path;
 use aya::maps::{Array, Map, MapData, MapError};
 use aya::programs::{ProgramError, ProgramFd, Xdp};
 use aya::{Ebpf, EbpfLoader};
+use aya_log::EbpfLogger;
 use filter_common::abi::PAGE_WORDS;
 
 use super::error::Error;
@@ -25,6 +26,17 @@ static OBJECT: Option<&[u8]> = None;
 const INGRESS: &str = "nodewall_ingress";
 const IMAGE: &str = "IMAGE";
 const COUNTERS: &str = "COUNTERS";
+/// aya-log's ring buffer.
+const LOGS: &str = "AYA_LOGS";
+
+/// Whether the program says what it does (see `replay --trace`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trace {
+    /// It doesn't, and the verifier deletes the code that would.
+    Off,
+    /// One record a packet.
+    On,
+}
 
 /// A loaded program with its maps.
 #[derive(Debug)]
@@ -34,7 +46,7 @@ pub(super) struct Generation {
 
 impl Generation {
     /// Loads the program for `image`. Nothing is attached.
-    pub(super) fn load(image: &Image) -> Result<Self, Error> {
+    pub(super) fn load(image: &Image, trace: Trace) -> Result<Self, Error> {
         let object = OBJECT.ok_or_else(|| {
             Error::Failed(
                 "this nodewall was built without its BPF program, so it can only check policies. \
@@ -47,10 +59,17 @@ impl Generation {
         };
         let pages = image.pages();
         let page_count = u32::try_from(pages.len()).map_err(|error| failed(&error))?;
+        let (level, logs): (u8, u32) = match trace {
+            // A ring buffer has at least one page.
+            Trace::Off => (0, 4096),
+            Trace::On => (aya_log::Level::Debug as u8, 1 << 17),
+        };
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(IMAGE, page_count)
             .map_max_entries(COUNTERS, image.counters())
+            .map_max_entries(LOGS, logs)
             .override_global("LAYOUT", bytemuck::bytes_of(image.layout()), true)
+            .override_global("AYA_LOG_LEVEL", &level, true)
             .load(object)
             .map_err(|error| Error::aya("cannot create the BPF maps", &error))?;
 
@@ -92,6 +111,12 @@ impl Generation {
         }
     }
 
+    /// Where the program's trace arrives.
+    pub(super) fn logger(&mut self) -> Result<EbpfLogger<StderrLog>, Error> {
+        EbpfLogger::init_with_logger(&mut self.ebpf, StderrLog)
+            .map_err(|error| Error::aya("cannot read the program's trace", &error))
+    }
+
     /// Bytes of all maps, as the kernel accounts them.
     pub(super) fn memory(&self) -> u64 {
         self.ebpf
@@ -108,6 +133,22 @@ impl Generation {
         sys::pin(self.counters()?.fd().as_fd(), path)
             .map_err(|error| Error::io(format_args!("cannot pin {}", path.display()), &error))
     }
+}
+
+/// Writes the program's trace to stderr, a record a line.
+#[derive(Debug)]
+pub(super) struct StderrLog;
+
+impl log::Log for StderrLog {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        eprintln!("trace: {}", record.args());
+    }
+
+    fn flush(&self) {}
 }
 
 /// Bytes of a map: bpffs and bpf(2) don't say, its fdinfo does.

@@ -25,7 +25,7 @@ use std::time::SystemTime;
 use filter_common::verdict::Reason;
 
 pub use error::Error;
-use generation::Generation;
+use generation::{Generation, Trace};
 use interface::Interface;
 use pins::Slot;
 use record::Record;
@@ -230,7 +230,7 @@ impl Datapath {
             refuse_other_mode(&interface, mode)?;
         }
 
-        let mut generation = Generation::load(image)?;
+        let mut generation = Generation::load(image, Trace::Off)?;
         let mut record = Record::new(ruleset.clone(), namespace, interface.index);
         record.memory = generation.memory();
         if let Some(before) = &before {
@@ -241,7 +241,7 @@ impl Datapath {
 
         let slot = match &before {
             Some(before) => before.slot.clone(),
-            None => self.fresh_slot(&interface)?,
+            None => fresh_slot(&self.root, &interface)?,
         };
         let pinned = pin_generation(&slot, &mut generation, &record, image.counters());
         let program = match pinned {
@@ -265,7 +265,7 @@ impl Datapath {
                 )
             })?;
         }
-        let in_force = self.in_force(slot)?.ok_or_else(|| {
+        let in_force = in_force(slot)?.ok_or_else(|| {
             Error::Failed(format!(
                 "the filter on {} was removed by somebody while it was being applied",
                 interface.name
@@ -294,7 +294,7 @@ impl Datapath {
         let interfaces = interface::all()?;
         let mut all = Vec::new();
         for slot in slots {
-            let Some(in_force) = self.in_force(slot)? else {
+            let Some(in_force) = in_force(slot)? else {
                 continue;
             };
             let interface = interfaces.iter().find(|interface| {
@@ -350,26 +350,11 @@ impl Datapath {
         slot.remove()
     }
 
-    /// The generation in force in a slot; `None` where no link is pinned.
-    fn in_force(&self, slot: Slot) -> Result<Option<InForce>, Error> {
-        let Some((link, info)) = slot.link()? else {
-            return Ok(None);
-        };
-        let record = Record::read(&slot.generation(info.program).join("record"))?;
-        Ok(Some(InForce {
-            slot,
-            link,
-            ifindex: info.ifindex,
-            program: info.program,
-            record,
-        }))
-    }
-
     /// The filter on `interface`, whatever the interface was called when it
     /// was put there.
     fn find(&self, interface: &Interface, namespace: u64) -> Result<Option<InForce>, Error> {
         for slot in Slot::all(&self.root)? {
-            if let Some(in_force) = self.in_force(slot)?
+            if let Some(in_force) = in_force(slot)?
                 && in_force.ifindex == interface.index
                 && in_force.record.namespace == namespace
             {
@@ -378,23 +363,38 @@ impl Datapath {
         }
         Ok(None)
     }
+}
 
-    /// An empty slot of the interface's name. A link whose device is gone is
-    /// cleared away; any other is somebody's.
-    fn fresh_slot(&self, interface: &Interface) -> Result<Slot, Error> {
-        let slot = Slot::named(&self.root, &interface.name);
-        match slot.link()? {
-            Some((_, info)) if info.ifindex != 0 => Err(Error::Failed(format!(
-                "{} holds the filter of another interface (index {}, perhaps in another network \
-                 namespace); nothing was changed. Detach that one, or pin this one elsewhere with \
-                 --pin-root.",
-                slot.link_path().display(),
-                info.ifindex
-            ))),
-            _ => {
-                slot.remove()?;
-                Ok(slot)
-            }
+/// The generation in force in a slot; `None` where no link is pinned.
+fn in_force(slot: Slot) -> Result<Option<InForce>, Error> {
+    let Some((link, info)) = slot.link()? else {
+        return Ok(None);
+    };
+    let record = Record::read(&slot.generation(info.program).join("record"))?;
+    Ok(Some(InForce {
+        slot,
+        link,
+        ifindex: info.ifindex,
+        program: info.program,
+        record,
+    }))
+}
+
+/// An empty slot of the interface's name. A link whose device is gone is
+/// cleared away; any other is somebody's.
+fn fresh_slot(root: &Path, interface: &Interface) -> Result<Slot, Error> {
+    let slot = Slot::named(root, &interface.name);
+    match slot.link()? {
+        Some((_, info)) if info.ifindex != 0 => Err(Error::Failed(format!(
+            "{} holds the filter of another interface (index {}, perhaps in another network \
+             namespace); nothing was changed. Detach that one, or pin this one elsewhere with \
+             --pin-root.",
+            slot.link_path().display(),
+            info.ifindex
+        ))),
+        _ => {
+            slot.remove()?;
+            Ok(slot)
         }
     }
 }

@@ -19,7 +19,7 @@ const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_XDP: u32 = 37;
 const BPF_LINK_TYPE_XDP: u32 = 6;
 
-/// Attach in the network stack (`XDP_FLAGS_SKB_MODE`, linux/if_link.h).
+/// Attach in the network stack (`XDP_FLAGS_SKB_MODE` of `linux/if_link.h`).
 pub(super) const XDP_SKB_MODE: u32 = 1 << 1;
 /// Attach in the driver (`XDP_FLAGS_DRV_MODE`).
 pub(super) const XDP_DRV_MODE: u32 = 1 << 2;
@@ -159,6 +159,8 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
         ifindex: u32,
         rest: u32,
     }
+    const INFO_LENGTH: u32 = 24;
+    const _: () = assert!(size_of::<Info>() == INFO_LENGTH as usize);
     #[repr(C)]
     struct Attr {
         bpf_fd: u32,
@@ -168,7 +170,7 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let mut info = Info::default();
     let mut attr = Attr {
         bpf_fd: raw(link),
-        info_len: size_of::<Info>() as u32,
+        info_len: INFO_LENGTH,
         info: std::ptr::from_mut(&mut info) as u64,
     };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;

@@ -3,11 +3,12 @@
 use std::os::fd::AsFd as _;
 
 use aya::programs::{TestRun as _, TestRunOptions};
+use aya_log::EbpfLogger;
 use filter_common::abi::REASON_COUNTERS;
 use filter_common::verdict::{Reason, Verdict};
 
 use super::error::Error;
-use super::generation::Generation;
+use super::generation::{Generation, StderrLog, Trace};
 use super::{Count, Stats, counters};
 use crate::compile::Image;
 use crate::decision::Decision;
@@ -19,11 +20,11 @@ const XDP_PASS: u32 = 2;
 
 /// A loaded program that is attached to nothing: decides single frames
 /// through `BPF_PROG_TEST_RUN`.
-#[derive(Debug)]
 pub struct TestBench {
     generation: Generation,
     ruleset: Ruleset,
     totals: Vec<Count>,
+    trace: Option<EbpfLogger<StderrLog>>,
 }
 
 impl TestBench {
@@ -33,7 +34,20 @@ impl TestBench {
     /// Loads the program with this image.
     pub fn load(ruleset: &Ruleset, image: &Image) -> Result<Self, Error> {
         Ok(Self {
-            generation: Generation::load(image)?,
+            generation: Generation::load(image, Trace::Off)?,
+            ruleset: ruleset.clone(),
+            totals: vec![Count::default(); image.counters() as usize],
+            trace: None,
+        })
+    }
+
+    /// Like [`Self::load`]; the program writes a line to stderr for each
+    /// packet, as it sees it.
+    pub fn load_traced(ruleset: &Ruleset, image: &Image) -> Result<Self, Error> {
+        let mut generation = Generation::load(image, Trace::On)?;
+        Ok(Self {
+            trace: Some(generation.logger()?),
+            generation,
             ruleset: ruleset.clone(),
             totals: vec![Count::default(); image.counters() as usize],
         })
@@ -52,6 +66,9 @@ impl TestBench {
             .test_run(options)
             .map_err(|error| Error::aya("BPF_PROG_TEST_RUN failed", &error))?;
 
+        if let Some(trace) = &mut self.trace {
+            trace.flush();
+        }
         let totals = self.read()?;
         let mut changed = totals
             .iter()
