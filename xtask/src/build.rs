@@ -1,0 +1,114 @@
+//! The BPF object and the binary that embeds it.
+//!
+//! The object is always built first, by cargo, which knows its sources: it
+//! can never be older than they are. A rebuild happens only where they
+//! changed, and the binary is linked anew only where the object's *bytes*
+//! changed.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::place::Place;
+use crate::say::Step;
+use crate::{run, setup};
+
+const TARGET: &str = "bpfel-unknown-none";
+
+/// Builds the object, then the binary; returns where the binary is.
+pub(crate) fn nodewall(place: &Place, release: bool) -> Result<PathBuf> {
+    let object = object(place)?;
+    let profile = if release { "release" } else { "debug" };
+    let step = Step::begin(
+        "nodewall",
+        &format!("building the {profile} binary (cold: about a minute)"),
+    );
+    let mut cargo = place.cargo();
+    cargo
+        .args(["build", "--quiet", "--package", "filter-user"])
+        .args(["--features", "bpf"])
+        .env("NODEWALL_BPF_OBJECT", object);
+    if release {
+        cargo.arg("--release");
+    }
+    run::status(&mut cargo)?;
+    step.done();
+    Ok(place.target.join(profile).join("nodewall"))
+}
+
+/// Builds the BPF object; returns where it is.
+pub(crate) fn object(place: &Place) -> Result<PathBuf> {
+    let tools = setup::for_build(place)?;
+    let folder = place.target.join("bpf");
+    let step = Step::begin(
+        "BPF object",
+        "building the kernel side, with `core` (cold: about 40 s)",
+    );
+    run::status(
+        place
+            .cargo()
+            .args(["build", "--quiet", "--package", "filter-ebpf"])
+            .args(["--target", TARGET, "--profile", "bpf", "-Zbuild-std=core"])
+            .arg("--target-dir")
+            .arg(&folder)
+            // `-Z build-std` on a stable toolchain: for this child alone.
+            .env("RUSTC_BOOTSTRAP", "1")
+            // Wins over every other source of flags, so that a person's own
+            // RUSTFLAGS, meant for the host, don't reach the BPF target.
+            .env("CARGO_ENCODED_RUSTFLAGS", flags(place, &tools.bpf_linker))
+            .env("LD_LIBRARY_PATH", libraries(place)?),
+    )?;
+    let built = folder.join(TARGET).join("bpf/nodewall-ebpf");
+    let stable = folder.join("nodewall.bpf.o");
+    copy_if_changed(&built, &stable)?;
+    step.done();
+    Ok(stable)
+}
+
+/// Flags of the BPF target, separated as cargo wants them.
+fn flags(place: &Place, linker: &Path) -> OsString {
+    let home = env::var_os("CARGO_HOME").map_or_else(
+        || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cargo"),
+        PathBuf::from,
+    );
+    let mut flags = OsString::new();
+    let mut push = |flag: &dyn AsRef<std::ffi::OsStr>| {
+        if !flags.is_empty() {
+            flags.push("\x1f");
+        }
+        flags.push(flag);
+    };
+    push(&format!("-Clinker={}", linker.display()));
+    push(&"-Clink-arg=--btf");
+    // The same bytes on every machine.
+    for (path, name) in [
+        (&place.root, "/nodewall"),
+        (&home, "/cargo"),
+        (&place.sysroot, "/rust"),
+    ] {
+        push(&format!("--remap-path-prefix={}={name}", path.display()));
+    }
+    flags
+}
+
+/// bpf-linker loads the libLLVM that rustc ships.
+fn libraries(place: &Place) -> Result<OsString> {
+    let others = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let folders = [place.sysroot.join("lib")]
+        .into_iter()
+        .chain(env::split_paths(&others));
+    env::join_paths(folders).context("LD_LIBRARY_PATH holds a path that it cannot hold")
+}
+
+/// Leaves the file, and its time, alone where it holds the same bytes: what
+/// embeds it is then not built again.
+fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
+    let new = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    if fs::read(to).is_ok_and(|old| old == new) {
+        return Ok(());
+    }
+    fs::write(to, new).with_context(|| format!("cannot write {}", to.display()))
+}

@@ -1,0 +1,226 @@
+//! The tools that a build or a test needs, brought where they are missing.
+//!
+//! Nothing is installed over a person's own version of a tool: bpf-linker
+//! goes into the target folder unless the right one is on `PATH`.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Result, anyhow, bail};
+use nix::unistd::geteuid;
+
+use crate::place::Place;
+use crate::run;
+use crate::say::{Step, note};
+
+/// The last line that reads the bitcode of LLVM 22, which is the LLVM of the
+/// rustc pinned in rust-toolchain.toml. Bump them together.
+const BPF_LINKER: &str = "0.10.1";
+
+/// A program and the Debian package that has it.
+struct Program {
+    name: &'static str,
+    package: &'static str,
+    why: &'static str,
+}
+
+/// What the tests and the demo run.
+const PROGRAMS: [Program; 3] = [
+    Program {
+        name: "ip",
+        package: "iproute2",
+        why: "makes the lab's network namespaces",
+    },
+    Program {
+        name: "ethtool",
+        package: "ethtool",
+        why: "reads the driver's own drop counters",
+    },
+    Program {
+        name: "nsenter",
+        package: "util-linux",
+        why: "runs nodewall inside a namespace",
+    },
+];
+
+/// What it takes to build the BPF object.
+pub(crate) struct Tools {
+    pub(crate) bpf_linker: PathBuf,
+}
+
+/// Brings everything and says what is there.
+pub(crate) fn everything(place: &Place) -> Result<()> {
+    let tools = for_build(place)?;
+    note(&format!(
+        "rust-src: {}",
+        place.sysroot.join(RUST_SRC).display()
+    ));
+    note(&format!(
+        "bpf-linker {BPF_LINKER}: {}",
+        tools.bpf_linker.display()
+    ));
+    for_lab()?;
+    for program in &PROGRAMS {
+        if let Some(path) = on_path(program.name) {
+            note(&format!("{}: {}", program.name, path.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Brings what building the BPF object takes.
+pub(crate) fn for_build(place: &Place) -> Result<Tools> {
+    rust_src(place)?;
+    Ok(Tools {
+        bpf_linker: bpf_linker(place)?,
+    })
+}
+
+/// Brings what the network-namespace lab takes.
+pub(crate) fn for_lab() -> Result<()> {
+    let missing: Vec<&Program> = PROGRAMS
+        .iter()
+        .filter(|program| on_path(program.name).is_none())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = missing.iter().map(|program| program.name).collect();
+    let packages: Vec<&str> = missing.iter().map(|program| program.package).collect();
+    let (names, list) = (names.join(", "), packages.join(" "));
+    if on_path("apt-get").is_none() {
+        bail!(
+            "missing programs: {names}. This machine has no apt-get: install {list} with its \
+             own package manager, then run this again"
+        );
+    }
+    if !geteuid().is_root() {
+        bail!(
+            "missing programs: {names}. Only root may install them. Run\n\n    \
+             sudo apt-get install {list}\n\nthen this again"
+        );
+    }
+    for program in &missing {
+        note(&format!("{} is missing; it {}", program.name, program.why));
+    }
+    let step = Step::begin("apt-get", &format!("installing {list} (about 15 s)"));
+    // A fresh machine or container has no package lists yet.
+    if apt_get(&["install"], &packages).is_err() {
+        apt_get(&["update"], &[])?;
+        apt_get(&["install"], &packages).map_err(|error| {
+            anyhow!(
+                "{error}\nInstall {list} by hand (`apt-get install {list}`), then run this again"
+            )
+        })?;
+    }
+    step.done();
+    Ok(())
+}
+
+fn apt_get(verb: &[&str], packages: &[&str]) -> Result<()> {
+    run::output(
+        Command::new("apt-get")
+            .args(["-q", "-y", "--no-install-recommends"])
+            .args(verb)
+            .args(packages)
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )
+    .map(drop)
+}
+
+const RUST_SRC: &str = "lib/rustlib/src/rust/library";
+
+fn rust_src(place: &Place) -> Result<()> {
+    let library = place.sysroot.join(RUST_SRC);
+    if library.join("core/Cargo.toml").exists() {
+        return Ok(());
+    }
+    // Rustup's own proxies set it.
+    let toolchain = env::var("RUSTUP_TOOLCHAIN").unwrap_or_else(|_| "stable".to_owned());
+    let command = format!("rustup component add rust-src --toolchain {toolchain}");
+    if on_path("rustup").is_none() {
+        bail!(
+            "the source of Rust's `core` is missing ({}). The BPF target has no ready-made \
+             `core`. This toolchain is not rustup's, so xtask cannot add it: install your \
+             distribution's package of it (Debian: rust-src), or rustup (https://rustup.rs) and \
+             run\n\n    {command}\n\nthen this again",
+            library.display()
+        );
+    }
+    let step = Step::begin(
+        "rust-src",
+        "adding the source of `core`, which is built for the BPF target (a few seconds)",
+    );
+    run::status(
+        Command::new("rustup")
+            .args(["component", "add", "rust-src", "--toolchain", &toolchain])
+            .current_dir(&place.root),
+    )
+    .map_err(|error| {
+        anyhow!(
+            "{error}\nWhere this machine is offline, run this where it is not:\n\n    {command}"
+        )
+    })?;
+    step.done();
+    Ok(())
+}
+
+fn bpf_linker(place: &Place) -> Result<PathBuf> {
+    let tools = place.target.join("tools");
+    let own = tools.join("bin/bpf-linker");
+    for candidate in [Some(own.clone()), on_path("bpf-linker")] {
+        if let Some(path) = candidate
+            && version_of(&path).as_deref() == Some(BPF_LINKER)
+        {
+            return Ok(path);
+        }
+    }
+    let step = Step::begin(
+        &format!("bpf-linker {BPF_LINKER}"),
+        &format!(
+            "compiling the linker of the BPF object into {} (about 75 s, once)",
+            tools.display()
+        ),
+    );
+    fs::create_dir_all(&tools)?;
+    let version = ["--version", BPF_LINKER, "--locked"];
+    run::status(
+        place
+            .cargo()
+            .args(["install", "--quiet", "bpf-linker", "--root"])
+            .arg(&tools)
+            .args(version)
+            // A folder of its own: other features must not rebuild ours.
+            .env("CARGO_TARGET_DIR", tools.join("build"))
+            .env_remove("RUSTFLAGS")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS"),
+    )
+    .map_err(|error| {
+        anyhow!(
+            "{error}\nIt comes from crates.io. Where this machine is offline, run \
+             `cargo install bpf-linker {}` on one that is not, and put the program on PATH here",
+            version.join(" ")
+        )
+    })?;
+    fs::remove_dir_all(tools.join("build")).ok();
+    step.done();
+    Ok(own)
+}
+
+/// `0.10.1` from `bpf-linker 0.10.1`.
+fn version_of(program: &Path) -> Option<String> {
+    let text = run::output(Command::new(program).arg("--version")).ok()?;
+    text.split_whitespace().nth(1).map(str::to_owned)
+}
+
+/// Also looks where Debian puts system programs, which are not on everybody's
+/// `PATH`.
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
+}
