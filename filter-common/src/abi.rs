@@ -6,7 +6,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::verdict::Reason;
+use crate::verdict::{Reason, Verdict};
 
 /// Changes with everything in this module. Pinned state of another version is
 /// not read.
@@ -117,17 +117,50 @@ pub struct Count {
     pub bytes: u64,
 }
 
-/// Counters before the first rule's: one a reason.
+/// Counters before the first rule's: one a reason, and one more for frames
+/// that are not IP and were dropped.
 ///
 /// A packet is counted once: by its rule where one decided, else by its
 /// reason. A reason that rules give (`policy_deny`, …) is the sum of its rules.
-pub const REASON_COUNTERS: u32 = 16;
+pub const REASON_COUNTERS: u32 = 17;
+const NOT_IP_DROPPED: u32 = 16;
+
+/// The counter of packets that got this verdict for this reason.
+#[inline(always)]
+#[must_use]
+pub const fn reason_counter(reason: Reason, verdict: Verdict) -> u32 {
+    match (reason, verdict) {
+        (Reason::NotIp, Verdict::Drop) => NOT_IP_DROPPED,
+        _ => reason as u32,
+    }
+}
+
+/// What [`REASON_COUNTERS`] count, in the order of their indices.
+pub fn reason_counters() -> impl Iterator<Item = (Reason, Verdict)> {
+    Reason::ALL
+        .iter()
+        .map(|reason| (*reason, reason.usual_verdict()))
+        .chain(core::iter::once((Reason::NotIp, Verdict::Drop)))
+}
 
 const _: () = {
     assert!(size_of::<FamilyLayout>() == 20);
     assert!(size_of::<Layout>() == 60);
     assert!(size_of::<Page>() == 1024);
     assert!(size_of::<Count>() == 16);
-    assert!(REASON_COUNTERS as usize == Reason::ALL.len());
+    assert!(REASON_COUNTERS as usize == Reason::ALL.len() + 1);
     assert!(PAGE_WORDS_U32 as usize == PAGE_WORDS);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reason_counters_are_where_they_say() {
+        for (index, (reason, verdict)) in (0..).zip(reason_counters()) {
+            assert_eq!(reason_counter(reason, verdict), index);
+        }
+        assert_eq!(reason_counters().count(), REASON_COUNTERS as usize);
+    }
+}

@@ -4,7 +4,7 @@
 
 use crate::abi::{
     DECIDE_ALLOW, DECIDE_DEFAULT, DECIDE_DENY, DECIDE_FAILSAFE, DECIDE_UNDECIDABLE, DECISION_KIND,
-    FamilyLayout, NONE, PAGE_WORDS_U32, POINTER, REASON_COUNTERS, flags,
+    FamilyLayout, NONE, PAGE_WORDS_U32, POINTER, REASON_COUNTERS, flags, reason_counter,
 };
 use crate::packet::Packet;
 use crate::parse::{Family, Key, L4, NoKey, parse};
@@ -72,7 +72,7 @@ impl Outcome {
     #[must_use]
     pub const fn counter(self) -> u32 {
         if self.rule == NONE {
-            self.reason as u32
+            reason_counter(self.reason, self.verdict)
         } else {
             REASON_COUNTERS + self.rule
         }

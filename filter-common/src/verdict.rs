@@ -88,6 +88,32 @@ reasons! {
     NotIp = 15, "not_ip";
 }
 
+impl Reason {
+    /// The verdict that goes with it. [`Self::NotIp`] alone can go with the
+    /// other one too, where a ruleset drops what is not IP.
+    #[must_use]
+    pub const fn usual_verdict(self) -> Verdict {
+        match self {
+            Self::PolicyDeny
+            | Self::DefaultDeny
+            | Self::Malformed
+            | Self::TinyFragment
+            | Self::Fragment
+            | Self::UnreadableL4
+            | Self::Ipv6Extension
+            | Self::VlanDepth
+            | Self::Encapsulated
+            | Self::Internal => Verdict::Drop,
+            Self::PolicyAllow
+            | Self::Failsafe
+            | Self::Essential
+            | Self::Established
+            | Self::DefaultAllow
+            | Self::NotIp => Verdict::Pass,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
 use aya::maps::{Array, MapData};
-use filter_common::abi::REASON_COUNTERS;
+use filter_common::abi::{self, REASON_COUNTERS};
 use filter_common::verdict::Reason;
 
 use super::error::Error;
@@ -20,6 +20,11 @@ use super::{Count, Stats, sys};
 use crate::ruleset::{Rule, RuleId};
 
 const REASONS: usize = REASON_COUNTERS as usize;
+
+/// Where the sum of a reason that rules give stands.
+fn reason_place(reason: Reason) -> usize {
+    abi::reason_counter(reason, reason.usual_verdict()) as usize
+}
 
 /// Reads a generation's own counters, summed over the CPUs.
 pub(super) fn read(map: BorrowedFd<'_>, count: usize) -> Result<Vec<Count>, Error> {
@@ -119,7 +124,7 @@ pub(super) fn carry(old: &[Rule], totals: &[Count], new: &[Rule]) -> Vec<Count> 
         let place = places
             .get(&(&rule.id, reason))
             .copied()
-            .unwrap_or(reason as usize);
+            .unwrap_or(reason_place(reason));
         carried[place] = carried[place] + *total;
     }
     carried
@@ -130,7 +135,7 @@ pub(super) fn stats(interface: String, rules: &[Rule], totals: &[Count]) -> Stat
     let (retired, per_rule) = totals.split_at(REASONS);
     let mut reasons = retired.to_vec();
     for (rule, total) in rules.iter().zip(per_rule) {
-        let sum = &mut reasons[rule.reason() as usize];
+        let sum = &mut reasons[reason_place(rule.reason())];
         *sum = *sum + *total;
     }
     Stats {
@@ -140,6 +145,9 @@ pub(super) fn stats(interface: String, rules: &[Rule], totals: &[Count]) -> Stat
             .cloned()
             .zip(per_rule.iter().copied())
             .collect(),
-        reasons: Reason::ALL.iter().copied().zip(reasons).collect(),
+        reasons: abi::reason_counters()
+            .zip(reasons)
+            .map(|((reason, verdict), count)| (reason, verdict, count))
+            .collect(),
     }
 }

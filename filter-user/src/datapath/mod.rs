@@ -22,7 +22,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use filter_common::verdict::Reason;
+use filter_common::verdict::{Reason, Verdict};
 
 pub use error::Error;
 use generation::{Generation, Trace};
@@ -109,9 +109,9 @@ pub struct Stats {
     pub interface: String,
     /// The rules in force, in order, each with its total.
     pub rules: Vec<(Rule, Count)>,
-    /// Every reason with its total: its rules' totals, those of rules that
-    /// are gone, and what no rule decided.
-    pub reasons: Vec<(Reason, Count)>,
+    /// Every reason with the verdict it gave and its total: its rules'
+    /// totals, those of rules that are gone, and what no rule decided.
+    pub reasons: Vec<(Reason, Verdict, Count)>,
 }
 
 /// What is in force on one interface.
@@ -281,6 +281,16 @@ impl Datapath {
             generation: number,
             before: before.map(|before| before.record.ruleset.rules),
         })
+    }
+
+    /// The interfaces that hold a filter, by name; also those whose record
+    /// can't be read.
+    pub fn interfaces(&self) -> Result<Vec<String>, Error> {
+        let _lock = pins::lock(&self.root, false)?;
+        Ok(Slot::all(&self.root)?
+            .into_iter()
+            .map(|slot| slot.name)
+            .collect())
     }
 
     /// What is in force, per interface, by name. Empty where nothing is.

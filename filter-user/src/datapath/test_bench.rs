@@ -4,8 +4,8 @@ use std::os::fd::AsFd as _;
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use aya_log::EbpfLogger;
-use filter_common::abi::REASON_COUNTERS;
-use filter_common::verdict::{Reason, Verdict};
+use filter_common::abi::{self, REASON_COUNTERS};
+use filter_common::verdict::Verdict;
 
 use super::error::Error;
 use super::generation::{Generation, StderrLog, Trace};
@@ -112,7 +112,9 @@ impl TestBench {
                 .rules
                 .get(rule as usize)
                 .map(crate::ruleset::Rule::reason),
-            None => u8::try_from(counter).ok().and_then(Reason::from_number),
+            None => abi::reason_counters()
+                .nth(counter as usize)
+                .map(|(reason, _)| reason),
         };
         let reason = reason.ok_or_else(|| {
             Error::Failed(format!(
