@@ -1,1 +1,3 @@
 //! nodewall test lab.
+
+pub mod lab;
