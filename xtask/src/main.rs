@@ -2,10 +2,12 @@
 //! from a machine that has rustup, a C compiler and nothing else.
 
 mod build;
+mod demo;
 mod place;
 mod run;
 mod say;
 mod setup;
+mod test;
 
 use std::process::ExitCode;
 
@@ -31,6 +33,17 @@ enum Task {
         /// Optimise the binary (the BPF object always is)
         #[arg(long)]
         release: bool,
+        /// Build the object alone, and print its path for `NODEWALL_BPF_OBJECT`
+        #[arg(long, conflicts_with = "release")]
+        object: bool,
+    },
+    /// Show the filter at work, with real services and a flood (needs root)
+    Demo(demo::Options),
+    /// Run every test; those against the kernel need root
+    Test {
+        /// Given to the test programs: filters, `--nocapture`, …
+        #[arg(last = true)]
+        arguments: Vec<String>,
     },
 }
 
@@ -39,6 +52,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say::failure(&error);
+            if error.is::<demo::Interrupted>() {
+                return ExitCode::from(130);
+            }
             ExitCode::FAILURE
         }
     }
@@ -48,10 +64,16 @@ fn perform(task: Task) -> Result<()> {
     let place = Place::find()?;
     match task {
         Task::Setup => setup::everything(&place),
-        Task::Build { release } => {
+        Task::Build { object: true, .. } => {
+            println!("{}", build::object(&place)?.display());
+            Ok(())
+        }
+        Task::Build { release, .. } => {
             let binary = build::nodewall(&place, release)?;
             say::note(&format!("built {}", binary.display()));
             Ok(())
         }
+        Task::Test { arguments } => test::run(&place, &arguments),
+        Task::Demo(options) => demo::run(&place, &options),
     }
 }

@@ -1,5 +1,5 @@
 //! What a person reads: plain lines on stderr, coloured only on a terminal
-//! and without NO_COLOR.
+//! and without `NO_COLOR`.
 
 use std::env;
 use std::io::{IsTerminal as _, stderr};

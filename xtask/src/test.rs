@@ -1,0 +1,30 @@
+//! Every test there is, in one run of `cargo test`.
+
+use anyhow::Result;
+use nix::unistd::geteuid;
+
+use crate::place::Place;
+use crate::say::note;
+use crate::{build, run, setup};
+
+/// Runs the tests; `arguments` go to the test programs.
+pub(crate) fn run(place: &Place, arguments: &[String]) -> Result<()> {
+    if geteuid().is_root() {
+        setup::for_lab()?;
+    } else {
+        note("not root: the tests that load the program into the kernel skip themselves");
+    }
+    let object = build::object(place)?;
+    note("building and running every test (cold: about 3 minutes)");
+    run::status(
+        place
+            .cargo()
+            .args(["test", "--workspace"])
+            .args(["--features", "filter-user/bpf,tests/bpf"])
+            .arg("--")
+            .args(arguments)
+            .env("NODEWALL_BPF_OBJECT", object)
+            // Built by the same run, with the object in it.
+            .env("NODEWALL_BIN", place.target.join("debug/nodewall")),
+    )
+}
