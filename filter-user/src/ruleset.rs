@@ -144,6 +144,47 @@ impl Match {
     }
 }
 
+impl fmt::Display for Match {
+    /// In words: `tcp from 192.0.2.0/24 to ports 80, 30000:32767`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn list<T: fmt::Display>(members: &[T]) -> String {
+            const SHOWN: usize = 4;
+            let mut text: Vec<String> = members.iter().take(SHOWN).map(T::to_string).collect();
+            if members.len() > SHOWN {
+                text.push(format!("… ({} in all)", members.len()));
+            }
+            text.join(", ")
+        }
+        let protocol = match self.protocol {
+            None => "everything".to_owned(),
+            Some(1) => "icmp".to_owned(),
+            Some(6) => "tcp".to_owned(),
+            Some(17) => "udp".to_owned(),
+            Some(58) => "icmpv6".to_owned(),
+            Some(132) => "sctp".to_owned(),
+            Some(136) => "udplite".to_owned(),
+            Some(number) => format!("protocol {number}"),
+        };
+        f.write_str(&protocol)?;
+        match self.family {
+            Some(Family::V4) => f.write_str(" over IPv4")?,
+            Some(Family::V6) => f.write_str(" over IPv6")?,
+            None => {}
+        }
+        if !self.src_nets.is_empty() {
+            write!(f, " from {}", list(&self.src_nets))?;
+        }
+        if !self.dst_nets.is_empty() {
+            write!(f, " to {}", list(&self.dst_nets))?;
+        }
+        match self.dst_ports.as_slice() {
+            [] => Ok(()),
+            [one] if one.first == one.last => write!(f, " to port {one}"),
+            ports => write!(f, " to ports {}", list(ports)),
+        }
+    }
+}
+
 /// Who a rule is, stable over changes of other policies: counters carry over
 /// by it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -167,6 +208,12 @@ pub struct SourceLine {
     pub line: u32,
     /// The column in characters, from 1.
     pub column: u32,
+}
+
+impl fmt::Display for SourceLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
 }
 
 /// One rule: if the packet matches, the action is final.

@@ -349,7 +349,9 @@ impl Datapath {
         // By its present name, if the interface is here, else by its slot's.
         let slot = match (interface::by_name(interface), interface::namespace()) {
             (Ok(present), Ok(namespace)) => self
-                .find(&present, namespace)?
+                .find(&present, namespace)
+                .ok()
+                .flatten()
                 .map(|in_force| in_force.slot),
             _ => None,
         };
