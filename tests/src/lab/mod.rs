@@ -6,6 +6,7 @@
 //! it was only half made. What a killed process left behind, [`Lab::sweep`]
 //! removes.
 
+pub mod frame;
 mod namespace;
 mod reach;
 mod sender;

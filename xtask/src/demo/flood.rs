@@ -1,9 +1,9 @@
 //! The packets of the flood, each with what must become of it.
 
 use tests::lab::Sent;
+use tests::lab::frame::Segment::{Tcp, Udp, UdpRest};
+use tests::lab::frame::{tagged, v4, v6};
 
-use super::frame::Segment::{Tcp, Udp, UdpRest};
-use super::frame::{tagged, v4, v6};
 use super::stats::Stats;
 
 /// What the policy makes of a packet.

@@ -6,7 +6,6 @@
 //! only raises a flag that every wait looks at.
 
 mod flood;
-mod frame;
 mod services;
 mod stats;
 

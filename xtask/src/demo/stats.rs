@@ -3,6 +3,9 @@
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+/// The policy whose rules are of interest.
+const POLICY: &str = "deny-kube-node-port-services";
+
 /// Packets, by what decided about them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stats {
@@ -23,6 +26,10 @@ impl Stats {
         let interface = &all["interfaces"][0];
         let mut stats = Self::default();
         for rule in list(&interface["rules"])? {
+            // The failsafe ports' rules are not the policy's.
+            if rule["policy"] != POLICY {
+                continue;
+            }
             let index = usize::try_from(number(&rule["rule"])?)?;
             let slot = stats.rules.get_mut(index);
             *slot.context("a rule that the policy doesn't have")? = number(&rule["packets"])?;
@@ -85,8 +92,9 @@ mod tests {
     #[test]
     fn counters_are_read_by_rule_and_reason() {
         let text = r#"{"schema":1,"interfaces":[{"interface":"node0",
-            "rules":[{"policy":"p","rule":0,"packets":7,"bytes":1},
-                     {"policy":"p","rule":1,"packets":5,"bytes":1}],
+            "rules":[{"policy":"failsafe","rule":4,"packets":99,"bytes":1},
+                     {"policy":"deny-kube-node-port-services","rule":0,"packets":7,"bytes":1},
+                     {"policy":"deny-kube-node-port-services","rule":1,"packets":5,"bytes":1}],
             "reasons":[{"reason":"policy_deny","verdict":"drop","packets":12,"bytes":1},
                        {"reason":"fragment","verdict":"drop","packets":2,"bytes":1},
                        {"reason":"default_allow","verdict":"pass","packets":9,"bytes":1}]}]}"#;

@@ -1,15 +1,16 @@
-//! Frames from the client to the node, with right checksums.
+//! Frames from the client to the node, with right checksums: without them the
+//! IP stack, not the filter, would drop what passes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ::tests::lab::Side;
+use super::Side;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
 /// The transport layer of a packet.
-#[derive(Clone, Copy)]
-pub(super) enum Segment {
+#[derive(Clone, Copy, Debug)]
+pub enum Segment {
     /// A SYN to this port.
     Tcp(u16),
     /// A datagram to this port.
@@ -57,8 +58,9 @@ impl Segment {
     }
 }
 
-/// An IPv4 packet with `options` (whole words) and the fragment field.
-pub(super) fn v4(source: u8, options: &[u8], fragment: u16, segment: Segment) -> Vec<u8> {
+/// An IPv4 packet from `198.51.100.<source>`, with `options` (whole words) and the fragment field.
+#[must_use]
+pub fn v4(source: u8, options: &[u8], fragment: u16, segment: Segment) -> Vec<u8> {
     let (src, dst) = (Ipv4Addr::new(198, 51, 100, source), Side::Node.v4());
     let payload = segment.bytes(sport(source), src.into(), dst.into());
     let header_length = 20 + options.len();
@@ -76,8 +78,9 @@ pub(super) fn v4(source: u8, options: &[u8], fragment: u16, segment: Segment) ->
     ethernet(&[], 0x0800, &[header, payload].concat())
 }
 
-/// An IPv6 packet, with an empty hop-by-hop header if `hop_by_hop`.
-pub(super) fn v6(source: u8, hop_by_hop: bool, segment: Segment) -> Vec<u8> {
+/// An IPv6 packet from `2001:db8:f::<source>`, with an empty hop-by-hop header if `hop_by_hop`.
+#[must_use]
+pub fn v6(source: u8, hop_by_hop: bool, segment: Segment) -> Vec<u8> {
     let src = Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 0, 0, 0, source.into());
     let dst = Side::Node.v6();
     let mut payload = segment.bytes(sport(source), src.into(), dst.into());
@@ -96,7 +99,8 @@ pub(super) fn v6(source: u8, hop_by_hop: bool, segment: Segment) -> Vec<u8> {
 }
 
 /// `frame` behind VLAN tags of these types.
-pub(super) fn tagged(tags: &[u16], frame: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn tagged(tags: &[u16], frame: &[u8]) -> Vec<u8> {
     let inner = u16::from_be_bytes([frame[12], frame[13]]);
     ethernet(tags, inner, &frame[14..])
 }

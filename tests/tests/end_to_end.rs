@@ -1,0 +1,469 @@
+//! The whole product, as an administrator uses it: the `nodewall` command in
+//! a machine of its own, real services behind it, real clients before it.
+#![cfg(feature = "bpf")]
+#![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+use std::{env, fs, process, thread};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tests::lab::frame::{self, Segment};
+use tests::lab::{Lab, Limit, Reach, Service, Side, Transport};
+
+const INTERFACE: &str = Side::Node.interface();
+const LABEL: &str = "ibm.role=worker_public";
+/// For what must not be answered: the veth pair takes no time.
+const BRIEF: Duration = Duration::from_millis(700);
+/// For what must be answered, on a busy machine.
+const PATIENT: Duration = Duration::from_secs(10);
+
+/// A lab whose node runs nodewall, with a pin folder of its own.
+struct Node {
+    lab: Lab,
+    pins: PathBuf,
+    files: TempDir,
+}
+
+impl Node {
+    fn new() -> Self {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let counter = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let pins = format!("/sys/fs/bpf/nodewall-test-{}-{counter}", process::id());
+        Self {
+            lab: Lab::new().unwrap(),
+            pins: pins.into(),
+            files: TempDir::new().unwrap(),
+        }
+    }
+
+    fn run_with(&self, pins: &Path, arguments: &[&str]) -> Output {
+        let program = env::var_os("NODEWALL_BIN")
+            .map_or_else(|| assert_cmd::cargo::cargo_bin("nodewall"), PathBuf::from);
+        self.lab
+            .command(Side::Node, program)
+            .args(arguments)
+            .env("NODEWALL_PIN_ROOT", pins)
+            .output()
+            .unwrap()
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.run_with(&self.pins, arguments)
+    }
+
+    /// Runs `nodewall`, which must succeed; returns its stdout.
+    fn done(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "nodewall {arguments:?}: {stderr}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs `nodewall`, which must exit with `code`; returns its stderr.
+    fn fails(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "nodewall {arguments:?}: {stderr}"
+        );
+        stderr
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.done(&[arguments, &["-o", "json"]].concat())).unwrap()
+    }
+
+    /// Writes a policy file that denies these.
+    fn policy(&self, name: &str, denied: &[(&str, &str)]) -> String {
+        let mut text = format!(
+            "apiVersion: v1\nkind: policy\nmetadata:\n  name: {name}\nspec:\n  preDNAT: true\n  \
+             selector: ibm.role == 'worker_public'\n  ingress:\n"
+        );
+        for (protocol, ports) in denied {
+            text += &format!(
+                "  - action: deny\n    protocol: {protocol}\n    destination:\n      ports:\n      \
+                 - {ports}\n"
+            );
+        }
+        let path = self
+            .files
+            .path()
+            .join(format!("{name}-{}.yaml", denied.len()));
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// The policy of the product's first page.
+    fn node_ports(&self) -> String {
+        self.policy(
+            "node-ports",
+            &[("tcp", "30000:32767"), ("udp", "30000:32767")],
+        )
+    }
+
+    fn apply(&self, file: &str) -> String {
+        self.done(&[
+            "apply",
+            "-f",
+            file,
+            "--interface",
+            INTERFACE,
+            "--label",
+            LABEL,
+        ])
+    }
+
+    fn serve(&self, transport: Transport, port: u16) -> Service {
+        self.lab.serve(Side::Node, transport, port).unwrap()
+    }
+
+    fn reach(&self, transport: Transport, to: IpAddr, port: u16, patience: Duration) -> Reach {
+        let to = SocketAddr::new(to, port);
+        self.lab
+            .reach(Side::Client, transport, to, patience)
+            .unwrap()
+    }
+
+    fn answers(&self, transport: Transport, port: u16) {
+        for to in Side::Node.addresses() {
+            let reach = self.reach(transport, to, port, PATIENT);
+            assert_eq!(reach, Reach::Answered, "{transport} {to} {port}");
+        }
+    }
+
+    fn is_silent(&self, transport: Transport, port: u16) {
+        for to in Side::Node.addresses() {
+            let reach = self.reach(transport, to, port, BRIEF);
+            assert_eq!(reach, Reach::TimedOut, "{transport} {to} {port}");
+        }
+    }
+
+    /// Packets of the rule at `index` of a policy.
+    fn rule(&self, policy: &str, index: u64) -> u64 {
+        let stats = self.json(&["stats"]);
+        let rules = stats["interfaces"][0]["rules"].as_array().unwrap().clone();
+        let rule = rules
+            .iter()
+            .find(|rule| rule["policy"] == policy && rule["rule"] == index)
+            .unwrap_or_else(|| panic!("no rule {index} of {policy} in {stats}"));
+        rule["packets"].as_u64().unwrap()
+    }
+
+    /// All packets that were dropped.
+    fn dropped(&self) -> u64 {
+        let status = self.json(&["status"]);
+        status["interfaces"][0]["dropped"]["packets"]
+            .as_u64()
+            .unwrap()
+    }
+
+    /// The same by the driver's own count.
+    fn driver_dropped(&self) -> u64 {
+        self.lab
+            .driver_counter(Side::Node, "rx_queue_", "_xdp_drops")
+            .unwrap()
+    }
+
+    /// The id of the XDP program on the interface, as `ip` says it.
+    fn program(&self) -> Option<u64> {
+        let text = self
+            .lab
+            .ip(Side::Node, &["-j", "link", "show", INTERFACE])
+            .unwrap();
+        let links: Value = serde_json::from_str(&text).unwrap();
+        links[0]["xdp"]["prog"]["id"].as_u64()
+    }
+
+    fn pinned(&self) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(&self.pins) else {
+            return Vec::new();
+        };
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.pins).ok();
+    }
+}
+
+#[test]
+fn apply_status_stats_and_detach() {
+    let node = Node::new();
+    node.fails(3, &["status"]);
+    node.fails(3, &["stats"]);
+
+    let said = node.apply(&node.node_ports());
+    assert!(said.contains("node-ports"), "{said}");
+    let status = node.json(&["status"]);
+    let interface = &status["interfaces"][0];
+    assert_eq!(status["schema"], 1);
+    assert_eq!(interface["interface"], INTERFACE);
+    assert_eq!(interface["mode"], "native");
+    assert_eq!(interface["generation"], 1);
+    assert_eq!(interface["program_id"].as_u64(), node.program());
+
+    // The same again is a new generation of the same rules.
+    let said = node.apply(&node.node_ports());
+    assert!(said.contains("unchanged"), "{said}");
+    assert_eq!(node.json(&["status"])["interfaces"][0]["generation"], 2);
+
+    node.done(&["detach", "--interface", INTERFACE]);
+    node.fails(3, &["status"]);
+    assert_eq!(node.program(), None);
+    assert_eq!(node.pinned(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn denied_ports_are_silent_and_others_answer() {
+    let node = Node::new();
+    let denied: Vec<(Transport, u16)> = [30000, 30080, 32767]
+        .into_iter()
+        .flat_map(|port| [(Transport::Tcp, port), (Transport::Udp, port)])
+        .collect();
+    let allowed = [
+        (Transport::Tcp, 8080),
+        (Transport::Tcp, 29999),
+        (Transport::Udp, 32768),
+    ];
+    let _services: Vec<Service> = denied
+        .iter()
+        .chain(&allowed)
+        .map(|(transport, port)| node.serve(*transport, *port))
+        .collect();
+    let all_answer = || {
+        for (transport, port) in denied.iter().chain(&allowed) {
+            node.answers(*transport, *port);
+        }
+    };
+
+    all_answer();
+    // `apply` exits, so from here on no process filters.
+    node.apply(&node.node_ports());
+    thread::scope(|scope| {
+        for (transport, port) in &denied {
+            let node = &node;
+            scope.spawn(move || node.is_silent(*transport, *port));
+        }
+    });
+    for (transport, port) in &allowed {
+        node.answers(*transport, *port);
+    }
+    assert!(node.rule("node-ports", 0) >= 6);
+    assert_eq!(node.rule("node-ports", 1), 6);
+
+    node.done(&["detach", "--all"]);
+    all_answer();
+}
+
+#[test]
+fn counters_are_exact_and_the_driver_agrees() {
+    const TURNS: u64 = 10_000;
+    let node = Node::new();
+    node.apply(&node.node_ports());
+    let frames = [
+        frame::v4(1, &[], 0, Segment::Tcp(30000)),
+        frame::v4(1, &[], 0, Segment::Udp(32767)),
+        frame::v4(1, &[1; 40], 0, Segment::Udp(31000)),
+        frame::v6(1, true, Segment::Tcp(30080)),
+        frame::tagged(&[0x8100], &frame::v4(1, &[], 0, Segment::Tcp(30080))),
+        frame::tagged(&[0x88a8, 0x8100], &frame::v6(1, false, Segment::Udp(30080))),
+        frame::v4(1, &[], 0, Segment::Udp(29999)),
+    ];
+    let packets = TURNS * frames.len() as u64;
+    let sent = node
+        .lab
+        .send(Side::Client, &frames, &Limit::count(packets))
+        .unwrap();
+    assert_eq!(sent.packets, packets);
+    settle(|| node.dropped() == 6 * TURNS);
+    assert_eq!(node.rule("node-ports", 0), 3 * TURNS);
+    assert_eq!(node.rule("node-ports", 1), 3 * TURNS);
+    assert_eq!(node.dropped(), 6 * TURNS);
+    assert_eq!(node.driver_dropped(), 6 * TURNS);
+}
+
+#[test]
+fn services_on_a_vlan_are_filtered() {
+    let node = Node::new();
+    let address = |side| match side {
+        Side::Client => Ipv4Addr::new(198, 51, 100, 1),
+        Side::Node => Ipv4Addr::new(198, 51, 100, 10),
+    };
+    for side in [Side::Client, Side::Node] {
+        let parent = side.interface();
+        let name = format!("{parent}.7");
+        let ip = |arguments: &str| {
+            let arguments: Vec<&str> = arguments.split(' ').collect();
+            node.lab.ip(side, &arguments).unwrap();
+        };
+        ip(&format!(
+            "link add link {parent} name {name} type vlan id 7"
+        ));
+        ip(&format!("address add {}/24 dev {name}", address(side)));
+        ip(&format!("link set {name} up"));
+    }
+    let _services = [30080, 8080].map(|port| node.serve(Transport::Tcp, port));
+    let to = IpAddr::V4(address(Side::Node));
+    let reach = |port, patience| node.reach(Transport::Tcp, to, port, patience);
+
+    assert_eq!(reach(30080, PATIENT), Reach::Answered);
+    node.apply(&node.node_ports());
+    assert_eq!(reach(30080, BRIEF), Reach::TimedOut);
+    assert_eq!(reach(8080, PATIENT), Reach::Answered);
+    assert!(node.rule("node-ports", 0) > 0);
+}
+
+#[test]
+fn a_swap_lets_nothing_through_and_loses_no_count() {
+    let node = Node::new();
+    // Rule 1 of both denies udp 30080, by other ports.
+    let policies = [
+        node.policy(
+            "node-ports",
+            &[("tcp", "30000:32767"), ("udp", "30000:32767")],
+        ),
+        node.policy(
+            "node-ports",
+            &[
+                ("tcp", "30000:30001"),
+                ("udp", "30080:30080"),
+                ("udp", "31000:31001"),
+            ],
+        ),
+    ];
+    let listener = node
+        .lab
+        .in_ns(Side::Node, || UdpSocket::bind((Side::Node.v4(), 30080)))
+        .unwrap()
+        .unwrap();
+    listener.set_nonblocking(true).unwrap();
+    node.apply(&policies[0]);
+
+    let frames = [frame::v4(1, &[], 0, Segment::Udp(30080))];
+    let stop = AtomicBool::new(false);
+    let limit = Limit {
+        packets: u64::MAX,
+        time: Duration::from_mins(2),
+        stop: Some(&stop),
+    };
+    let sent = thread::scope(|scope| {
+        let flood = scope.spawn(|| node.lab.send(Side::Client, &frames, &limit));
+        // Also where an assertion below fails.
+        let _ends = Raise(&stop);
+        let mut before = 0;
+        for swap in 1..=20 {
+            node.apply(&policies[swap % 2]);
+            let now = node.rule("node-ports", 1);
+            assert!(now > before, "swap {swap}: {now} after {before}");
+            before = now;
+        }
+        stop.store(true, Ordering::Relaxed);
+        flood.join().unwrap().unwrap()
+    });
+    settle(|| node.rule("node-ports", 1) == sent.packets);
+    assert_eq!(node.rule("node-ports", 1), sent.packets);
+    assert_eq!(node.driver_dropped(), sent.packets);
+    assert_eq!(node.json(&["status"])["interfaces"][0]["generation"], 21);
+    let through = listener.recv(&mut [0; 64]);
+    assert!(through.is_err(), "a packet came through a swap");
+}
+
+#[test]
+fn a_foreign_program_is_named_and_left_alone() {
+    let node = Node::new();
+    let policy = node.node_ports();
+    // Another tool's program, as far as this pin folder knows.
+    let foreign = node.pins.with_extension("foreign");
+    let arguments = [
+        "apply",
+        "-f",
+        &policy,
+        "--interface",
+        INTERFACE,
+        "--label",
+        LABEL,
+    ];
+    let output = node.run_with(&foreign, &arguments);
+    let program = node.program();
+    let said = node.fails(1, &arguments);
+    let untouched = node.program() == program;
+    fs::remove_dir_all(&foreign).unwrap();
+
+    assert!(output.status.success(), "{output:?}");
+    let id = program.unwrap();
+    assert!(untouched, "program {id} is no longer there");
+    assert!(said.contains(&id.to_string()), "{said}");
+    assert!(said.contains("nodewall_ingress"), "{said}");
+    assert!(said.contains(INTERFACE), "{said}");
+    assert_eq!(node.pinned(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn what_cannot_be_applied_changes_nothing() {
+    let node = Node::new();
+    let policy = node.node_ports();
+    let apply = |interface, mode| {
+        let arguments = [
+            "apply",
+            "-f",
+            &policy,
+            "--interface",
+            interface,
+            "--label",
+            LABEL,
+        ];
+        node.fails(1, &[&arguments[..], &["--mode", mode]].concat())
+    };
+    let said = apply("node9", "auto");
+    assert!(said.contains("node9") && said.contains(INTERFACE), "{said}");
+    let said = apply("lo", "native");
+    assert!(said.contains("lo") && said.contains("native"), "{said}");
+    assert_eq!(node.pinned(), Vec::<PathBuf>::new());
+
+    // Nor does it touch what is in force.
+    node.apply(&policy);
+    let program = node.program();
+    let wrong = node.policy("wrong", &[("tcp", "32767:30000")]);
+    node.fails(
+        1,
+        &[
+            "apply",
+            "-f",
+            &wrong,
+            "--interface",
+            INTERFACE,
+            "--label",
+            LABEL,
+        ],
+    );
+    assert_eq!(node.program(), program);
+    assert_eq!(node.json(&["status"])["interfaces"][0]["generation"], 1);
+}
+
+/// Raises the flag when it goes out of scope.
+struct Raise<'a>(&'a AtomicBool);
+
+impl Drop for Raise<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Waits for what is still on its way, two seconds at most.
+fn settle(settled: impl Fn() -> bool) {
+    for _ in 0..20 {
+        if settled() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
