@@ -1,7 +1,9 @@
 //! Exact counters: one increment a packet, on this CPU's own copy.
 
-use aya_ebpf::btf_maps::PerCpuArray;
-use aya_ebpf::macros::btf_map;
+#[cfg(not(feature = "trace"))]
+use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
+#[cfg(feature = "trace")]
+use aya_ebpf::{macros::map, maps::PerCpuArray};
 use filter_common::abi::Count;
 use filter_common::classify::Outcome;
 use filter_common::verdict::{Reason, Verdict};
@@ -9,8 +11,12 @@ use filter_common::verdict::{Reason, Verdict};
 use crate::frame::Frame;
 
 /// One a reason, then one a rule. The loader sets the number.
+#[cfg(not(feature = "trace"))]
 #[btf_map]
 static COUNTERS: PerCpuArray<Count, 1> = PerCpuArray::new();
+#[cfg(feature = "trace")]
+#[map]
+static COUNTERS: PerCpuArray<Count> = PerCpuArray::with_max_entries(1, 0);
 
 /// Counts the packet; an outcome without a counter becomes a counted drop.
 #[inline(always)]

@@ -1,7 +1,9 @@
 //! The compiled tables, as maps and load-time constants.
 
-use aya_ebpf::btf_maps::Array;
-use aya_ebpf::macros::btf_map;
+#[cfg(not(feature = "trace"))]
+use aya_ebpf::{btf_maps::Array, macros::btf_map};
+#[cfg(feature = "trace")]
+use aya_ebpf::{macros::map, maps::Array};
 use filter_common::abi::{FamilyLayout, Layout, PAGE_WORDS, PAGE_WORDS_U32, Page};
 use filter_common::classify::Tables;
 use filter_common::parse::Family;
@@ -10,8 +12,14 @@ use filter_common::parse::Family;
 /// map. Not `BPF_F_RDONLY_PROG`: of a frozen map with that flag the verifier
 /// wants to read words at constant offsets itself, and fails (`ENOTSUPP`) where
 /// the map has more than one element.
+#[cfg(not(feature = "trace"))]
 #[btf_map]
 static IMAGE: Array<Page, 1> = Array::new();
+// aya-log's `Global<u8>` has a type name that the kernel's BTF refuses
+// (`MaybeUninit<u8>`), and without BTF only maps of the older form load.
+#[cfg(feature = "trace")]
+#[map]
+static IMAGE: Array<Page> = Array::with_max_entries(1, 0);
 
 /// Set before loading; the verifier knows the values and deletes what they
 /// switch off.

@@ -22,7 +22,6 @@ mod image;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use aya_log_ebpf::debug;
 use filter_common::classify::decide;
 use filter_common::verdict::Verdict;
 
@@ -39,8 +38,8 @@ pub fn nodewall_ingress(ctx: XdpContext) -> u32 {
     let frame = Frame::new(&ctx);
     let outcome = decide(&frame, &Image);
     let verdict = counters::count(outcome, &frame);
-    // Off unless the loader raises the level: the verifier deletes it.
-    debug!(
+    #[cfg(feature = "trace")]
+    aya_log_ebpf::debug!(
         &ctx,
         "{} bytes, reason {}, rule {}",
         frame.length(),

@@ -180,7 +180,7 @@ fn fill(
     first: u128,
     depth: u32,
 ) -> Result<(), CompileError> {
-    let span = u128::MAX >> depth;
+    let span = u128::MAX.checked_shr(depth).unwrap_or(0);
     for entry in 0..count {
         let first = first + (u128::from(entry) << (128 - depth));
         let last = first | span;

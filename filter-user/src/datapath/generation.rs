@@ -26,15 +26,13 @@ static OBJECT: Option<&[u8]> = None;
 const INGRESS: &str = "nodewall_ingress";
 const IMAGE: &str = "IMAGE";
 const COUNTERS: &str = "COUNTERS";
-/// aya-log's ring buffer.
-const LOGS: &str = "AYA_LOGS";
 
-/// Whether the program says what it does (see `replay --trace`).
+/// Whether the program says what it does (`replay --trace`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trace {
-    /// It doesn't, and the verifier deletes the code that would.
+    /// It doesn't.
     Off,
-    /// One record a packet.
+    /// One record a packet; the embedded object must have been built for it.
     On,
 }
 
@@ -59,17 +57,15 @@ impl Generation {
         };
         let pages = image.pages();
         let page_count = u32::try_from(pages.len()).map_err(|error| failed(&error))?;
-        let (level, logs): (u8, u32) = match trace {
-            // A ring buffer has at least one page.
-            Trace::Off => (0, 4096),
-            Trace::On => (aya_log::Level::Debug as u8, 1 << 17),
+        let level = match trace {
+            Trace::Off => 0,
+            Trace::On => aya_log::Level::Debug as u8,
         };
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(IMAGE, page_count)
             .map_max_entries(COUNTERS, image.counters())
-            .map_max_entries(LOGS, logs)
             .override_global("LAYOUT", bytemuck::bytes_of(image.layout()), true)
-            .override_global("AYA_LOG_LEVEL", &level, true)
+            .override_global(aya_log::LEVEL, &level, trace == Trace::On)
             .load(object)
             .map_err(|error| Error::aya("cannot create the BPF maps", &error))?;
 
@@ -113,8 +109,13 @@ impl Generation {
 
     /// Where the program's trace arrives.
     pub(super) fn logger(&mut self) -> Result<EbpfLogger<StderrLog>, Error> {
-        EbpfLogger::init_with_logger(&mut self.ebpf, StderrLog)
-            .map_err(|error| Error::aya("cannot read the program's trace", &error))
+        EbpfLogger::init_with_logger(&mut self.ebpf, StderrLog).map_err(|_| {
+            Error::Failed(
+                "this nodewall's BPF program has no trace in it: build one with `cargo xtask build \
+                 --trace`"
+                    .to_owned(),
+            )
+        })
     }
 
     /// Bytes of all maps, as the kernel accounts them.
