@@ -7,4 +7,5 @@
 pub mod compile;
 pub mod datapath;
 pub mod decision;
+pub mod policy;
 pub mod ruleset;

@@ -1,0 +1,947 @@
+//! Documents → model: validated policies and endpoints in one vocabulary,
+//! whichever format they came in.
+//!
+//! What is here has been checked, and only the functions of this module make
+//! it, so a model cannot hold an illegal rule.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::diagnostic::{Code, Diagnostic, Place, Reporter, quote};
+use super::documents::{
+    Dialect, Document, HostEndpointDocument, PeerDocument, PolicyDocument, RuleDocument,
+};
+use super::schema::{Path, Text, Texts, not_enforced};
+use super::selector::{Labels, Selector, is_label};
+use super::source::Span;
+use super::values::{self, NamedProtocol, Refusal, family_name};
+use super::yaml;
+use crate::ruleset::{Action, Family, Match, SourceLine, Stage};
+
+/// The profile that lets everything pass that no policy decides.
+pub const DEFAULT_ALLOW: &str = "projectcalico-default-allow";
+
+/// The policies and endpoints of a set of documents.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Model {
+    policies: Vec<Policy>,
+    endpoints: Vec<HostEndpoint>,
+}
+
+/// A policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    name: Arc<str>,
+    stage: Stage,
+    order: Option<f64>,
+    selector: Selector,
+    ingress: Vec<Rule>,
+    place: Place,
+}
+
+/// A rule of a policy. Its index in the policy's list is its identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    action: Action,
+    matches: Match,
+    source: SourceLine,
+}
+
+/// A host endpoint that a document describes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostEndpoint {
+    name: String,
+    node: Option<String>,
+    interface: Interface,
+    labels: Labels,
+    default_allow: bool,
+    place: Place,
+}
+
+/// The interfaces that an endpoint stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Interface {
+    /// One.
+    Named(String),
+    /// `*`: all that the host has.
+    All,
+}
+
+impl Model {
+    /// The policies in evaluation order: by stage, order and name.
+    #[must_use]
+    pub fn policies(&self) -> &[Policy] {
+        &self.policies
+    }
+
+    /// The endpoints, in the order of their documents.
+    #[must_use]
+    pub fn endpoints(&self) -> &[HostEndpoint] {
+        &self.endpoints
+    }
+}
+
+impl Policy {
+    /// Its name, unique in the model.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// [`Stage::PreDnat`] or [`Stage::Normal`].
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Its order: lower first, none last.
+    #[must_use]
+    pub fn order(&self) -> Option<f64> {
+        self.order
+    }
+
+    /// Which endpoints it applies to.
+    #[must_use]
+    pub fn selector(&self) -> &Selector {
+        &self.selector
+    }
+
+    /// Its ingress rules, first to last.
+    #[must_use]
+    pub fn ingress(&self) -> &[Rule] {
+        &self.ingress
+    }
+
+    /// Where its name stands.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    fn compare(&self, other: &Self) -> Ordering {
+        let order = |policy: &Self| policy.order.unwrap_or(f64::INFINITY);
+        self.stage
+            .cmp(&other.stage)
+            .then_with(|| order(self).total_cmp(&order(other)))
+            .then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+impl Rule {
+    /// What it does.
+    #[must_use]
+    pub fn action(&self) -> Action {
+        self.action
+    }
+
+    /// When it applies.
+    #[must_use]
+    pub fn matches(&self) -> &Match {
+        &self.matches
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn source(&self) -> &SourceLine {
+        &self.source
+    }
+}
+
+impl HostEndpoint {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The host it belongs to.
+    #[must_use]
+    pub fn node(&self) -> Option<&str> {
+        self.node.as_deref()
+    }
+
+    /// The interfaces it stands for.
+    #[must_use]
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// What selectors see of it.
+    #[must_use]
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// Whether it has the profile [`DEFAULT_ALLOW`].
+    #[must_use]
+    pub fn default_allow(&self) -> bool {
+        self.default_allow
+    }
+
+    /// Where its name stands.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+}
+
+/// Validates documents. What is illegal is reported and left out, so the model
+/// is only one of all the documents if there were no errors.
+pub(super) fn validate(documents: &[Document<'_>], reporter: &mut Reporter<'_>) -> Model {
+    let mut model = Model::default();
+    for document in documents {
+        match document {
+            Document::Policy(document) => model.policies.extend(policy(document, reporter)),
+            Document::HostEndpoint(document) => {
+                model.endpoints.extend(host_endpoint(document, reporter));
+            }
+        }
+    }
+    refuse_duplicates(&model, reporter);
+    model.policies.sort_by(Policy::compare);
+    model
+}
+
+/// Two policies with one name would share their counters, and two endpoints
+/// with one interface would leave open which one applies.
+fn refuse_duplicates(model: &Model, reporter: &mut Reporter<'_>) {
+    let mut policies: BTreeMap<&str, &Place> = BTreeMap::new();
+    for policy in &model.policies {
+        if let Some(first) = policies.insert(&policy.name, &policy.place) {
+            let what = format!("two policies have the name {}", quote(&policy.name));
+            let help = "give one of them another name, or remove it if it is the same policy";
+            duplicate(&what, help, &policy.place, first, reporter);
+        }
+    }
+    let mut names = BTreeMap::new();
+    let mut interfaces = BTreeMap::new();
+    for endpoint in &model.endpoints {
+        let node = &endpoint.node;
+        if let Some(first) = names.insert((node, &endpoint.name), &endpoint.place) {
+            let what = format!("two host endpoints have the name {}", quote(&endpoint.name));
+            let help = "give one of them another name, or remove it if it is the same endpoint";
+            duplicate(&what, help, &endpoint.place, first, reporter);
+        } else if let Some(first) = interfaces.insert((node, &endpoint.interface), &endpoint.place)
+        {
+            let interface = match &endpoint.interface {
+                Interface::Named(name) => name,
+                Interface::All => "*",
+            };
+            let what = format!(
+                "two host endpoints stand for the interface {}",
+                quote(interface)
+            );
+            let help = "merge them into one endpoint that has the labels of both";
+            duplicate(&what, help, &endpoint.place, first, reporter);
+        }
+    }
+}
+
+fn duplicate(what: &str, help: &str, second: &Place, first: &Place, reporter: &mut Reporter<'_>) {
+    reporter.report(
+        second.span,
+        Diagnostic::error(Code::Duplicate, what)
+            .field("metadata.name")
+            .label("the second one")
+            .related(first.clone(), "the first one")
+            .help(help),
+    );
+}
+
+const MAX_V3_SELECTOR: usize = 1_024;
+const MAX_V3_RULES: usize = 1_024;
+const MAX_V3_NETS: usize = 256;
+const MAX_V3_PORTS: usize = 50;
+
+fn policy(document: &PolicyDocument<'_>, reporter: &mut Reporter<'_>) -> Option<Policy> {
+    let root = root(&document.path);
+    let spec = root.field("spec");
+    let metadata = root.field("metadata");
+    policy_name(document, &metadata.field("name"), reporter);
+
+    let pre_dnat = document.pre_dnat.as_ref().is_some_and(|flag| flag.value);
+    direction(document, pre_dnat, &spec, reporter);
+    apply_on_forward(document, pre_dnat, &spec, reporter);
+    let selector = match &document.selector {
+        None => Some(Selector::ALL),
+        Some(text) => {
+            let path = spec.field("selector");
+            if document.dialect == Dialect::V3 {
+                let length = text.value.text.chars().count();
+                let limit = Limit::new(MAX_V3_SELECTOR, "characters", "a selector");
+                limit.check(length, text.span, &path, reporter);
+            }
+            selector(text, &path, reporter)
+        }
+    };
+
+    let rules_path = spec.field("ingress");
+    if let (Dialect::V3, Some(span)) = (document.dialect, document.ingress_span) {
+        let limit = Limit::new(MAX_V3_RULES, "rules", "a list of rules");
+        limit.check(document.ingress.len(), span, &rules_path, reporter);
+    }
+    let mut ingress = Vec::with_capacity(document.ingress.len());
+    for rule_document in &document.ingress {
+        let path = rules_path.index(rule_document.index);
+        ingress.extend(rule(rule_document, document.dialect, &path, reporter));
+    }
+    Some(Policy {
+        name: Arc::from(&*document.name.value.text),
+        stage: if pre_dnat {
+            Stage::PreDnat
+        } else {
+            Stage::Normal
+        },
+        // -0 and 0 are one order.
+        order: document.order.as_ref().map(|order| order.value + 0.0),
+        selector: selector?,
+        ingress,
+        place: reporter.place(document.name.span),
+    })
+}
+
+fn root(path: &str) -> Path<'_> {
+    match path {
+        "" => Path::ROOT,
+        list_index => Path::ROOT.field(list_index),
+    }
+}
+
+fn policy_name(document: &PolicyDocument<'_>, path: &Path<'_>, reporter: &mut Reporter<'_>) {
+    let name = &document.name;
+    match document.dialect {
+        Dialect::V1 => v1_name(name, path, reporter),
+        Dialect::V3 => match name.value.text.split_once('.') {
+            None => dns_label(name, &name.value.text, path, reporter),
+            Some(("default", rest)) => dns_label(name, rest, path, reporter),
+            Some((tier, _)) => reporter.report(
+                name.span,
+                not_enforced(
+                    &format!("the tier {} in a policy's name", quote(tier)),
+                    "this version has no tiers but `default`",
+                    "use a name without a dot, and order the policies by `order` alone",
+                )
+                .field(path),
+            ),
+        },
+    }
+}
+
+fn v1_name(name: &Text<'_>, path: &Path<'_>, reporter: &mut Reporter<'_>) {
+    if !values::is_v1_name(&name.value.text) {
+        let help = "v1 names have 1 to 128 of the characters a-z, A-Z, 0-9, `_`, `.`, `/` and `-`";
+        invalid_name(name, help, path, reporter);
+    }
+}
+
+fn dns_label(name: &Text<'_>, label: &str, path: &Path<'_>, reporter: &mut Reporter<'_>) {
+    if !values::is_dns_label(label) {
+        let help = "v3 names have 1 to 63 of the characters a-z, 0-9 and `-`, and begin and end \
+                    with a letter or digit";
+        invalid_name(name, help, path, reporter);
+    }
+}
+
+fn invalid_name(name: &Text<'_>, help: &str, path: &Path<'_>, reporter: &mut Reporter<'_>) {
+    let message = format!("{} can't be a name", quote(&name.value.text));
+    reporter.report(
+        name.span,
+        Diagnostic::error(Code::InvalidName, message)
+            .field(path)
+            .label("not a valid name")
+            .help(help),
+    );
+}
+
+/// Refuses everything that asks for egress, with the better reason of the two
+/// that there may be.
+fn direction(
+    document: &PolicyDocument<'_>,
+    pre_dnat: bool,
+    spec: &Path<'_>,
+    reporter: &mut Reporter<'_>,
+) {
+    let (ingress, egress) = match document.dialect {
+        Dialect::V1 => ("ingress", "egress"),
+        Dialect::V3 => ("Ingress", "Egress"),
+    };
+    let refuse = |span, path: &Path<'_>, reporter: &mut Reporter<'_>| {
+        let diagnostic = if pre_dnat {
+            Diagnostic::error(Code::PreDnat, "a `preDNAT` policy can't have egress")
+                .label("`preDNAT` acts on packets that come in")
+                .help("put what concerns egress into a policy of its own, without `preDNAT`")
+        } else {
+            not_enforced(
+                "egress policy",
+                "this version filters what comes in",
+                "remove the egress part, or keep the policy out of the files for this host",
+            )
+        };
+        reporter.report(span, diagnostic.field(path));
+    };
+    let types_path = spec.field("types");
+    for (index, text) in &document.types.items {
+        let path = types_path.index(*index);
+        let found = &*text.value.text;
+        if found == egress {
+            refuse(text.span, &path, reporter);
+        } else if found != ingress {
+            let near = [ingress, egress]
+                .into_iter()
+                .find(|name| name.eq_ignore_ascii_case(found));
+            let help = match near {
+                Some(near) => format!("write `{near}`: this format is strict about case"),
+                None => format!("the types are `{ingress}` and `{egress}`"),
+            };
+            invalid_value(text, "not a type of policy", &help, &path, reporter);
+        }
+    }
+    if let Some(span) = document.egress_span {
+        refuse(span, &spec.field("egress"), reporter);
+    }
+}
+
+fn apply_on_forward(
+    document: &PolicyDocument<'_>,
+    pre_dnat: bool,
+    spec: &Path<'_>,
+    reporter: &mut Reporter<'_>,
+) {
+    if document.dialect == Dialect::V1 {
+        return;
+    }
+    let path = spec.field("applyOnForward");
+    match (&document.apply_on_forward, &document.pre_dnat) {
+        (None, Some(flag)) if pre_dnat => reporter.report(
+            flag.span,
+            Diagnostic::error(
+                Code::PreDnat,
+                "`preDNAT: true` needs `applyOnForward: true`",
+            )
+            .field(path)
+            .label("acts on forwarded packets too")
+            .help("add the line `applyOnForward: true` beside it"),
+        ),
+        (Some(flag), Some(_)) if pre_dnat && !flag.value => reporter.report(
+            flag.span,
+            Diagnostic::error(
+                Code::PreDnat,
+                "`preDNAT: true` needs `applyOnForward: true`",
+            )
+            .field(path)
+            .label("must be true")
+            .help("a `preDNAT` policy acts on forwarded packets too: write `true` here"),
+        ),
+        (Some(flag), _) if !pre_dnat && flag.value => reporter.report(
+            flag.span,
+            not_enforced(
+                "`applyOnForward: true` without `preDNAT`",
+                "this version can't tell forwarded packets from the host's own",
+                "remove the line to filter all packets that come in, forwarded or not",
+            )
+            .field(path),
+        ),
+        _ => {}
+    }
+}
+
+fn selector(text: &Text<'_>, path: &Path<'_>, reporter: &mut Reporter<'_>) -> Option<Selector> {
+    match Selector::parse(&text.value.text) {
+        Ok(selector) => Some(selector),
+        Err(error) => {
+            let source = reporter.source(text.span);
+            let span = yaml::locate(source, text.span, &text.value.text, error.at);
+            let mut diagnostic =
+                Diagnostic::error(Code::InvalidSelector, "the selector is not valid")
+                    .field(path)
+                    .label(error.message);
+            diagnostic.help = error.help.map(Into::into);
+            reporter.report(span, diagnostic);
+            None
+        }
+    }
+}
+
+fn rule(
+    document: &RuleDocument<'_>,
+    dialect: Dialect,
+    path: &Path<'_>,
+    reporter: &mut Reporter<'_>,
+) -> Option<Rule> {
+    let errors_before = reporter.errors();
+    let action = action(document, dialect, path, reporter);
+    let ip_version = ip_version(document, path, reporter);
+    let protocol = document.protocol.as_ref().and_then(|text| {
+        let path = path.field("protocol");
+        refused(
+            values::protocol(&text.value.text, dialect),
+            text.span,
+            &path,
+            reporter,
+        )
+    });
+    protocol_family(document, protocol, ip_version, path, reporter);
+
+    let source = path.field("source");
+    let destination = path.field("destination");
+    let mut families = Families {
+        ip_version: ip_version.map(|family| (family, "`ipVersion` says so")),
+        first_net: None,
+        reported: false,
+    };
+    let src_nets = nets(&document.source, dialect, &source, &mut families, reporter);
+    let dst_nets = nets(
+        &document.destination,
+        dialect,
+        &destination,
+        &mut families,
+        reporter,
+    );
+    icmp_nets(document, protocol, &families, path, reporter);
+
+    let ports_path = destination.field("ports");
+    let ports_written = &document.destination.ports;
+    if let (Dialect::V3, Some(span)) = (dialect, ports_written.key_span) {
+        let limit = Limit::new(MAX_V3_PORTS, "ports", "a list of ports");
+        limit.check(ports_written.items.len(), span, &ports_path, reporter);
+    }
+    let mut dst_ports = Vec::with_capacity(ports_written.items.len());
+    for (index, text) in &ports_written.items {
+        let path = ports_path.index(*index);
+        dst_ports.extend(refused(
+            values::ports(&text.value.text),
+            text.span,
+            &path,
+            reporter,
+        ));
+    }
+    ports_need_protocol(
+        document,
+        protocol,
+        ports_written,
+        dialect,
+        &ports_path,
+        reporter,
+    );
+
+    if reporter.errors() > errors_before {
+        return None;
+    }
+    let place = reporter.place(document.start);
+    Some(Rule {
+        action: action?,
+        matches: Match {
+            family: ip_version,
+            protocol: protocol.map(|protocol| protocol.number),
+            src_nets,
+            dst_nets,
+            dst_ports,
+        },
+        source: SourceLine {
+            file: place.file,
+            line: place.start.line,
+            column: place.start.column,
+        },
+    })
+}
+
+fn action(
+    document: &RuleDocument<'_>,
+    dialect: Dialect,
+    path: &Path<'_>,
+    reporter: &mut Reporter<'_>,
+) -> Option<Action> {
+    let text = document.action.as_ref()?;
+    let found = &*text.value.text;
+    let path = path.field("action");
+    let names = match dialect {
+        Dialect::V1 => ["allow", "deny", "log", "pass"],
+        Dialect::V3 => ["Allow", "Deny", "Log", "Pass"],
+    };
+    match names.iter().position(|&name| name == found) {
+        Some(0) => Some(Action::Allow),
+        Some(1) => Some(Action::Deny),
+        Some(_) => {
+            let diagnostic = not_enforced(
+                &format!("the action {}", quote(found)),
+                "this version knows allow and deny",
+                "remove the rule, or write it as one that allows or denies",
+            );
+            reporter.report(text.span, diagnostic.field(path));
+            None
+        }
+        None => {
+            let near = names
+                .into_iter()
+                .find(|name| name.eq_ignore_ascii_case(found));
+            let help = match near {
+                Some(near) => format!("write `{near}`: this format is strict about case"),
+                None => format!("write `{}` or `{}`", names[0], names[1]),
+            };
+            invalid_value(text, "not an action", &help, &path, reporter);
+            None
+        }
+    }
+}
+
+fn ip_version(
+    document: &RuleDocument<'_>,
+    path: &Path<'_>,
+    reporter: &mut Reporter<'_>,
+) -> Option<Family> {
+    let text = document.ip_version.as_ref()?;
+    match (&*text.value.text, text.value.plain) {
+        ("4", true) => Some(Family::V4),
+        ("6", true) => Some(Family::V6),
+        (_, plain) => {
+            let help = if plain {
+                "write `4` or `6`, or remove the line to match both"
+            } else {
+                "write `4` or `6` without quotes, or remove the line to match both"
+            };
+            invalid_value(
+                text,
+                "not an IP version",
+                help,
+                &path.field("ipVersion"),
+                reporter,
+            );
+            None
+        }
+    }
+}
+
+/// ICMP exists once for each IP version.
+fn protocol_family(
+    document: &RuleDocument<'_>,
+    protocol: Option<NamedProtocol>,
+    ip_version: Option<Family>,
+    path: &Path<'_>,
+    reporter: &mut Reporter<'_>,
+) {
+    let (Some(text), Some(family), Some(asked)) = (
+        &document.protocol,
+        protocol.and_then(|protocol| protocol.family),
+        ip_version,
+    ) else {
+        return;
+    };
+    if family != asked {
+        let name = &text.value.text;
+        let message = format!(
+            "{} belongs to {}, and the rule is for {} only",
+            quote(name),
+            family_name(family),
+            family_name(asked)
+        );
+        reporter.report(
+            text.span,
+            Diagnostic::error(Code::MixedFamilies, message)
+                .field(path.field("protocol"))
+                .label(format!("`ipVersion` says {}", family_name(asked)))
+                .help("remove `ipVersion`, or write the ICMP of that IP version"),
+        );
+    }
+}
+
+/// What is known of a rule's IP version so far.
+struct Families {
+    ip_version: Option<(Family, &'static str)>,
+    first_net: Option<(IpNet, Span)>,
+    /// One report is enough: a list of IPv6 networks behind one of IPv4 is one
+    /// mistake.
+    reported: bool,
+}
+
+impl Families {
+    fn agree(&mut self, net: IpNet, span: Span, path: &Path<'_>, reporter: &mut Reporter<'_>) {
+        let found = values::family(&net);
+        if let Some((asked, _)) = self.ip_version {
+            if found != asked && !self.reported {
+                self.reported = true;
+                let message = format!(
+                    "the rule is for {}, and `{net}` is {}",
+                    family_name(asked),
+                    family_name(found)
+                );
+                let diagnostic = Diagnostic::error(Code::MixedFamilies, message)
+                    .field(path)
+                    .label(format!("`ipVersion` says {}", family_name(asked)))
+                    .help("remove `ipVersion`, or the networks of the other IP version");
+                reporter.report(span, diagnostic);
+            }
+            return;
+        }
+        let Some((first, first_span)) = self.first_net else {
+            self.first_net = Some((net, span));
+            return;
+        };
+        if values::family(&first) != found && !self.reported {
+            self.reported = true;
+            let diagnostic = Diagnostic::error(
+                Code::MixedFamilies,
+                "a rule can't have IPv4 and IPv6 networks at once",
+            )
+            .field(path)
+            .label(format!("this is {}", family_name(found)))
+            .related(
+                reporter.place(first_span),
+                format!("this is {}", family_name(values::family(&first))),
+            )
+            .help("write two rules, one for each IP version");
+            reporter.report(span, diagnostic);
+        }
+    }
+}
+
+fn nets(
+    peer: &PeerDocument<'_>,
+    dialect: Dialect,
+    path: &Path<'_>,
+    families: &mut Families,
+    reporter: &mut Reporter<'_>,
+) -> Vec<IpNet> {
+    let path = path.field("nets");
+    if let (Dialect::V3, Some(span)) = (dialect, peer.nets.key_span) {
+        let limit = Limit::new(MAX_V3_NETS, "networks", "a list of networks");
+        limit.check(peer.nets.items.len(), span, &path, reporter);
+    }
+    let mut nets = Vec::with_capacity(peer.nets.items.len());
+    for (index, text) in &peer.nets.items {
+        let path = path.index(*index);
+        let net = refused(values::net(&text.value.text), text.span, &path, reporter);
+        if let Some(net) = net {
+            families.agree(net, text.span, &path, reporter);
+            nets.push(net);
+        }
+    }
+    nets
+}
+
+/// `protocol: icmp` with IPv6 networks is legal, matches next to nothing, and
+/// was surely meant as `icmpv6`.
+fn icmp_nets(
+    document: &RuleDocument<'_>,
+    protocol: Option<NamedProtocol>,
+    families: &Families,
+    path: &Path<'_>,
+    reporter: &mut Reporter<'_>,
+) {
+    let (Some(text), Some(family), Some((net, net_span))) = (
+        &document.protocol,
+        protocol.and_then(|protocol| protocol.family),
+        families.first_net,
+    ) else {
+        return;
+    };
+    if family != values::family(&net) {
+        let message = format!(
+            "{} belongs to {}, and the rule's networks are {}",
+            quote(&text.value.text),
+            family_name(family),
+            family_name(values::family(&net))
+        );
+        reporter.report(
+            text.span,
+            Diagnostic::warning(Code::IcmpFamily, message)
+                .field(path.field("protocol"))
+                .label("matches none of the packets that were probably meant")
+                .related(
+                    reporter.place(net_span),
+                    "a network of the other IP version",
+                )
+                .help("write the ICMP of the networks' IP version"),
+        );
+    }
+}
+
+fn ports_need_protocol(
+    document: &RuleDocument<'_>,
+    protocol: Option<NamedProtocol>,
+    ports: &Texts<'_>,
+    dialect: Dialect,
+    path: &Path<'_>,
+    reporter: &mut Reporter<'_>,
+) {
+    let Some(span) = ports.key_span.filter(|_| !ports.items.is_empty()) else {
+        return;
+    };
+    let with_ports = match dialect {
+        Dialect::V1 => "`tcp`, `udp` or `sctp`",
+        Dialect::V3 => "`TCP`, `UDP` or `SCTP`",
+    };
+    let (message, help) = match (&document.protocol, protocol) {
+        (None, _) => (
+            "a rule with ports needs a protocol".to_owned(),
+            format!("add `protocol:` with {with_ports} to the rule; one rule for each protocol"),
+        ),
+        (Some(text), Some(protocol)) if !protocol.has_ports() => (
+            format!("the protocol {} has no ports", quote(&text.value.text)),
+            format!("ports go with {with_ports}; remove the ports, or change the protocol"),
+        ),
+        // Fine, or a protocol that was reported already.
+        _ => return,
+    };
+    let mut diagnostic = Diagnostic::error(Code::PortsNeedProtocol, message)
+        .field(path)
+        .label("which protocol's ports?")
+        .help(help);
+    if let Some(text) = &document.protocol {
+        diagnostic = diagnostic
+            .label("these can't be matched")
+            .related(reporter.place(text.span), "the protocol");
+    }
+    reporter.report(span, diagnostic);
+}
+
+fn host_endpoint(
+    document: &HostEndpointDocument<'_>,
+    reporter: &mut Reporter<'_>,
+) -> Option<HostEndpoint> {
+    let root = root(&document.path);
+    let metadata = root.field("metadata");
+    let spec = root.field("spec");
+    let name_path = metadata.field("name");
+    let name = &document.name;
+    match document.dialect {
+        Dialect::V1 => v1_name(name, &name_path, reporter),
+        Dialect::V3 if !values::is_dns_name(&name.value.text) => {
+            let help = "names of v3 host endpoints have the characters a-z, 0-9, `-` and `.`, \
+                        and begin and end with a letter or digit";
+            invalid_name(name, help, &name_path, reporter);
+        }
+        Dialect::V3 => {}
+    }
+
+    let labels_path = metadata.field("labels");
+    for (key, _) in &document.labels {
+        if !is_label(&key.value.text) {
+            let help = "names of labels have 1 to 512 of the characters a-z, A-Z, 0-9, `_`, `.`, \
+                        `/` and `-`: selectors can't name others";
+            invalid_name(key, help, &labels_path.field(&key.value.text), reporter);
+        }
+    }
+    let profiles_path = spec.field("profiles");
+    for (index, profile) in &document.profiles.items {
+        if profile.value.text != DEFAULT_ALLOW {
+            let diagnostic = not_enforced(
+                &format!("the profile {}", quote(&profile.value.text)),
+                "this version has no profiles of its own",
+                &format!(
+                    "use `[]` to deny, or `[{DEFAULT_ALLOW}]` to allow, what no policy decides"
+                ),
+            );
+            reporter.report(profile.span, diagnostic.field(profiles_path.index(*index)));
+        }
+    }
+    let interface = interface(document, &spec.field("interfaceName"), reporter);
+    let text_of = |text: &Text<'_>| text.value.text.clone().into_owned();
+    Some(HostEndpoint {
+        name: text_of(name),
+        node: document.node.as_ref().map(text_of),
+        interface: interface?,
+        labels: document
+            .labels
+            .iter()
+            .map(|(key, value)| (text_of(key), text_of(value)))
+            .collect(),
+        default_allow: !document.profiles.items.is_empty(),
+        place: reporter.place(name.span),
+    })
+}
+
+fn interface(
+    document: &HostEndpointDocument<'_>,
+    path: &Path<'_>,
+    reporter: &mut Reporter<'_>,
+) -> Option<Interface> {
+    let text = document.interface.as_ref()?;
+    let name = &*text.value.text;
+    match (name, document.dialect) {
+        ("*", Dialect::V3) => return Some(Interface::All),
+        ("*", Dialect::V1) => {
+            let help = "v1 has no `*`: name the interface, or write a v3 HostEndpoint";
+            invalid_value(text, "not an interface", help, path, reporter);
+        }
+        _ if values::is_interface_name(name) => return Some(Interface::Named(name.to_owned())),
+        _ => {
+            let help = "interfaces have names of 1 to 15 of the characters a-z, A-Z, 0-9, `_`, \
+                        `.` and `-`, as `ip link` shows them";
+            invalid_value(text, "not an interface", help, path, reporter);
+        }
+    }
+    None
+}
+
+fn invalid_value(
+    text: &Text<'_>,
+    label: &str,
+    help: &str,
+    path: &Path<'_>,
+    reporter: &mut Reporter<'_>,
+) {
+    let message = format!(
+        "{} is not valid for {}",
+        quote(&text.value.text),
+        quote(&path.to_string())
+    );
+    reporter.report(
+        text.span,
+        Diagnostic::error(Code::InvalidValue, message)
+            .field(path)
+            .label(label)
+            .help(help),
+    );
+}
+
+/// Reports a refusal, and gives back what is left.
+fn refused<T>(
+    result: Result<T, Refusal>,
+    span: Span,
+    path: &Path<'_>,
+    reporter: &mut Reporter<'_>,
+) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(refusal) => {
+            reporter.report(
+                span,
+                Diagnostic::error(refusal.code, refusal.message)
+                    .field(path)
+                    .label(refusal.label)
+                    .help(refusal.help),
+            );
+            None
+        }
+    }
+}
+
+/// How many members a format allows.
+struct Limit {
+    most: usize,
+    of: &'static str,
+    object: &'static str,
+}
+
+impl Limit {
+    const fn new(most: usize, of: &'static str, object: &'static str) -> Self {
+        Self { most, of, object }
+    }
+
+    fn check(&self, found: usize, span: Span, path: &Path<'_>, reporter: &mut Reporter<'_>) {
+        let Self { most, of, object } = self;
+        if found > *most {
+            let message = format!("{object} in v3 has at most {most} {of}, and this has {found}");
+            reporter.report(
+                span,
+                Diagnostic::error(Code::TooMany, message)
+                    .field(path)
+                    .label(format!("{found} {of}"))
+                    .help("split it over several rules or policies"),
+            );
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The golden corpus of policy documents.
