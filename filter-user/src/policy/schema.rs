@@ -566,8 +566,6 @@ pub(super) fn sequence<'n, 't>(
     wrong_type(node, wanted, path, reporter);
     None
 }
-    }
-}
 
 /// A mapping from text to text: labels, annotations.
 fn text_map<'t>(
