@@ -3,6 +3,7 @@
 #![cfg(feature = "bpf")]
 #![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -87,10 +88,12 @@ impl Node {
              selector: ibm.role == 'worker_public'\n  ingress:\n"
         );
         for (protocol, ports) in denied {
-            text += &format!(
+            write!(
+                text,
                 "  - action: deny\n    protocol: {protocol}\n    destination:\n      ports:\n      \
                  - {ports}\n"
-            );
+            )
+            .unwrap();
         }
         let path = self
             .files

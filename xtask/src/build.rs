@@ -19,8 +19,8 @@ use crate::{run, setup};
 const TARGET: &str = "bpfel-unknown-none";
 
 /// Builds the object, then the binary; returns where the binary is.
-pub(crate) fn nodewall(place: &Place, release: bool) -> Result<PathBuf> {
-    let object = object(place)?;
+pub(crate) fn nodewall(place: &Place, release: bool, trace: bool) -> Result<PathBuf> {
+    let object = object(place, trace)?;
     let profile = if release { "release" } else { "debug" };
     let step = Step::begin(
         "nodewall",
@@ -39,8 +39,9 @@ pub(crate) fn nodewall(place: &Place, release: bool) -> Result<PathBuf> {
     Ok(place.target.join(profile).join("nodewall"))
 }
 
-/// Builds the BPF object; returns where it is.
-pub(crate) fn object(place: &Place) -> Result<PathBuf> {
+/// Builds the BPF object, on wish one that logs what it does with each packet;
+/// returns where it is.
+pub(crate) fn object(place: &Place, trace: bool) -> Result<PathBuf> {
     let tools = setup::for_build(place)?;
     let folder = place.target.join("bpf");
     let step = Step::begin(
@@ -54,6 +55,7 @@ pub(crate) fn object(place: &Place) -> Result<PathBuf> {
             .args(["--target", TARGET, "--profile", "bpf", "-Zbuild-std=core"])
             .arg("--target-dir")
             .arg(&folder)
+            .args(trace.then_some("--features=trace"))
             // `-Z build-std` on a stable toolchain: for this child alone.
             .env("RUSTC_BOOTSTRAP", "1")
             // Wins over every other source of flags, so that a person's own

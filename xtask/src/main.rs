@@ -33,6 +33,9 @@ enum Task {
         /// Optimise the binary (the BPF object always is)
         #[arg(long)]
         release: bool,
+        /// Let the BPF program log what it does with each packet; for debugging
+        #[arg(long)]
+        trace: bool,
         /// Build the object alone, and print its path for `NODEWALL_BPF_OBJECT`
         #[arg(long, conflicts_with = "release")]
         object: bool,
@@ -64,12 +67,16 @@ fn perform(task: Task) -> Result<()> {
     let place = Place::find()?;
     match task {
         Task::Setup => setup::everything(&place),
-        Task::Build { object: true, .. } => {
-            println!("{}", build::object(&place)?.display());
+        Task::Build {
+            object: true,
+            trace,
+            ..
+        } => {
+            println!("{}", build::object(&place, trace)?.display());
             Ok(())
         }
-        Task::Build { release, .. } => {
-            let binary = build::nodewall(&place, release)?;
+        Task::Build { release, trace, .. } => {
+            let binary = build::nodewall(&place, release, trace)?;
             say::note(&format!("built {}", binary.display()));
             Ok(())
         }

@@ -14,7 +14,7 @@ pub(crate) fn run(place: &Place, arguments: &[String]) -> Result<()> {
     } else {
         note("not root: the tests that load the program into the kernel skip themselves");
     }
-    let object = build::object(place)?;
+    let object = build::object(place, false)?;
     note("building and running every test (cold: about 3 minutes)");
     run::status(
         place

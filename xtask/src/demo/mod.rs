@@ -72,7 +72,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
     );
     step(1, "Build nodewall and its BPF object");
     setup::for_lab()?;
-    let nodewall = build::nodewall(place, true)?;
+    let nodewall = build::nodewall(place, true, false)?;
 
     let stop = Arc::new(AtomicBool::new(false));
     for signal in TERM_SIGNALS {
