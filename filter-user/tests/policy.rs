@@ -1,1 +1,249 @@
-//! The golden corpus of policy documents.
+//! The golden corpus of policy documents: what each good file comes down to,
+//! and what an administrator is told about each bad one.
+//!
+//! The expectations stand beside the documents as `NAME.expect`. After a
+//! change that was meant, rewrite them with `UPDATE_EXPECT=1` and read every
+//! line of the difference.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use filter_user::policy::diagnostic::{Code, render};
+use filter_user::policy::{
+    Labels, SelectOptions, Severity, Source, check, endpoints_for, select, unselected,
+};
+use filter_user::ruleset::{Action, Match, Rule, Stage};
+use serde_json::{Value, json};
+
+fn corpus(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/policy")
+        .join(folder);
+    let entries = fs::read_dir(&folder).expect("the corpus is part of the repository");
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.expect("an entry of the corpus").path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension != "expect")
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+fn source(path: &Path) -> Source {
+    let name = path.file_name().expect("a file").to_string_lossy();
+    Source::new(&*name, fs::read_to_string(path).expect("readable text"))
+}
+
+/// Compares with the expectation of a document, and says whether it is met.
+fn expect(document: &Path, actual: &str) -> bool {
+    let path = PathBuf::from(format!("{}.expect", document.display()));
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::write(&path, actual).expect("the corpus is writable");
+        return true;
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    if expected == actual {
+        return true;
+    }
+    eprintln!(
+        "{} is not met. Expected:\n{expected}\nActual:\n{actual}",
+        path.display()
+    );
+    false
+}
+
+#[test]
+fn bad_documents_are_explained() {
+    let files = corpus("bad");
+    assert!(files.len() >= 25, "{} files", files.len());
+    let mut met = true;
+    for file in files {
+        let sources = [source(&file)];
+        let checked = check(&sources);
+        assert!(checked.model.is_none(), "{}", file.display());
+        met &= expect(&file, &render(&checked.diagnostics, &sources, false));
+    }
+    assert!(met, "see above; if it was meant: UPDATE_EXPECT=1");
+}
+
+#[test]
+fn good_documents_come_down_to_rulesets() {
+    let mut met = true;
+    for file in corpus("good") {
+        met &= expect(&file, &story(source(&file)));
+    }
+    assert!(met, "see above; if it was meant: UPDATE_EXPECT=1");
+}
+
+/// Everything that a good document leads to, on paper.
+fn story(source: Source) -> String {
+    let sources = [source];
+    let checked = check(&sources);
+    let mut text = render(&checked.diagnostics, &sources, false);
+    let Some(model) = checked.model else {
+        return text;
+    };
+    // Where the document has an endpoint of its own, its labels count.
+    let public = Labels::from([("ibm.role".into(), "worker_public".into())]);
+    let endpoints = endpoints_for(&model, &["eth0".into()], &public)
+        .or_else(|_| endpoints_for(&model, &[], &Labels::new()))
+        .or_else(|_| endpoints_for(&model, &["eth0".into()], &Labels::new()))
+        .expect("an endpoint");
+    text += &render(&unselected(&model, &endpoints), &sources, false);
+    for endpoint in &endpoints {
+        let selected = select(&model, endpoint, &SelectOptions::default());
+        text += &render(&selected.warnings, &sources, false);
+        let ruleset = &selected.ruleset;
+        writeln!(text, "endpoint {}", ruleset.endpoint).expect("memory");
+        for policy in &selected.selected_policies {
+            writeln!(text, "  policy {policy}").expect("memory");
+        }
+        for rule in &ruleset.rules {
+            if rule.id.stage != Stage::Failsafe {
+                writeln!(text, "  {}", line(rule)).expect("memory");
+            }
+        }
+        writeln!(text, "  default {}", ruleset.default.name()).expect("memory");
+    }
+    text
+}
+
+fn line(rule: &Rule) -> String {
+    let Match {
+        family,
+        protocol,
+        src_nets,
+        dst_nets,
+        dst_ports,
+    } = &rule.matches;
+    let place = rule
+        .source
+        .as_ref()
+        .expect("rules of documents have a place");
+    let mut text = format!(
+        "{} {}[{}] {}:{}: {}",
+        rule.id.stage.name(),
+        rule.id.policy,
+        rule.id.index,
+        place.line,
+        place.column,
+        rule.action.name()
+    );
+    if let Some(family) = family {
+        text += &format!(" {family:?}");
+    }
+    if let Some(protocol) = protocol {
+        text += &format!(" proto {protocol}");
+    }
+    let join = |items: Vec<String>| items.join(" ");
+    for (name, items) in [
+        (
+            "src",
+            join(src_nets.iter().map(ToString::to_string).collect()),
+        ),
+        (
+            "dst",
+            join(dst_nets.iter().map(ToString::to_string).collect()),
+        ),
+        (
+            "dport",
+            join(dst_ports.iter().map(ToString::to_string).collect()),
+        ),
+    ] {
+        if !items.is_empty() {
+            text += &format!(" {name} {items}");
+        }
+    }
+    text
+}
+
+/// The seed's policy as the example has it, and the copy here, are one text.
+#[test]
+fn the_seeds_policy_is_in_the_corpus() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let name = "deny-kube-node-port-services.yaml";
+    assert_eq!(
+        fs::read_to_string(root.join("../examples").join(name)).expect("the example"),
+        fs::read_to_string(root.join("tests/policy/good").join(name)).expect("the copy")
+    );
+}
+
+/// The v1 policy and its v3 form differ in nothing but where they stand.
+#[test]
+fn both_formats_come_down_to_the_same_rules() {
+    let rules = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/policy/good")
+            .join(name);
+        let model = check(&[source(&path)]).model.expect("a good document");
+        let labels = Labels::from([("ibm.role".into(), "worker_public".into())]);
+        let endpoints = endpoints_for(&model, &["eth0".into()], &labels).expect("an endpoint");
+        let ruleset = select(&model, &endpoints[0], &SelectOptions::default()).ruleset;
+        let rules = ruleset.rules.into_iter();
+        let rules = rules.map(|rule| (rule.id, rule.action, rule.matches));
+        (rules.collect::<Vec<_>>(), ruleset.default)
+    };
+    let v1 = rules("deny-kube-node-port-services.yaml");
+    assert_eq!(v1, rules("v3-node-ports.yaml"));
+    assert_eq!(v1.1, Action::Allow);
+}
+
+#[test]
+fn diagnostics_as_json() {
+    let text = "apiVersion: v1\nkind: policy\nmetadata: {name: p}\nspec:\n  ingress:\n  \
+                - action: deny\n    source: {nets: [\"é\", 192.0.2.7/24]}\n";
+    let checked = check(&[Source::new("a.yaml", text)]);
+    let found = serde_json::to_value(&checked.diagnostics).expect("JSON");
+    assert_eq!(
+        found[1],
+        json!({
+            "severity": "error",
+            "code": "host-bits",
+            "message": "`192.0.2.7/24` has bits set behind its prefix",
+            "file": "a.yaml",
+            "line": 7,
+            "column": 26,
+            "endLine": 7,
+            "endColumn": 38,
+            "field": "spec.ingress[0].source.nets[1]",
+            "help": "write `192.0.2.0/24` for the whole network, or `192.0.2.7` for the one address",
+        })
+    );
+    let without_place = filter_user::policy::Diagnostic::warning(Code::MoreErrors, "x");
+    let value = serde_json::to_value(without_place).expect("JSON");
+    assert_eq!(value["file"], Value::Null);
+    assert_eq!(value["severity"], "warning");
+}
+
+/// Nothing of the input reaches the terminal as a control sequence.
+#[test]
+fn rendered_text_is_safe_to_print() {
+    for file in corpus("bad") {
+        let sources = [source(&file)];
+        let checked = check(&sources);
+        let text = render(&checked.diagnostics, &sources, false);
+        let bad = |c: char| (c.is_control() && c != '\n') || ('\u{202a}'..='\u{202e}').contains(&c);
+        assert!(!text.contains(bad), "{}", file.display());
+        let coloured = render(&checked.diagnostics, &sources, true);
+        assert!(coloured.contains('\u{1b}'), "{}", file.display());
+    }
+}
+
+/// Each diagnostic that is about a document says where and what to do.
+#[test]
+fn every_diagnostic_has_a_place_and_a_way_out() {
+    for file in corpus("bad") {
+        for diagnostic in check(&[source(&file)]).diagnostics {
+            assert!(diagnostic.place.is_some(), "{diagnostic:?}");
+            assert!(
+                diagnostic.severity == Severity::Warning
+                    || diagnostic.help.is_some()
+                    || diagnostic.label.is_some(),
+                "{diagnostic:?}"
+            );
+        }
+    }
+}

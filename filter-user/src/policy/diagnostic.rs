@@ -16,7 +16,7 @@ use super::source::{Position, Source, Span};
 pub const MAX_KEPT: usize = 1_000;
 
 /// Longer lines are named but not shown.
-const MAX_SHOWN_LINE: usize = 2_000;
+const MAX_SHOWN_LINE: usize = 16_000;
 
 /// Longer pieces of input are cut when a message quotes them.
 const MAX_QUOTED: usize = 60;
@@ -391,7 +391,7 @@ pub(super) fn quote(text: &str) -> String {
             quoted.push('…');
             break;
         }
-        if character.is_control() {
+        if character.is_control() || is_invisible(character) {
             quoted.extend(character.escape_default());
         } else {
             quoted.push(character);
@@ -399,6 +399,15 @@ pub(super) fn quote(text: &str) -> String {
     }
     quoted.push('`');
     quoted
+}
+
+/// Characters that make text look like other text: zero-width, and those that
+/// turn the direction of what follows.
+const fn is_invisible(character: char) -> bool {
+    matches!(
+        character,
+        '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}'
+    )
 }
 
 /// Collects the diagnostics of one check.

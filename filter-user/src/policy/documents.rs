@@ -207,6 +207,10 @@ static V1_POLICY_SPEC: Table = Table {
         Field::read("preDNAT"),
         Field::object("ingress", &V1_RULE),
         Field::read("egress"),
+        Field::elsewhere(
+            "applyOnForward",
+            "remove the line: in v1, `preDNAT` acts on forwarded packets by itself",
+        ),
     ],
 };
 
@@ -229,6 +233,14 @@ macro_rules! v3_metadata {
                 Field::read("name"),
                 $labels,
                 Field::note("annotations"),
+                Field::elsewhere(
+                    "namespace",
+                    "remove the line: objects of this kind are cluster-wide",
+                ),
+                Field::elsewhere(
+                    "node",
+                    "in v3, `node` is a field of a HostEndpoint's `spec`",
+                ),
                 recorded!("creationTimestamp"),
                 recorded!("resourceVersion"),
                 recorded!("uid"),
@@ -295,11 +307,20 @@ const UNTRACKED: Field = Field::later(
     "use `preDNAT: true` if the policy only has ingress rules",
 );
 
-/// The conditions that rules of both formats have and this version hasn't.
+// The conditions that rules of both formats have and this version hasn't. The
+// advice must keep the rule's meaning: an earlier rule for what is excluded
+// would not, as its action is final.
 const NO_NEGATIONS: &str = "this version can't negate conditions";
-const DENY_FIRST: &str = "write what is excluded as a rule of its own, before this one";
 const NO_ICMP: &str = "this version can't match ICMP types and codes";
-const WHOLE_ICMP: &str = "remove it to match all of ICMP, or wait for a version that can";
+const WHOLE_ICMP: &str = "without this field the rule would be about all of ICMP";
+const NOT_PROTOCOL: Field = Field::later(
+    "notProtocol",
+    Neutral::None,
+    NO_NEGATIONS,
+    "write one rule for each protocol that is meant",
+);
+const ICMP: Field = Field::later("icmp", Neutral::None, NO_ICMP, WHOLE_ICMP);
+const NOT_ICMP: Field = Field::later("notICMP", Neutral::None, NO_ICMP, WHOLE_ICMP);
 
 static V1_RULE: Table = Table {
     object: "a v1 rule",
@@ -309,9 +330,9 @@ static V1_RULE: Table = Table {
         Field::read("protocol"),
         Field::object("source", &V1_SOURCE),
         Field::object("destination", &V1_DESTINATION),
-        Field::later("notProtocol", Neutral::None, NO_NEGATIONS, DENY_FIRST),
-        Field::later("icmp", Neutral::None, NO_ICMP, WHOLE_ICMP),
-        Field::later("notICMP", Neutral::None, NO_NEGATIONS, DENY_FIRST),
+        NOT_PROTOCOL,
+        ICMP,
+        NOT_ICMP,
     ],
 };
 
@@ -324,9 +345,9 @@ static V3_RULE: Table = Table {
         Field::object("source", &V3_SOURCE),
         Field::object("destination", &V3_DESTINATION),
         Field::read("metadata"),
-        Field::later("notProtocol", Neutral::None, NO_NEGATIONS, DENY_FIRST),
-        Field::later("icmp", Neutral::None, NO_ICMP, WHOLE_ICMP),
-        Field::later("notICMP", Neutral::None, NO_NEGATIONS, DENY_FIRST),
+        NOT_PROTOCOL,
+        ICMP,
+        NOT_ICMP,
         Field::later(
             "http",
             Neutral::None,
@@ -344,6 +365,7 @@ static RULE_METADATA: Table = Table {
 const USE_NETS: &str = "write `nets: [cidr]`";
 const NO_SETS: &str = "this version can't look addresses up by label";
 const LIST_NETS: &str = "list the addresses in `nets`";
+const OTHER_NETS: &str = "list the networks that are meant in `nets`";
 
 macro_rules! peer {
     ($name:ident, $object:literal, $ports:expr, [$($more:expr),* $(,)?]) => {
@@ -352,8 +374,13 @@ macro_rules! peer {
             fields: &[
                 Field::read("nets"),
                 $ports,
-                Field::later("notNets", Neutral::Empty, NO_NEGATIONS, DENY_FIRST),
-                Field::later("notPorts", Neutral::Empty, NO_NEGATIONS, DENY_FIRST),
+                Field::later("notNets", Neutral::Empty, NO_NEGATIONS, OTHER_NETS),
+                Field::later(
+                    "notPorts",
+                    Neutral::Empty,
+                    NO_NEGATIONS,
+                    "list the other ports in `ports`, such as `1:79` and `81:65535`",
+                ),
                 Field::later("selector", Neutral::Empty, NO_SETS, LIST_NETS),
                 Field::later("notSelector", Neutral::Empty, NO_SETS, LIST_NETS),
                 $($more),*
@@ -374,7 +401,7 @@ const V1_NET: Field = Field::later(
     "deprecated in v1, and not read",
     USE_NETS,
 );
-const V1_NOT_NET: Field = Field::later("notNet", Neutral::None, NO_NEGATIONS, DENY_FIRST);
+const V1_NOT_NET: Field = Field::later("notNet", Neutral::None, NO_NEGATIONS, OTHER_NETS);
 const V1_TAG: Field = Field::later("tag", Neutral::Empty, NO_SETS, LIST_NETS);
 const V1_NOT_TAG: Field = Field::later("notTag", Neutral::Empty, NO_SETS, LIST_NETS);
 const V3_NAMESPACES: Field = Field::later("namespaceSelector", Neutral::Empty, NO_SETS, LIST_NETS);
@@ -458,6 +485,7 @@ static V1_ENDPOINT_SPEC: Table = Table {
         Field::read("profiles"),
         EXPECTED_IPS,
         NAMED_PORTS,
+        Field::elsewhere("node", "in v1, `node` is a field of `metadata`"),
     ],
 };
 

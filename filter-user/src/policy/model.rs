@@ -375,8 +375,8 @@ fn direction(
                 .help("put what concerns egress into a policy of its own, without `preDNAT`")
         } else {
             not_enforced(
-                "egress policy",
-                "this version filters what comes in",
+                "egress",
+                "this version filters only what comes in",
                 "remove the egress part, or keep the policy out of the files for this host",
             )
         };
@@ -597,18 +597,18 @@ fn ip_version(
         ("4", true) => Some(Family::V4),
         ("6", true) => Some(Family::V6),
         (_, plain) => {
-            let help = if plain {
-                "write `4` or `6`, or remove the line to match both"
+            let (label, help) = if plain {
+                (
+                    "not an IP version",
+                    "write `4` or `6`, or remove the line to match both",
+                )
             } else {
-                "write `4` or `6` without quotes, or remove the line to match both"
+                (
+                    "text, where a number belongs",
+                    "write `4` or `6` without quotes, or remove the line to match both",
+                )
             };
-            invalid_value(
-                text,
-                "not an IP version",
-                help,
-                &path.field("ipVersion"),
-                reporter,
-            );
+            invalid_value(text, label, help, &path.field("ipVersion"), reporter);
             None
         }
     }

@@ -25,6 +25,9 @@ pub(super) struct Field {
 /// What becomes of a field.
 #[derive(Debug)]
 pub(super) enum Use {
+    /// The object has no such field, but people expect it to; says where it
+    /// belongs.
+    Elsewhere(&'static str),
     /// It is read. If it holds an object, its table is here as well, so that
     /// a field that lost its indentation can be put back by the message.
     Read(Option<&'static Table>),
@@ -71,6 +74,13 @@ impl Field {
         Self {
             name,
             using: Use::Note,
+        }
+    }
+
+    pub(super) const fn elsewhere(name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            using: Use::Elsewhere(help),
         }
     }
 
@@ -358,6 +368,12 @@ impl Table {
     fn find(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == name)
     }
+
+    /// Whether a field can be written here without an error.
+    fn accepts(&self, name: &str) -> bool {
+        let using = self.find(name).map(|field| &field.using);
+        matches!(using, Some(Use::Read(_) | Use::Note))
+    }
 }
 
 fn check_field(
@@ -384,17 +400,29 @@ fn check_field(
                 reporter.report(entry.key_span, diagnostic);
             }
         }
+        Some(Use::Elsewhere(help)) => unknown_field(entry, table, path, *help, reporter),
         None => {
-            let diagnostic = Diagnostic::error(
-                Code::UnknownField,
-                format!("{} has no field {}", table.object, quote(&entry.key)),
-            )
-            .field(path.field(&entry.key))
-            .label("unknown field")
-            .help(unknown_field_help(&entry.key, table));
-            reporter.report(entry.key_span, diagnostic);
+            let help = unknown_field_help(&entry.key, table);
+            unknown_field(entry, table, path, help, reporter);
         }
     }
+}
+
+fn unknown_field(
+    entry: &Entry<'_>,
+    table: &'static Table,
+    path: &Path<'_>,
+    help: impl Into<String>,
+    reporter: &mut Reporter<'_>,
+) {
+    let message = format!("{} has no field {}", table.object, quote(&entry.key));
+    reporter.report(
+        entry.key_span,
+        Diagnostic::error(Code::UnknownField, message)
+            .field(path.field(&entry.key))
+            .label("unknown field")
+            .help(help),
+    );
 }
 
 /// Something that is valid, and that this version can't honour.
@@ -408,29 +436,37 @@ pub(super) fn not_enforced(what: &str, why: &str, instead: &str) -> Diagnostic {
 }
 
 fn unknown_field_help(name: &str, table: &'static Table) -> String {
-    if let Some(child) = child_with(name, table) {
-        return format!(
-            "`{name}` is a field of `{child}`: indent it, so that it stands below `{child}:`"
-        );
-    }
     let names = table.fields.iter().map(|field| field.name);
-    match nearest(name, names.clone()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!(
+    // The nearest name is the better guess for a slip of the pen, the field of
+    // an object below for a line that lost its indentation.
+    let below = (1..=DEEPEST).find_map(|depth| owner_below(name, table, depth));
+    match (below, nearest(name, names.clone())) {
+        (Some(owner), _) => format!(
+            "`{name}` is a field of `{owner}`: indent it, so that it stands below `{}:`",
+            owner.rsplit('.').next().unwrap_or(&owner)
+        ),
+        (None, Some(near)) => format!("did you mean `{near}`?"),
+        (None, None) => format!(
             "its fields are {}; a field on the wrong indentation belongs to the wrong object",
-            list(names.filter(|name| {
-                let using = table.find(name).map(|field| &field.using);
-                !matches!(using, Some(Use::Later { .. }))
-            }))
+            list(names.filter(|name| table.accepts(name)))
         ),
     }
 }
 
-/// The field whose object would have a field of this name.
-fn child_with(name: &str, table: &'static Table) -> Option<&'static str> {
-    table.fields.iter().find_map(|field| match field.using {
-        Use::Read(Some(child)) => child.find(name).map(|_| field.name),
-        _ => None,
+/// How deep objects lie in each other: `spec`, `ingress`, `source`.
+const DEEPEST: usize = 3;
+
+/// The object `depth` levels below that would have a field of this name.
+fn owner_below(name: &str, table: &'static Table, depth: usize) -> Option<String> {
+    table.fields.iter().find_map(|field| {
+        let Use::Read(Some(child)) = field.using else {
+            return None;
+        };
+        if depth == 1 {
+            return child.accepts(name).then(|| field.name.to_owned());
+        }
+        let owner = owner_below(name, child, depth - 1)?;
+        Some(format!("{}.{owner}", field.name))
     })
 }
 

@@ -388,7 +388,7 @@ pub fn unselected(model: &Model, endpoints: &[Endpoint]) -> Vec<Diagnostic> {
         .at(policy.place().clone())
         .label(format!("selects {}", policy.selector()))
         .help(format!(
-            "none of its rules would be in force; the endpoints are {}",
+            "none of its rules would be in force; there is {}",
             enumerate(endpoints.iter().map(describe))
         ))
     })

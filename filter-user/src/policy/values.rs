@@ -115,11 +115,17 @@ pub(super) fn ports(text: &str) -> Result<PortRange, Refusal> {
             ));
         }
         _ => {
+            let help = match text.split_once('-') {
+                Some((first, last)) if decimal(first).is_some() && decimal(last).is_some() => {
+                    format!("ranges are written with a colon: `{first}:{last}`")
+                }
+                _ => "write one port (`80`) or a range with both its ends (`30000:32767`)".into(),
+            };
             return Err(Refusal::new(
                 Code::InvalidPort,
                 format!("{} is not a port", quote(text)),
                 "not a number or a range of numbers",
-                "write one port (`80`) or a range with both its ends (`30000:32767`)",
+                help,
             ));
         }
     };

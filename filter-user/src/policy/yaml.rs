@@ -410,6 +410,8 @@ fn syntax_help(kind: &ErrorKind) -> &'static str {
         ErrorKind::UnclosedQuotedScalar => "close the quotes",
         ErrorKind::UnclosedFlowCollection { .. }
         | ErrorKind::MismatchedFlowCollectionEnd { .. }
+        | ErrorKind::ExpectedFlowMappingSeparator
+        | ErrorKind::ExpectedFlowSequenceSeparator
         | ErrorKind::UnexpectedEofFlowMapping
         | ErrorKind::UnexpectedEofFlowSequence => "close each bracket and brace that was opened",
         ErrorKind::UnexpectedCharacter { .. } => {
@@ -507,4 +509,224 @@ impl<'a> Offsets<'a> {
 
 fn to_u32(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::source::Position;
+    use super::*;
+
+    fn read(text: &str) -> (Vec<String>, Vec<String>) {
+        let sources = [Source::new("t", text)];
+        let mut reporter = Reporter::new(&sources);
+        let documents = parse(0, &sources[0], &mut reporter);
+        let shown = documents.iter().map(|node| show(node, sources[0].text()));
+        let diagnostics = reporter.finish();
+        let errors = diagnostics.iter().map(|diagnostic| {
+            let place = diagnostic.place.as_ref().expect("a place");
+            let (start, end) = (place.span.start as usize, place.span.end as usize);
+            let Position { line, column } = place.start;
+            format!(
+                "{line}:{column} {} {:?}",
+                diagnostic.code,
+                &sources[0].text()[start..end]
+            )
+        });
+        (shown.collect(), errors.collect())
+    }
+
+    /// A node and what it was written as.
+    fn show(node: &Node<'_>, text: &str) -> String {
+        let written = &text[node.span.start as usize..node.span.end as usize];
+        match &node.value {
+            Value::Scalar(scalar) if scalar.plain => format!("{}<{written}>", scalar.text),
+            Value::Scalar(scalar) => format!("{:?}<{written}>", scalar.text),
+            Value::Sequence(items) => {
+                let items: Vec<_> = items.iter().map(|item| show(item, text)).collect();
+                format!("[{}]", items.join(" "))
+            }
+            Value::Mapping(entries) => {
+                let entries = entries.iter().map(|entry| {
+                    let (start, end) = (entry.key_span.start, entry.key_span.end);
+                    let key = &text[start as usize..end as usize];
+                    format!("{}<{key}>: {}", entry.key, show(&entry.value, text))
+                });
+                format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
+            }
+            Value::Invalid => "invalid".to_owned(),
+        }
+    }
+
+    #[test]
+    fn every_node_has_its_place() {
+        for (text, expected) in [
+            ("a: 1", "{a<a>: 1<1>}"),
+            ("\u{feff}a: é # note", "{a<a>: é<é>}"),
+            (
+                "- a\n- 'b''c'\n- \"d\\n\"\n",
+                "[a<a> \"b'c\"<'b''c'> \"d\\n\"<\"d\\n\">]",
+            ),
+            ("{\"a\":[1,{}]}", "{a<\"a\">: [1<1> {}]}"),
+            ("a: !!str 1\nb: !!int 2", "{a<a>: \"1\"<1>, b<b>: 2<2>}"),
+            ("a: >-\n  b\n  c\n", "{a<a>: \"b c\"<>-\n  b\n  c\n>}"),
+        ] {
+            assert_eq!(read(text), (vec![expected.to_owned()], vec![]), "{text}");
+        }
+        assert_eq!(read("a: ~\n---\n---\nnull\n").0.len(), 3);
+        assert_eq!(read("").0.len(), 0);
+    }
+
+    #[test]
+    fn refuses_what_could_mislead() {
+        for (text, expected) in [
+            ("a: &x 1", vec!["1:4 yaml-alias \"&x\""]),
+            ("a: *x", vec!["1:4 yaml-alias \"*x\""]),
+            (
+                "a: &x 1\nb: *x",
+                vec!["1:4 yaml-alias \"&x\"", "2:4 yaml-alias \"*x\""],
+            ),
+            ("*x : 1", vec!["1:1 yaml-alias \"*x\""]),
+            ("a: &x [1]", vec!["1:4 yaml-alias \"&x\""]),
+            ("<<: {a: 1}", vec!["1:1 yaml-alias \"<<\""]),
+            ("a: !x 1", vec!["1:4 yaml-tag \"!x\""]),
+            ("a: !!binary aGk=", vec!["1:4 yaml-tag \"!!binary\""]),
+            ("a: !!map [1]", vec!["1:4 yaml-tag \"!!map\""]),
+            ("!!set {a}", vec!["1:1 yaml-tag \"!!set\""]),
+            ("a: 1\nb: 2\na: 3", vec!["3:1 duplicate-key \"a\""]),
+            ("{a: 1, \"a\": 2}", vec!["1:8 duplicate-key \"\\\"a\\\"\""]),
+            ("[a]: 1", vec!["1:1 wrong-type \"[\""]),
+            ("a: [1", vec!["1:4 yaml-syntax \"[\""]),
+            ("a:\n\tb: 1", vec!["2:2 yaml-syntax \"b\""]),
+            ("a: 'b", vec!["1:4 yaml-syntax \"'\""]),
+            ("a: b: c", vec!["1:5 yaml-syntax \":\""]),
+        ] {
+            let (_, errors) = read(text);
+            assert_eq!(errors, expected, "{text}");
+        }
+        // The quoted ones are text.
+        assert_eq!(read("\"<<\": 1\nb: '*x'\nc: '!x'").1, Vec::<String>::new());
+    }
+
+    #[test]
+    fn goes_on_behind_a_broken_document() {
+        let (documents, errors) = read("a: [\n---\nb: 1\n---\nc: 'x\n---\nd: 2\n");
+        assert_eq!(documents[0], "{b<b>: 1<1>}");
+        assert_eq!(errors.len(), 2, "{errors:?}");
+    }
+
+    #[test]
+    fn bounds_what_it_builds() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(read(&nested(MAX_DEPTH)).1, Vec::<String>::new());
+        assert_eq!(read(&nested(MAX_DEPTH + 1)).1, ["1:65 yaml-limit \"[\""]);
+        assert_eq!(read(&nested(100_000)).1.len(), 1);
+        assert_eq!(read(&"- ".repeat(100_000)).1.len(), 1);
+        let many = format!("[{}]", "[],".repeat(MAX_NODES + 1));
+        let (documents, errors) = read(&many);
+        assert!(documents.is_empty() && errors.len() == 1 && errors[0].contains("yaml-limit"));
+    }
+
+    /// The part of the source that a part of a scalar's text was written as.
+    fn located(written: &str, part: Range<usize>) -> String {
+        let sources = [Source::new("t", written)];
+        let mut reporter = Reporter::new(&sources);
+        let node = parse(0, &sources[0], &mut reporter).remove(0);
+        let Value::Scalar(scalar) = node.value else {
+            panic!("{written} is no scalar");
+        };
+        let span = locate(&sources[0], node.span, &scalar.text, part);
+        written[span.start as usize..span.end as usize].to_owned()
+    }
+
+    #[test]
+    fn finds_parts_of_scalars() {
+        for (written, part, expected) in [
+            ("abc", 1..2, "b"),
+            ("abc", 3..3, ""),
+            ("'abc'", 1..2, "b"),
+            ("'a''b''c'", 4..5, "c"),
+            ("\"a\\\"bc\"", 2..3, "b"),
+            ("\"a\\u00e9bc\"", 3..4, "b"),
+            ("\"\\x61bc\"", 1..2, "b"),
+            ("\"é→b\"", 5..6, "b"),
+            (">-\n  a\n  b\n", 2..3, "b"),
+            ("|\n  a\n   b\n", 3..4, "b"),
+            ("'a\n\n  b'", 2..3, "b"),
+            ("plain and\n  folded", 10..16, "folded"),
+        ] {
+            assert_eq!(located(written, part), expected, "{written}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in any_yaml()) {
+            let sources = [Source::new("t", text.as_str())];
+            let mut reporter = Reporter::new(&sources);
+            for node in parse(0, &sources[0], &mut reporter) {
+                within(&node, sources[0].text());
+            }
+        }
+    }
+
+    /// Text that is more often almost YAML than chance would have it.
+    fn any_yaml() -> impl Strategy<Value = String> {
+        let token = prop::sample::select(vec![
+            "a",
+            ": ",
+            "- ",
+            "\n",
+            "  ",
+            "\t",
+            "[",
+            "]",
+            "{",
+            "}",
+            ",",
+            "'",
+            "\"",
+            "&x ",
+            "*x",
+            "!t ",
+            "<<",
+            "---\n",
+            "...\n",
+            "|\n",
+            ">-\n",
+            "#",
+            "\\",
+            "é",
+            "\u{feff}",
+            "\r\n",
+            "~",
+            "%YAML 1.2\n",
+            "? ",
+            "\0",
+            "\\x4",
+        ]);
+        let tokens = prop::collection::vec(token, 0..40).prop_map(|tokens| tokens.concat());
+        prop_oneof![tokens, "\\PC{0,60}"]
+    }
+
+    /// Every span lies in the text and on characters.
+    fn within(node: &Node<'_>, text: &str) {
+        assert!(
+            text.get(node.span.start as usize..node.span.end as usize)
+                .is_some()
+        );
+        match &node.value {
+            Value::Sequence(items) => items.iter().for_each(|item| within(item, text)),
+            Value::Mapping(entries) => entries.iter().for_each(|entry| within(&entry.value, text)),
+            Value::Scalar(scalar) => {
+                let sources = [Source::new("t", text)];
+                for at in 0..=scalar.text.len() {
+                    let span = locate(&sources[0], node.span, &scalar.text, at..at);
+                    assert!(text.get(span.start as usize..span.end as usize).is_some());
+                }
+            }
+            Value::Invalid => {}
+        }
+    }
 }
