@@ -4,8 +4,11 @@
 //! Data flows one way: documents → model → [`ruleset`] → [image](compile) →
 //! generation ([`datapath`]).
 
+pub mod cli;
 pub mod compile;
 pub mod datapath;
 pub mod decision;
+pub mod packet_text;
 pub mod policy;
+pub mod reference;
 pub mod ruleset;

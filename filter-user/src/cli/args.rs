@@ -1,0 +1,210 @@
+//! Flags that several verbs share.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::output::Color;
+use crate::datapath::DEFAULT_PIN_ROOT;
+use crate::ruleset::{Fragments, Options, Switch};
+
+/// Flags of every verb.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// Folder in a BPF file system that holds everything nodewall pins
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "NODEWALL_PIN_ROOT",
+        default_value = DEFAULT_PIN_ROOT,
+        help_heading = "Global options"
+    )]
+    pub pin_root: PathBuf,
+
+    /// Colour in messages
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        env = "NODEWALL_COLOR",
+        default_value = "auto",
+        help_heading = "Global options"
+    )]
+    pub color: Color,
+}
+
+/// Where policies come from.
+#[derive(Args, Clone, Debug)]
+pub struct Files {
+    /// Policy file or folder, `-` for standard input; may be repeated
+    #[arg(short, long = "filename", value_name = "PATH", required = true, num_args = 1..)]
+    pub filenames: Vec<PathBuf>,
+
+    /// Read the sub-folders of folders as well
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+}
+
+/// Which endpoint is meant.
+#[derive(Args, Clone, Debug, Default)]
+pub struct EndpointFlags {
+    /// Interface; stands for a host endpoint where the files hold none.
+    /// May be repeated
+    #[arg(
+        long,
+        value_name = "IF",
+        env = "NODEWALL_INTERFACE",
+        value_delimiter = ','
+    )]
+    pub interface: Vec<String>,
+
+    /// Label of that endpoint, for the policies' selectors; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub labels: Vec<(String, String)>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a label is written KEY=VALUE, as in ibm.role=worker_public".to_owned()),
+    }
+}
+
+/// What is done where rules alone don't decide.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Packets that rules alone don't decide")]
+pub struct OptionFlags {
+    /// Ports that stay open whatever the policies say, as Calico writes them
+    /// (`tcp:22,udp:10.0.0.0/8:68`), or `none`. Default: Calico's inbound list
+    /// and DHCPv6
+    #[arg(long, value_name = "LIST", env = "NODEWALL_FAILSAFE_INBOUND")]
+    pub failsafe_inbound: Option<String>,
+
+    /// Later fragments that a rule with ports could match
+    #[arg(long, value_enum, default_value = "drop", env = "NODEWALL_FRAGMENTS")]
+    pub fragments: FragmentsFlag,
+
+    /// Frames that are not IP (ARP passes as long as essentials do)
+    #[arg(long, value_enum, default_value = "pass", env = "NODEWALL_NON_IP")]
+    pub non_ip: SwitchFlag,
+
+    /// IP wrapped in LLC/SNAP, PPPoE or MPLS, where no rule sees it
+    #[arg(
+        long,
+        value_enum,
+        default_value = "drop",
+        env = "NODEWALL_ENCAPSULATED_IP"
+    )]
+    pub encapsulated_ip: SwitchFlag,
+
+    /// Let default deny drop ARP, neighbour discovery, path-MTU ICMP, DHCP,
+    /// IGMP and MLD too
+    #[arg(long)]
+    pub no_essentials: bool,
+
+    /// Most memory that the tables of one interface may take
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "512M",
+        value_parser = size,
+        env = "NODEWALL_MAX_MEMORY"
+    )]
+    pub max_memory: u64,
+}
+
+impl OptionFlags {
+    /// As the ruleset knows them.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        Options {
+            fragments: match self.fragments {
+                FragmentsFlag::Drop => Fragments::Drop,
+                FragmentsFlag::L3Only => Fragments::L3Only,
+            },
+            non_ip: self.non_ip.switch(),
+            encapsulated_ip: self.encapsulated_ip.switch(),
+            essentials: !self.no_essentials,
+        }
+    }
+}
+
+/// `--fragments`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FragmentsFlag {
+    /// Drop them
+    Drop,
+    /// Let rules without ports, and the default, decide
+    L3Only,
+}
+
+/// Pass or drop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SwitchFlag {
+    /// Let them pass
+    Pass,
+    /// Drop them
+    Drop,
+}
+
+impl SwitchFlag {
+    const fn switch(self) -> Switch {
+        match self {
+            Self::Pass => Switch::Pass,
+            Self::Drop => Switch::Drop,
+        }
+    }
+}
+
+/// `512M`, `1GiB`, `65536`.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let scale = match text[digits.len()..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        _ => 0,
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .filter(|_| scale != 0)
+        .and_then(|number| number.checked_mul(scale))
+        .ok_or_else(|| "a size is written like 512M, 1G or 1048576".to_owned())
+}
+
+/// Table or JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TableOrJson {
+    /// Aligned columns
+    #[default]
+    Table,
+    /// One JSON document
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_binary() {
+        assert_eq!(size("512M"), Ok(512 << 20));
+        assert_eq!(size("1GiB"), Ok(1 << 30));
+        assert_eq!(size("7"), Ok(7));
+        assert!(size("M").is_err());
+        assert!(size("1T").is_err());
+        assert!(size("-1").is_err());
+        assert!(size("99999999999999999999").is_err());
+    }
+
+    #[test]
+    fn labels_have_a_key() {
+        assert_eq!(label("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert_eq!(label("a="), Ok(("a".to_owned(), String::new())));
+        assert!(label("a").is_err());
+        assert!(label("=b").is_err());
+    }
+}

@@ -1,0 +1,112 @@
+//! The command line: what is asked, what is answered, and the exit code.
+//!
+//! One file a verb. Data goes to stdout, messages to stderr. Exit codes: 0
+//! done, 1 failed or invalid, 2 usage, 3 nothing attached, 4 missing
+//! privileges.
+
+mod apply;
+mod args;
+mod capture;
+mod compiled;
+mod detach;
+mod error;
+mod explain;
+mod output;
+mod replay;
+mod stats;
+mod status;
+mod validate;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use args::Global;
+use error::Failure;
+
+/// Calico host-endpoint policies, enforced at XDP
+///
+/// nodewall compiles policy files into BPF tables, swaps them in atomically
+/// and counts every packet. What it applies goes on filtering without any
+/// process: the kernel is the database.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nodewall",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done; 1 failed or invalid; 2 usage; 3 nothing attached; 4 missing privileges."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+
+    #[command(flatten)]
+    global: Global,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Validate(validate::Validate),
+    Apply(apply::Apply),
+    Status(status::Status),
+    Stats(stats::Stats),
+    Detach(detach::Detach),
+    Explain(Box<explain::Explain>),
+    Replay(Box<replay::Replay>),
+    Completions(Completions),
+}
+
+/// Print a completion script for a shell
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  nodewall completions bash > /etc/bash_completion.d/nodewall")]
+struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+impl Completions {
+    fn run(&self) -> Result<(), Failure> {
+        // To memory first: the generator panics where a pipe is closed.
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "nodewall", &mut script);
+        io::stdout().write_all(&script)?;
+        Ok(())
+    }
+}
+
+impl Cli {
+    /// Does what is asked.
+    #[must_use]
+    pub fn run(&self) -> ExitCode {
+        let global = &self.global;
+        let result = match &self.verb {
+            Verb::Validate(verb) => verb.run(global),
+            Verb::Apply(verb) => verb.run(global),
+            Verb::Status(verb) => verb.run(global),
+            Verb::Stats(verb) => verb.run(global),
+            Verb::Detach(verb) => verb.run(global),
+            Verb::Explain(verb) => verb.run(global),
+            Verb::Replay(verb) => verb.run(global),
+            Verb::Completions(verb) => verb.run(),
+        };
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => failure.report(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

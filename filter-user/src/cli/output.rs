@@ -1,0 +1,167 @@
+//! How things look: terminal or not, times, numbers, columns.
+
+use std::io::IsTerminal as _;
+use std::time::SystemTime;
+
+use clap::ValueEnum;
+
+/// Colour in messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Color {
+    /// Whether messages on stderr are coloured.
+    #[must_use]
+    pub fn on_stderr(self) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => {
+                std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+                    && std::io::stderr().is_terminal()
+            }
+        }
+    }
+}
+
+/// Columns and rows of the terminal on stdout; 80 × 24 where that is unknown.
+#[must_use]
+pub fn terminal_size() -> (usize, usize) {
+    terminal_size::terminal_size_of(std::io::stdout()).map_or((80, 24), |(columns, rows)| {
+        (usize::from(columns.0), usize::from(rows.0))
+    })
+}
+
+/// RFC 3339, UTC, to the second.
+#[must_use]
+pub fn time(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map_or_else(
+        |_| "unknown".to_owned(),
+        |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    )
+}
+
+/// An integer with its thousands separated.
+#[must_use]
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Bytes in binary units, to three digits.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut unit = 0;
+    let mut scale = 1_u64;
+    while unit + 1 < UNITS.len() && bytes / scale >= 1024 {
+        unit += 1;
+        scale *= 1024;
+    }
+    if unit == 0 {
+        return format!("{bytes} B");
+    }
+    let tenths = (u128::from(bytes) * 10 + u128::from(scale) / 2) / u128::from(scale);
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+/// Cuts a text to `width` characters, its end replaced by `…`.
+#[must_use]
+pub fn fit(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let kept = text.chars().take(width.saturating_sub(1));
+    kept.chain(std::iter::once('…')).collect()
+}
+
+/// Lines of aligned columns, two blanks between them. A column is aligned to
+/// the right where its heading begins with `>`.
+#[must_use]
+pub fn columns(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let right: Vec<bool> = headings
+        .iter()
+        .map(|heading| heading.starts_with('>'))
+        .collect();
+    let heading_row: Vec<String> = headings
+        .iter()
+        .map(|heading| heading.trim_start_matches('>').to_owned())
+        .collect();
+    let all = || std::iter::once(&heading_row).chain(rows);
+    let widths: Vec<usize> = (0..headings.len())
+        .map(|column| {
+            all()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    let mut text = String::new();
+    for row in all() {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(widths.iter().zip(&right))
+            .map(|(cell, (&width, &right))| {
+                if right {
+                    format!("{cell:>width$}")
+                } else {
+                    format!("{cell:<width$}")
+                }
+            })
+            .collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_000), "1,000");
+        assert_eq!(grouped(u64::MAX), "18,446,744,073,709,551,615");
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size(1023), "1023 B");
+        assert_eq!(size(1024), "1.0 KiB");
+        assert_eq!(size(1_323_008), "1.3 MiB");
+    }
+
+    #[test]
+    fn columns_are_aligned() {
+        let rows = vec![
+            vec!["a".to_owned(), "10".to_owned()],
+            vec!["bcd".to_owned(), "7".to_owned()],
+        ];
+        assert_eq!(columns(&["X", ">N"], &rows), "X     N\na    10\nbcd   7\n");
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        assert_eq!(fit("abcdef", 6), "abcdef");
+        assert_eq!(fit("abcdefg", 6), "abcde…");
+    }
+}

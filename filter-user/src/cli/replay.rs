@@ -1,0 +1,252 @@
+//! `nodewall replay`.
+
+use std::io::{BufWriter, Write, stdout};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use filter_common::verdict::{Reason, Verdict};
+use serde::Serialize;
+
+use super::args::{EndpointFlags, Files, Global, OptionFlags};
+use super::capture::Capture;
+use super::compiled::{Request, Target, one_target};
+use super::error::Failure;
+use super::output::grouped;
+use crate::compile::Image;
+use crate::datapath::TestBench;
+use crate::decision::Decision;
+use crate::reference;
+use crate::ruleset::{Direction, Ruleset, Stage};
+
+/// Decide every packet of a capture; attaches nothing
+///
+/// The loaded kernel program decides (BPF_PROG_TEST_RUN), or the same
+/// classifier on the host, or the naive reference evaluator. The summary goes
+/// to standard error.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  nodewall replay -f policy.yaml --interface eth0 --pcap traffic.pcap
+  nodewall replay -f policy.yaml --interface eth0 --pcap - --engine host -o jsonl < traffic.pcapng")]
+pub struct Replay {
+    #[command(flatten)]
+    files: Files,
+
+    /// Capture: pcap or pcapng of Ethernet frames, `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    pcap: PathBuf,
+
+    /// Who decides
+    #[arg(long, value_enum, default_value = "kernel")]
+    engine: Engine,
+
+    /// The direction that the packets are taken to have
+    #[arg(long, value_enum, default_value = "ingress")]
+    direction: DirectionFlag,
+
+    /// Let the kernel program say on standard error what it does
+    #[arg(long)]
+    trace: bool,
+
+    #[command(flatten)]
+    endpoint: EndpointFlags,
+
+    #[command(flatten)]
+    options: OptionFlags,
+
+    /// Output format
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Format,
+}
+
+/// `--engine`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Engine {
+    /// The loaded BPF program; needs privileges
+    Kernel,
+    /// The classifier that the program is made of, on the host
+    Host,
+    /// The naive evaluator that the others are checked against
+    Reference,
+}
+
+/// `--direction`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DirectionFlag {
+    /// From the wire to the host
+    Ingress,
+    /// From the host to the wire
+    Egress,
+}
+
+/// `-o`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A line a packet, for people
+    Text,
+    /// A JSON document a packet
+    Jsonl,
+}
+
+/// One line of `-o jsonl`.
+#[derive(Serialize)]
+struct Line<'a> {
+    packet: u64,
+    verdict: &'static str,
+    reason: &'static str,
+    stage: Option<&'static str>,
+    policy: Option<&'a str>,
+    rule: Option<u32>,
+    direction: Direction,
+}
+
+/// Whoever decides.
+enum Judge {
+    Kernel(Box<TestBench>, Image),
+    Host(Image),
+    Reference,
+}
+
+impl Judge {
+    fn decide(&mut self, ruleset: &Ruleset, frame: &[u8]) -> Result<Decision, Failure> {
+        match self {
+            // The kernel runs no shorter frame; none can arrive either.
+            Self::Kernel(_, image) if frame.len() < TestBench::MIN_FRAME => {
+                Ok(image.classify(frame))
+            }
+            Self::Kernel(bench, _) => Ok(bench.run(frame)?),
+            Self::Host(image) => Ok(image.classify(frame)),
+            Self::Reference => Ok(reference::evaluate(ruleset, frame)),
+        }
+    }
+}
+
+impl Replay {
+    /// Runs the verb.
+    pub fn run(&self, global: &Global) -> Result<(), Failure> {
+        if self.direction == DirectionFlag::Egress {
+            return Err(Failure::failed(
+                "this version enforces ingress rules only, so there are no egress rules to replay",
+            ));
+        }
+        if self.trace && self.engine != Engine::Kernel {
+            return Err(Failure::Usage(
+                "--trace is the kernel program's: use it with --engine kernel".to_owned(),
+            ));
+        }
+        let Target { ruleset, image, .. } = one_target(&Request {
+            filenames: &self.files.filenames,
+            recursive: self.files.recursive,
+            endpoint: &self.endpoint,
+            options: &self.options,
+            color: global.color,
+        })?;
+        let mut capture = Capture::open(&self.pcap).map_err(Failure::failed)?;
+        let mut judge = match self.engine {
+            Engine::Reference => Judge::Reference,
+            Engine::Host => Judge::Host(image),
+            Engine::Kernel => {
+                let load = if self.trace {
+                    TestBench::load_traced
+                } else {
+                    TestBench::load
+                };
+                Judge::Kernel(Box::new(load(&ruleset, &image)?), image)
+            }
+        };
+
+        let mut out = BufWriter::new(stdout().lock());
+        let mut totals = [0_u64; 2];
+        let mut cut = 0_u64;
+        let mut packet = 0;
+        let ended = loop {
+            let frame = match capture.next_frame() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(Failure::failed(error)),
+            };
+            packet += 1;
+            cut += u64::from(frame.cut);
+            let decision = judge.decide(&ruleset, &frame.bytes)?;
+            totals[usize::from(decision.verdict == Verdict::Drop)] += 1;
+            self.print(&mut out, packet, &ruleset, decision)?;
+        };
+        out.flush()?;
+        if cut > 0 {
+            eprintln!(
+                "warning: {} of the packets were cut when they were captured; what the headers promise \
+                 is not there, so such packets may count as malformed. Capture whole packets (tcpdump -s 0).",
+                grouped(cut)
+            );
+        }
+        eprintln!(
+            "{} packets: {} passed, {} dropped",
+            grouped(packet),
+            grouped(totals[0]),
+            grouped(totals[1])
+        );
+        ended
+    }
+
+    fn print(
+        &self,
+        out: &mut impl Write,
+        packet: u64,
+        ruleset: &Ruleset,
+        decision: Decision,
+    ) -> Result<(), Failure> {
+        let (policy, rule) = decided_by(ruleset, decision);
+        let line = Line {
+            packet,
+            verdict: decision.verdict.name(),
+            reason: decision.reason.name(),
+            stage: stage_of(ruleset, decision),
+            policy,
+            rule,
+            direction: ruleset.direction,
+        };
+        match self.output {
+            Format::Jsonl => {
+                serde_json::to_writer(&mut *out, &line)?;
+                writeln!(out)?;
+            }
+            Format::Text => {
+                write!(out, "{packet:>7}  {:<4}  {:<14}", line.verdict, line.reason)?;
+                if let (Some(policy), Some(rule)) = (policy, rule) {
+                    write!(out, "  {} {policy} {rule}", line.stage.unwrap_or_default())?;
+                }
+                writeln!(out)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The policy and the index in it of the rule that decided. A failsafe is no
+/// policy's.
+pub(super) fn decided_by(ruleset: &Ruleset, decision: Decision) -> (Option<&str>, Option<u32>) {
+    match decision
+        .rule
+        .and_then(|rule| ruleset.rules.get(rule as usize))
+    {
+        Some(rule) if rule.id.stage != Stage::Failsafe => {
+            (Some(&rule.id.policy), Some(rule.id.index))
+        }
+        _ => (None, None),
+    }
+}
+
+/// The stage that decided; `None` where the packet was judged before any.
+pub(super) fn stage_of(ruleset: &Ruleset, decision: Decision) -> Option<&'static str> {
+    if let Some(rule) = decision
+        .rule
+        .and_then(|rule| ruleset.rules.get(rule as usize))
+    {
+        return Some(rule.id.stage.name());
+    }
+    match decision.reason {
+        Reason::DefaultAllow | Reason::DefaultDeny | Reason::Essential => {
+            Some(Stage::Default.name())
+        }
+        _ => None,
+    }
+}

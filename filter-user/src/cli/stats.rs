@@ -1,0 +1,416 @@
+//! `nodewall stats`.
+
+use std::io::{IsTerminal as _, Write as _, stdout};
+use std::time::{Duration, Instant, SystemTime};
+
+use clap::{Args, ValueEnum};
+use filter_common::verdict::{Reason, Verdict};
+use serde_json::{Value, json};
+
+use super::args::Global;
+use super::error::Failure;
+use super::output::{columns, fit, grouped, terminal_size, time};
+use super::status::verdict_total;
+use crate::datapath::{Count, Datapath, Stats as Totals};
+
+/// Show exact counters per rule, reason and interface
+///
+/// Every packet is counted once by its rule or, where none decided, by its
+/// reason; a reason that rules give is their sum. Totals go on over changes of
+/// the policy. Bytes are those of the frame, without FCS.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  nodewall stats
+  nodewall stats -w                      live, with rates
+  nodewall stats -w -o jsonl | jq .      one document a second
+  nodewall stats -o json --interface eth0")]
+pub struct Stats {
+    /// This interface alone
+    #[arg(long, value_name = "IF")]
+    interface: Option<String>,
+
+    /// Go on, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
+
+    /// Seconds between two readings
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds, requires = "watch")]
+    interval: Duration,
+
+    /// Output format
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+/// `-o`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Aligned columns
+    Table,
+    /// One JSON document
+    Json,
+    /// One JSON document a line
+    Jsonl,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.trim_end_matches('s')
+        .parse::<f64>()
+        .ok()
+        .filter(|seconds| (0.1..=3600.0).contains(seconds))
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "an interval is a number of seconds from 0.1 to 3600".to_owned())
+}
+
+/// The totals at one moment.
+struct Reading {
+    at: Instant,
+    totals: Vec<Totals>,
+}
+
+impl Stats {
+    /// Runs the verb.
+    pub fn run(&self, global: &Global) -> Result<(), Failure> {
+        let datapath = Datapath::open(&global.pin_root)?;
+        if self.watch {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| Failure::failed(format_args!("cannot start the clock: {error}")))?
+                .block_on(self.watch(&datapath))
+        } else {
+            let reading = self.read(&datapath)?;
+            self.print(&reading, None)
+        }
+    }
+
+    async fn watch(&self, datapath: &Datapath) -> Result<(), Failure> {
+        let mut clock = tokio::time::interval(self.interval);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ended = std::pin::pin!(ended());
+        let mut before = None;
+        loop {
+            tokio::select! {
+                result = &mut ended => return result,
+                _ = clock.tick() => {}
+            }
+            let reading = self.read(datapath)?;
+            self.print(&reading, before.as_ref())?;
+            before = Some(reading);
+        }
+    }
+
+    fn read(&self, datapath: &Datapath) -> Result<Reading, Failure> {
+        let totals = datapath.stats(self.interface.as_deref())?;
+        if totals.is_empty() {
+            return Err(Failure::NotAttached(
+                "nothing is attached, so there is nothing to count. `nodewall apply -f POLICY \
+                 --interface IF` attaches a filter."
+                    .to_owned(),
+            ));
+        }
+        Ok(Reading {
+            at: Instant::now(),
+            totals,
+        })
+    }
+
+    fn print(&self, reading: &Reading, before: Option<&Reading>) -> Result<(), Failure> {
+        let mut out = stdout().lock();
+        match (self.output, self.watch) {
+            (Format::Json, false) => writeln!(out, "{:#}", json(&reading.totals))?,
+            (Format::Json | Format::Jsonl, _) => writeln!(out, "{}", json(&reading.totals))?,
+            (Format::Table, watch) => {
+                let (width, height) = terminal_size();
+                let screen = watch && out.is_terminal();
+                let mut text = String::new();
+                if watch {
+                    text += &format!("{}  (Ctrl-C ends)\n", time(SystemTime::now()));
+                }
+                for totals in &reading.totals {
+                    let rates = before.and_then(|before| Rates::between(before, reading, totals));
+                    text += &table(totals, rates.as_ref(), width);
+                }
+                if screen {
+                    // Home, and clear what is left of the old picture.
+                    let visible: Vec<&str> = text.lines().take(height.saturating_sub(1)).collect();
+                    write!(out, "\x1b[H\x1b[J{}\n", visible.join("\n"))?;
+                } else {
+                    write!(out, "{text}")?;
+                    if watch {
+                        writeln!(out)?;
+                    }
+                }
+            }
+        }
+        out.flush()?;
+        Ok(())
+    }
+}
+
+/// Resolves when the user wants an end.
+async fn ended() -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let failed =
+        |error: std::io::Error| Failure::failed(format_args!("cannot wait for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(failed),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// Packets a second since the reading before.
+struct Rates<'a> {
+    before: &'a Totals,
+    seconds: f64,
+}
+
+impl<'a> Rates<'a> {
+    fn between(before: &'a Reading, now: &Reading, totals: &Totals) -> Option<Self> {
+        Some(Self {
+            before: before
+                .totals
+                .iter()
+                .find(|old| old.interface == totals.interface)?,
+            seconds: now.at.duration_since(before.at).as_secs_f64(),
+        })
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "a rate is shown as a whole number, and is not negative"
+    )]
+    fn of(&self, now: u64, before: u64) -> u64 {
+        (now.saturating_sub(before) as f64 / self.seconds.max(0.001)).round() as u64
+    }
+
+    fn verdict(&self, totals: &Totals, verdict: Verdict) -> u64 {
+        self.of(
+            verdict_total(totals, verdict).packets,
+            verdict_total(self.before, verdict).packets,
+        )
+    }
+
+    fn rule(&self, index: usize, totals: &Totals) -> u64 {
+        let (rule, count) = &totals.rules[index];
+        let before = self.before.rules.iter().find(|(old, _)| old.id == rule.id);
+        self.of(
+            count.packets,
+            before.map_or(count.packets, |(_, count)| count.packets),
+        )
+    }
+
+    fn reason(&self, reason: Reason, verdict: Verdict, count: Count) -> u64 {
+        let before = self
+            .before
+            .reasons
+            .iter()
+            .find(|(old, given, _)| (*old, *given) == (reason, verdict));
+        self.of(
+            count.packets,
+            before.map_or(0, |(_, _, count)| count.packets),
+        )
+    }
+}
+
+/// The totals of one interface, `width` columns wide at most.
+fn table(totals: &Totals, rates: Option<&Rates<'_>>, width: usize) -> String {
+    let per_second = |rate: Option<u64>| rate.map_or_else(String::new, grouped);
+    let mut text = format!("{}:", totals.interface);
+    for (verdict, name) in [(Verdict::Pass, "passed"), (Verdict::Drop, "dropped")] {
+        let total = verdict_total(totals, verdict);
+        text += &format!("  {name} {} packets", grouped(total.packets));
+        if let Some(rates) = rates {
+            text += &format!(" ({}/s)", grouped(rates.verdict(totals, verdict)));
+        }
+    }
+    text.push('\n');
+
+    let headings = [
+        "  STAGE",
+        "POLICY",
+        ">RULE",
+        "ACTION",
+        ">PACKETS",
+        ">BYTES",
+        ">PACKETS/S",
+    ];
+    let rows = |name_width: usize| -> Vec<Vec<String>> {
+        totals
+            .rules
+            .iter()
+            .enumerate()
+            .map(|(index, (rule, count))| {
+                vec![
+                    format!("  {}", rule.id.stage.name()),
+                    fit(&rule.id.policy, name_width),
+                    rule.id.index.to_string(),
+                    rule.action.name().to_owned(),
+                    grouped(count.packets),
+                    grouped(count.bytes),
+                    per_second(rates.map(|rates| rates.rule(index, totals))),
+                ]
+            })
+            .collect()
+    };
+    // Names give way where the whole is too wide.
+    let longest = totals
+        .rules
+        .iter()
+        .map(|(rule, _)| rule.id.policy.chars().count())
+        .max()
+        .unwrap_or(0);
+    let whole = columns(&headings, &rows(longest));
+    let widest = whole
+        .lines()
+        .map(|line| line.chars().count())
+        .max()
+        .unwrap_or(0);
+    let name_width = longest.saturating_sub(widest.saturating_sub(width)).max(8);
+    text += &columns(&headings, &rows(name_width));
+
+    let reasons: Vec<Vec<String>> = totals
+        .reasons
+        .iter()
+        .filter(|(_, _, count)| count.packets > 0)
+        .map(|(reason, verdict, count)| {
+            vec![
+                format!("  {}", reason.name()),
+                verdict.name().to_owned(),
+                grouped(count.packets),
+                grouped(count.bytes),
+                per_second(rates.map(|rates| rates.reason(*reason, *verdict, *count))),
+            ]
+        })
+        .collect();
+    if !reasons.is_empty() {
+        text += &columns(
+            &["  REASON", "VERDICT", ">PACKETS", ">BYTES", ">PACKETS/S"],
+            &reasons,
+        );
+    }
+    text
+}
+
+fn json(all: &[Totals]) -> Value {
+    let interfaces: Vec<Value> = all
+        .iter()
+        .map(|totals| {
+            let rules: Vec<Value> = totals
+                .rules
+                .iter()
+                .map(|(rule, count)| {
+                    json!({
+                        "stage": rule.id.stage.name(),
+                        "policy": rule.id.policy,
+                        "rule": rule.id.index,
+                        "direction": rule.id.direction,
+                        "action": rule.action.name(),
+                        "packets": count.packets,
+                        "bytes": count.bytes,
+                    })
+                })
+                .collect();
+            let reasons: Vec<Value> = totals
+                .reasons
+                .iter()
+                .map(|(reason, verdict, count)| {
+                    json!({
+                        "reason": reason.name(),
+                        "verdict": verdict.name(),
+                        "packets": count.packets,
+                        "bytes": count.bytes,
+                    })
+                })
+                .collect();
+            json!({"interface": totals.interface, "rules": rules, "reasons": reasons})
+        })
+        .collect();
+    json!({"schema": 1, "time": time(SystemTime::now()), "interfaces": interfaces})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ruleset::{Action, Direction, Match, Rule, RuleId, Stage};
+
+    fn totals(policy: &str, packets: u64) -> Totals {
+        let rule = Rule {
+            id: RuleId {
+                stage: Stage::PreDnat,
+                policy: policy.into(),
+                direction: Direction::Ingress,
+                index: 0,
+            },
+            action: Action::Deny,
+            matches: Match::default(),
+            source: None,
+        };
+        let count = Count {
+            packets,
+            bytes: packets * 64,
+        };
+        Totals {
+            interface: "enp216s0f1np1".to_owned(),
+            rules: vec![(rule, count)],
+            reasons: vec![
+                (Reason::PolicyDeny, Verdict::Drop, count),
+                (Reason::DefaultAllow, Verdict::Pass, Count::default()),
+            ],
+        }
+    }
+
+    #[test]
+    fn the_table_fits_80_columns() {
+        let at = Instant::now();
+        let now = totals(&"a-very-long-policy-name.".repeat(5), 12_345_678_901);
+        let before = Reading {
+            at,
+            totals: vec![totals("x", 0)],
+        };
+        let after = Reading {
+            at: at + Duration::from_secs(1),
+            totals: vec![now],
+        };
+        let rates = Rates::between(&before, &after, &after.totals[0]).unwrap();
+        let text = table(&after.totals[0], Some(&rates), 80);
+        for line in text.lines() {
+            assert!(
+                line.chars().count() <= 80,
+                "{} columns: {line}",
+                line.chars().count()
+            );
+        }
+        assert!(text.contains("12,345,678,901"));
+    }
+
+    #[test]
+    fn rates_are_per_second_and_never_negative() {
+        let at = Instant::now();
+        let before = Reading {
+            at,
+            totals: vec![totals("x", 100)],
+        };
+        let after = Reading {
+            at: at + Duration::from_secs(2),
+            totals: vec![totals("x", 300)],
+        };
+        let rates = Rates::between(&before, &after, &after.totals[0]).unwrap();
+        assert_eq!(rates.rule(0, &after.totals[0]), 100);
+        assert_eq!(rates.verdict(&after.totals[0], Verdict::Drop), 100);
+        assert_eq!(rates.of(1, 2), 0);
+    }
+
+    #[test]
+    fn intervals_are_checked() {
+        assert_eq!(seconds("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(seconds("0.5s"), Ok(Duration::from_millis(500)));
+        for wrong in ["0", "-1", "x", "NaN", "1e9"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}
