@@ -96,6 +96,15 @@ impl Node<'_> {
 /// Reads all documents of a source. Of a broken document nothing is returned;
 /// the ones after it are read all the same, so that their errors show as well.
 pub(super) fn parse<'t>(file: u32, source: &'t Source, reporter: &mut Reporter) -> Vec<Node<'t>> {
+    parse_bounded(file, source, MAX_NODES, reporter)
+}
+
+fn parse_bounded<'t>(
+    file: u32,
+    source: &'t Source,
+    max_nodes: usize,
+    reporter: &mut Reporter,
+) -> Vec<Node<'t>> {
     if source.text().len() as u64 > MAX_BYTES {
         let message = format!("the file is larger than {} MiB", MAX_BYTES >> 20);
         let start = Span {
@@ -118,7 +127,7 @@ pub(super) fn parse<'t>(file: u32, source: &'t Source, reporter: &mut Reporter) 
     let mut reader = Reader {
         file,
         text: source.text(),
-        nodes: 0,
+        nodes_left: max_nodes,
         documents: Vec::new(),
         open: Vec::new(),
         reporter,
@@ -136,7 +145,7 @@ pub(super) fn parse<'t>(file: u32, source: &'t Source, reporter: &mut Reporter) 
         if outcome.is_err() {
             reader.open.clear();
             match parser.proceed_next_document() {
-                Ok(true) if reader.nodes <= MAX_NODES => {}
+                Ok(true) if reader.nodes_left > 0 => {}
                 // An error here is of the text that recovery looked at, and that
                 // text is part of the document reported on already.
                 _ => break,
@@ -168,7 +177,7 @@ enum Content<'t> {
 struct Reader<'t, 'r, 's> {
     file: u32,
     text: &'t str,
-    nodes: usize,
+    nodes_left: usize,
     documents: Vec<Node<'t>>,
     open: Vec<Open<'t>>,
     reporter: &'r mut Reporter<'s>,
@@ -269,13 +278,13 @@ impl<'t> Reader<'t, '_, '_> {
     /// Puts a finished node where it belongs: a document, a list, or in a
     /// mapping first as the key and then as its value.
     fn node(&mut self, node: Node<'t>) -> Result<(), Broken> {
-        self.nodes += 1;
-        if self.nodes > MAX_NODES {
+        let Some(nodes_left) = self.nodes_left.checked_sub(1) else {
             let message = format!("the file has more than {MAX_NODES} values");
             let diagnostic =
                 Diagnostic::error(Code::YamlLimit, message).help("split it into several files");
             return self.fatal(node.span, diagnostic);
-        }
+        };
+        self.nodes_left = nodes_left;
         let reporter = &mut *self.reporter;
         match self.open.last_mut().map(|open| &mut open.content) {
             None => self.documents.push(node),
@@ -446,22 +455,32 @@ pub(super) fn locate(source: &Source, span: Span, text: &str, part: Range<usize>
 struct Offsets<'a> {
     written: &'a str,
     text: &'a str,
+    /// How many bytes of quotes come before the text.
+    quotes: usize,
     escapes: bool,
 }
 
 impl<'a> Offsets<'a> {
     fn new(written: &'a str, text: &'a str) -> Self {
+        // The span of a block scalar begins with its text, which may begin with
+        // quotes of its own.
+        let quoted = |quote: char, escaped: &str| {
+            written
+                .strip_prefix(quote)
+                .is_some_and(|inner| !text.starts_with(quote) || inner.starts_with(escaped))
+        };
+        let escapes = quoted('"', "\\\"");
         Self {
             written,
             text,
-            escapes: written.starts_with('"'),
+            quotes: usize::from(escapes || quoted('\'', "''")),
+            escapes,
         }
     }
 
     /// Where byte `offset` of the text was written.
     fn of(&self, offset: usize) -> usize {
-        let quotes = usize::from(self.written.starts_with(['"', '\'']));
-        let mut at = quotes;
+        let mut at = self.quotes;
         for (_, wanted) in self.text.char_indices().take_while(|&(i, _)| i < offset) {
             at = self.after(at, wanted);
         }
@@ -570,7 +589,7 @@ mod tests {
             ),
             ("{\"a\":[1,{}]}", "{a<\"a\">: [1<1> {}]}"),
             ("a: !!str 1\nb: !!int 2", "{a<a>: \"1\"<1>, b<b>: 2<2>}"),
-            ("a: >-\n  b\n  c\n", "{a<a>: \"b c\"<>-\n  b\n  c\n>}"),
+            ("a: >-\n  b\n  c\n", "{a<a>: \"b c\"<b\n  c\n>}"),
         ] {
             assert_eq!(read(text), (vec![expected.to_owned()], vec![]), "{text}");
         }
@@ -623,9 +642,17 @@ mod tests {
         assert_eq!(read(&nested(MAX_DEPTH + 1)).1, ["1:65 yaml-limit \"[\""]);
         assert_eq!(read(&nested(100_000)).1.len(), 1);
         assert_eq!(read(&"- ".repeat(100_000)).1.len(), 1);
-        let many = format!("[{}]", "[],".repeat(MAX_NODES + 1));
-        let (documents, errors) = read(&many);
-        assert!(documents.is_empty() && errors.len() == 1 && errors[0].contains("yaml-limit"));
+    }
+
+    #[test]
+    fn bounds_the_number_of_values() {
+        let sources = [Source::new("t", "[1, 2]\n---\n[3, 4]\n---\n5\n")];
+        for (max_nodes, documents, errors) in [(7, 3, 0), (6, 2, 1), (5, 1, 1), (2, 0, 1)] {
+            let mut reporter = Reporter::new(&sources);
+            let found = parse_bounded(0, &sources[0], max_nodes, &mut reporter);
+            let outcome = (found.len(), reporter.errors());
+            assert_eq!(outcome, (documents, errors), "{max_nodes}");
+        }
     }
 
     /// The part of the source that a part of a scalar's text was written as.
@@ -653,6 +680,9 @@ mod tests {
             ("\"é→b\"", 5..6, "b"),
             (">-\n  a\n  b\n", 2..3, "b"),
             ("|\n  a\n   b\n", 3..4, "b"),
+            ("|\n  \"a\" b\n", 4..5, "b"),
+            ("'''a'", 1..2, "a"),
+            ("\"\\\"a\"", 1..2, "a"),
             ("'a\n\n  b'", 2..3, "b"),
             ("plain and\n  folded", 10..16, "folded"),
         ] {
