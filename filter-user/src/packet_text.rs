@@ -150,10 +150,10 @@ impl std::str::FromStr for PacketText {
             words.at = start + word.len();
             match word {
                 "type" if matches!(protocol, 1 | 58) => {
-                    packet.icmp = (words.number("an ICMP type (0-255)")?, 0)
+                    packet.icmp = (words.number("an ICMP type (0-255)")?, 0);
                 }
                 "code" if matches!(protocol, 1 | 58) => {
-                    packet.icmp.1 = words.number("an ICMP code (0-255)")?
+                    packet.icmp.1 = words.number("an ICMP code (0-255)")?;
                 }
                 "frag" => packet.later_fragment = true,
                 "vlan" => packet.vlan = Some(words.number("a VLAN id (0-4095)")?),
@@ -183,18 +183,13 @@ fn address(
     if let Ok(address) = word.parse() {
         return Ok((address, None));
     }
-    let (address, port) = match word.strip_prefix('[') {
-        Some(rest) => {
-            let (address, rest) = rest.split_once(']').ok_or_else(wrong)?;
-            (
-                address,
-                rest.strip_prefix(':').or(rest.is_empty().then_some("")),
-            )
-        }
-        None => {
-            let (address, port) = word.rsplit_once(':').ok_or_else(wrong)?;
-            (address, Some(port))
-        }
+    let (address, port) = if let Some(rest) = word.strip_prefix('[') {
+        let (address, rest) = rest.split_once(']').ok_or_else(wrong)?;
+        let port = rest.strip_prefix(':');
+        (address, port.or_else(|| rest.is_empty().then_some("")))
+    } else {
+        let (address, port) = word.rsplit_once(':').ok_or_else(wrong)?;
+        (address, Some(port))
     };
     let address = address.parse().map_err(|_| wrong())?;
     let port = port.ok_or_else(wrong)?;

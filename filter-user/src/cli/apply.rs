@@ -21,7 +21,7 @@ use crate::ruleset::{Action, Match, Rule, RuleId, Stage};
   nodewall apply -f policy.yaml --interface eth0 --label ibm.role=worker_public
   nodewall apply -R -f /etc/nodewall/policies.d           endpoints from the files
   nodewall apply -f policy.yaml --interface eth0 --dry-run")]
-pub struct Apply {
+pub(super) struct Apply {
     #[command(flatten)]
     files: Files,
 
@@ -53,7 +53,7 @@ enum ModeFlag {
 
 impl Apply {
     /// Runs the verb.
-    pub fn run(&self, global: &Global) -> Result<(), Failure> {
+    pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
         let request = Request {
             filenames: &self.files.filenames,
             recursive: self.files.recursive,

@@ -10,7 +10,7 @@ use crate::ruleset::{Fragments, Options, Switch};
 
 /// Flags of every verb.
 #[derive(Args, Clone, Debug)]
-pub struct Global {
+pub(super) struct Global {
     /// Folder in a BPF file system that holds everything nodewall pins
     #[arg(
         long,
@@ -36,7 +36,7 @@ pub struct Global {
 
 /// Where policies come from.
 #[derive(Args, Clone, Debug)]
-pub struct Files {
+pub(super) struct Files {
     /// Policy file or folder, `-` for standard input; may be repeated
     #[arg(short, long = "filename", value_name = "PATH", required = true, num_args = 1..)]
     pub filenames: Vec<PathBuf>,
@@ -48,7 +48,7 @@ pub struct Files {
 
 /// Which endpoint is meant.
 #[derive(Args, Clone, Debug, Default)]
-pub struct EndpointFlags {
+pub(super) struct EndpointFlags {
     /// Interface; stands for a host endpoint where the files hold none.
     /// May be repeated
     #[arg(
@@ -74,7 +74,7 @@ fn label(text: &str) -> Result<(String, String), String> {
 /// What is done where rules alone don't decide.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Packets that rules alone don't decide")]
-pub struct OptionFlags {
+pub(super) struct OptionFlags {
     /// Ports that stay open whatever the policies say, as Calico writes them
     /// (`tcp:22,udp:10.0.0.0/8:68`), or `none`. Default: Calico's inbound list
     /// and DHCPv6
@@ -89,7 +89,7 @@ pub struct OptionFlags {
     #[arg(long, value_enum, default_value = "pass", env = "NODEWALL_NON_IP")]
     pub non_ip: SwitchFlag,
 
-    /// IP wrapped in LLC/SNAP, PPPoE or MPLS, where no rule sees it
+    /// IP wrapped in LLC/SNAP, `PPPoE` or MPLS, where no rule sees it
     #[arg(
         long,
         value_enum,
@@ -117,7 +117,7 @@ pub struct OptionFlags {
 impl OptionFlags {
     /// As the ruleset knows them.
     #[must_use]
-    pub fn options(&self) -> Options {
+    pub(super) fn options(&self) -> Options {
         Options {
             fragments: match self.fragments {
                 FragmentsFlag::Drop => Fragments::Drop,
@@ -132,7 +132,7 @@ impl OptionFlags {
 
 /// `--fragments`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum FragmentsFlag {
+pub(super) enum FragmentsFlag {
     /// Drop them
     Drop,
     /// Let rules without ports, and the default, decide
@@ -141,7 +141,7 @@ pub enum FragmentsFlag {
 
 /// Pass or drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum SwitchFlag {
+pub(super) enum SwitchFlag {
     /// Let them pass
     Pass,
     /// Drop them
@@ -177,7 +177,7 @@ fn size(text: &str) -> Result<u64, String> {
 
 /// Table or JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum TableOrJson {
+pub(super) enum TableOrJson {
     /// Aligned columns
     #[default]
     Table,

@@ -13,7 +13,7 @@ use crate::datapath::Datapath;
 #[command(after_help = "Examples:
   nodewall detach --interface eth0
   nodewall detach --all")]
-pub struct Detach {
+pub(super) struct Detach {
     /// Interface; may be repeated
     #[arg(long, value_name = "IF", required_unless_present = "all")]
     interface: Vec<String>,
@@ -25,7 +25,7 @@ pub struct Detach {
 
 impl Detach {
     /// Runs the verb.
-    pub fn run(&self, global: &Global) -> Result<(), Failure> {
+    pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
         let datapath = Datapath::open(&global.pin_root)?;
         let interfaces = if self.all {
             let all = datapath.interfaces()?;

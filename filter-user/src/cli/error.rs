@@ -8,7 +8,7 @@ use crate::datapath;
 
 /// Why a verb did not do what it was asked.
 #[derive(Debug)]
-pub enum Failure {
+pub(super) enum Failure {
     /// Something is wrong; the message says what, where and what to do.
     Failed(String),
     /// As above, and the messages are on stderr already.
@@ -25,13 +25,13 @@ pub enum Failure {
 
 impl Failure {
     /// A failure with a message.
-    pub fn failed(message: impl Display) -> Self {
+    pub(super) fn failed(message: impl Display) -> Self {
         Self::Failed(message.to_string())
     }
 
     /// Prints the message, if there is one, and gives the exit code.
     #[must_use]
-    pub fn report(self) -> ExitCode {
+    pub(super) fn report(self) -> ExitCode {
         let (code, message) = match self {
             Self::ClosedPipe => return ExitCode::SUCCESS,
             Self::Reported => return ExitCode::from(1),

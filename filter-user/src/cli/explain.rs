@@ -33,7 +33,7 @@ use crate::ruleset::{Action, Options, Rule, Ruleset};
 Example:
   nodewall explain -f policy.yaml --interface eth0 --label ibm.role=worker_public \\
       'tcp 203.0.113.7:51515 > 192.0.2.10:30080'")]
-pub struct Explain {
+pub(super) struct Explain {
     /// Policy file or folder, `-` for standard input; may be repeated
     #[arg(
         short,
@@ -67,7 +67,7 @@ pub struct Explain {
 
 impl Explain {
     /// Runs the verb.
-    pub fn run(&self, global: &Global) -> Result<(), Failure> {
+    pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
         let packet: PacketText = self
             .packet
             .parse()

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 /// Colour in messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Color {
+pub(super) enum Color {
     /// On a terminal, unless `NO_COLOR` is set.
     #[default]
     Auto,
@@ -20,7 +20,7 @@ pub enum Color {
 impl Color {
     /// Whether messages on stderr are coloured.
     #[must_use]
-    pub fn on_stderr(self) -> bool {
+    pub(super) fn on_stderr(self) -> bool {
         match self {
             Self::Always => true,
             Self::Never => false,
@@ -34,7 +34,7 @@ impl Color {
 
 /// Columns and rows of the terminal on stdout; 80 × 24 where that is unknown.
 #[must_use]
-pub fn terminal_size() -> (usize, usize) {
+pub(super) fn terminal_size() -> (usize, usize) {
     terminal_size::terminal_size_of(std::io::stdout()).map_or((80, 24), |(columns, rows)| {
         (usize::from(columns.0), usize::from(rows.0))
     })
@@ -42,7 +42,7 @@ pub fn terminal_size() -> (usize, usize) {
 
 /// RFC 3339, UTC, to the second.
 #[must_use]
-pub fn time(time: SystemTime) -> String {
+pub(super) fn time(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time).map_or_else(
         |_| "unknown".to_owned(),
         |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
@@ -51,7 +51,7 @@ pub fn time(time: SystemTime) -> String {
 
 /// An integer with its thousands separated.
 #[must_use]
-pub fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -65,7 +65,7 @@ pub fn grouped(number: u64) -> String {
 
 /// Bytes in binary units, to three digits.
 #[must_use]
-pub fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut unit = 0;
     let mut scale = 1_u64;
@@ -82,7 +82,7 @@ pub fn size(bytes: u64) -> String {
 
 /// Cuts a text to `width` characters, its end replaced by `…`.
 #[must_use]
-pub fn fit(text: &str, width: usize) -> String {
+pub(super) fn fit(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }
@@ -93,7 +93,7 @@ pub fn fit(text: &str, width: usize) -> String {
 /// Lines of aligned columns, two blanks between them. A column is aligned to
 /// the right where its heading begins with `>`.
 #[must_use]
-pub fn columns(headings: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn columns(headings: &[&str], rows: &[Vec<String>]) -> String {
     let right: Vec<bool> = headings
         .iter()
         .map(|heading| heading.starts_with('>'))

@@ -20,14 +20,14 @@ use crate::ruleset::{Direction, Ruleset, Stage};
 
 /// Decide every packet of a capture; attaches nothing
 ///
-/// The loaded kernel program decides (BPF_PROG_TEST_RUN), or the same
+/// The loaded kernel program decides (`BPF_PROG_TEST_RUN`), or the same
 /// classifier on the host, or the naive reference evaluator. The summary goes
 /// to standard error.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   nodewall replay -f policy.yaml --interface eth0 --pcap traffic.pcap
   nodewall replay -f policy.yaml --interface eth0 --pcap - --engine host -o jsonl < traffic.pcapng")]
-pub struct Replay {
+pub(super) struct Replay {
     #[command(flatten)]
     files: Files,
 
@@ -122,7 +122,7 @@ impl Judge {
 
 impl Replay {
     /// Runs the verb.
-    pub fn run(&self, global: &Global) -> Result<(), Failure> {
+    pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
         if self.direction == DirectionFlag::Egress {
             return Err(Failure::failed(
                 "this version enforces ingress rules only, so there are no egress rules to replay",

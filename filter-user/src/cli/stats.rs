@@ -1,5 +1,6 @@
 //! `nodewall stats`.
 
+use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _, stdout};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,7 +25,7 @@ use crate::datapath::{Count, Datapath, Stats as Totals};
   nodewall stats -w                      live, with rates
   nodewall stats -w -o jsonl | jq .      one document a second
   nodewall stats -o json --interface eth0")]
-pub struct Stats {
+pub(super) struct Stats {
     /// This interface alone
     #[arg(long, value_name = "IF")]
     interface: Option<String>,
@@ -70,7 +71,7 @@ struct Reading {
 
 impl Stats {
     /// Runs the verb.
-    pub fn run(&self, global: &Global) -> Result<(), Failure> {
+    pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
         let datapath = Datapath::open(&global.pin_root)?;
         if self.watch {
             tokio::runtime::Builder::new_current_thread()
@@ -125,7 +126,8 @@ impl Stats {
                 let screen = watch && out.is_terminal();
                 let mut text = String::new();
                 if watch {
-                    text += &format!("{}  (Ctrl-C ends)\n", time(SystemTime::now()));
+                    text.push_str(&time(SystemTime::now()));
+                    text.push_str("  (Ctrl-C ends)\n");
                 }
                 for totals in &reading.totals {
                     let rates = before.and_then(|before| Rates::between(before, reading, totals));
@@ -134,7 +136,7 @@ impl Stats {
                 if screen {
                     // Home, and clear what is left of the old picture.
                     let visible: Vec<&str> = text.lines().take(height.saturating_sub(1)).collect();
-                    write!(out, "\x1b[H\x1b[J{}\n", visible.join("\n"))?;
+                    writeln!(out, "\x1b[H\x1b[J{}", visible.join("\n"))?;
                 } else {
                     write!(out, "{text}")?;
                     if watch {
@@ -220,15 +222,15 @@ impl<'a> Rates<'a> {
 /// The totals of one interface, `width` columns wide at most.
 fn table(totals: &Totals, rates: Option<&Rates<'_>>, width: usize) -> String {
     let per_second = |rate: Option<u64>| rate.map_or_else(String::new, grouped);
-    let mut text = format!("{}:", totals.interface);
+    let mut text = format!("{}:\n", totals.interface);
     for (verdict, name) in [(Verdict::Pass, "passed"), (Verdict::Drop, "dropped")] {
         let total = verdict_total(totals, verdict);
-        text += &format!("  {name} {} packets", grouped(total.packets));
+        let _ = write!(text, "  {name:<8} {} packets", grouped(total.packets));
         if let Some(rates) = rates {
-            text += &format!(" ({}/s)", grouped(rates.verdict(totals, verdict)));
+            let _ = write!(text, " ({}/s)", grouped(rates.verdict(totals, verdict)));
         }
+        text.push('\n');
     }
-    text.push('\n');
 
     let headings = [
         "  STAGE",

@@ -16,7 +16,7 @@ use crate::datapath::{Count, Datapath, Mode, Stats, Status as InForce};
 /// Everything is read back from the pinned state: no process needs to run.
 /// Exit code 3 where nothing is attached.
 #[derive(Args, Debug)]
-pub struct Status {
+pub(super) struct Status {
     /// This interface alone
     #[arg(long, value_name = "IF")]
     interface: Option<String>,
@@ -28,7 +28,7 @@ pub struct Status {
 
 impl Status {
     /// Runs the verb.
-    pub fn run(&self, global: &Global) -> Result<(), Failure> {
+    pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
         let mut all = Datapath::open(&global.pin_root)?.status()?;
         if let Some(interface) = &self.interface {
             all.retain(|status| status.interface == *interface);

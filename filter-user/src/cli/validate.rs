@@ -21,7 +21,7 @@ use crate::policy::Severity;
   nodewall validate -R -f /etc/nodewall/policies.d
   nodewall validate -v -f policy.yaml --interface eth0 --label ibm.role=worker_public
   kubectl get globalnetworkpolicies.crd -o yaml | nodewall validate -f -")]
-pub struct Validate {
+pub(super) struct Validate {
     #[command(flatten)]
     files: Files,
 
@@ -51,7 +51,7 @@ enum Format {
 
 impl Validate {
     /// Runs the verb.
-    pub fn run(&self, global: &Global) -> Result<(), Failure> {
+    pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
         let request = Request {
             filenames: &self.files.filenames,
             recursive: self.files.recursive,
