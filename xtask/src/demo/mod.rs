@@ -432,7 +432,7 @@ impl Report {
             "      {}",
             ink(
                 Ink::Bold,
-                "service    before           with the policy  after the flood  detached"
+                "service    before       with policy  after flood  detached"
             )
         );
         for (index, service) in SERVICES.iter().enumerate() {
@@ -446,7 +446,7 @@ impl Report {
                     }
                 });
             println!(
-                "      {:9}  {:15}  {:15}  {:15}  {:9}  {}",
+                "      {:9}  {:11}  {:11}  {:11}  {:11}  {}",
                 service.to_string(),
                 before[index].to_string(),
                 after[index].to_string(),
