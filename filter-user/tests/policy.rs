@@ -123,7 +123,7 @@ fn line(rule: &Rule) -> String {
         .source
         .as_ref()
         .expect("rules of documents have a place");
-    let mut text = format!(
+    let mut words = vec![format!(
         "{} {}[{}] {}:{}: {}",
         rule.id.stage.name(),
         rule.id.policy,
@@ -131,33 +131,18 @@ fn line(rule: &Rule) -> String {
         place.line,
         place.column,
         rule.action.name()
-    );
-    if let Some(family) = family {
-        text += &format!(" {family:?}");
-    }
-    if let Some(protocol) = protocol {
-        text += &format!(" proto {protocol}");
-    }
-    let join = |items: Vec<String>| items.join(" ");
-    for (name, items) in [
-        (
-            "src",
-            join(src_nets.iter().map(ToString::to_string).collect()),
-        ),
-        (
-            "dst",
-            join(dst_nets.iter().map(ToString::to_string).collect()),
-        ),
-        (
-            "dport",
-            join(dst_ports.iter().map(ToString::to_string).collect()),
-        ),
-    ] {
-        if !items.is_empty() {
-            text += &format!(" {name} {items}");
-        }
-    }
-    text
+    )];
+    words.extend(family.map(|family| format!("{family:?}")));
+    words.extend(protocol.map(|protocol| format!("proto {protocol}")));
+    words.extend(condition("src", src_nets));
+    words.extend(condition("dst", dst_nets));
+    words.extend(condition("dport", dst_ports));
+    words.join(" ")
+}
+
+fn condition(name: &str, values: &[impl ToString]) -> Option<String> {
+    let values: Vec<_> = values.iter().map(ToString::to_string).collect();
+    (!values.is_empty()).then(|| format!("{name} {}", values.join(" ")))
 }
 
 /// The seed's policy as the example has it, and the copy here, are one text.

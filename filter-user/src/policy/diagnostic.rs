@@ -432,12 +432,18 @@ impl<'s> Reporter<'s> {
     /// Records a finding at a span.
     pub(super) fn report(&mut self, span: Span, diagnostic: Diagnostic) {
         self.errors += usize::from(diagnostic.severity == Severity::Error);
-        if self.kept.len() < MAX_KEPT {
+        if self.is_full() {
+            self.dropped += 1;
+        } else {
             let place = self.place(span);
             self.kept.push(diagnostic.at(place));
-        } else {
-            self.dropped += 1;
         }
+    }
+
+    /// Whether further findings are only counted, so that their words need not
+    /// be looked for.
+    pub(super) fn is_full(&self) -> bool {
+        self.kept.len() >= MAX_KEPT
     }
 
     /// How many errors there were so far.

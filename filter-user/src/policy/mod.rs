@@ -69,3 +69,117 @@ pub fn check(sources: &[Source]) -> Checked {
         diagnostics: reporter.finish(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Lines of policies in disorder: most of it wrong, some of it deeply.
+    fn any_documents() -> impl Strategy<Value = String> {
+        let key = prop::sample::select(vec![
+            "apiVersion",
+            "kind",
+            "metadata",
+            "name",
+            "labels",
+            "spec",
+            "order",
+            "selector",
+            "preDNAT",
+            "ingress",
+            "egress",
+            "action",
+            "protocol",
+            "ipVersion",
+            "source",
+            "destination",
+            "nets",
+            "ports",
+            "notNets",
+            "interfaceName",
+            "node",
+            "profiles",
+            "types",
+            "items",
+            "applyOnForward",
+            "x",
+        ]);
+        let value = prop::sample::select(vec![
+            "",
+            "v1",
+            "policy",
+            "hostEndpoint",
+            "projectcalico.org/v3",
+            "GlobalNetworkPolicy",
+            "HostEndpoint",
+            "List",
+            "5",
+            "true",
+            "tcp",
+            "TCP",
+            "allow",
+            "Deny",
+            "[10.0.0.0/8]",
+            "[10.0.0.1/8, '::1']",
+            "[80, '1:2', 9:1]",
+            "has(x) &&",
+            "all()",
+            "[]",
+            "{}",
+            "~",
+            "'*'",
+            "[ingress]",
+            "\"\\u00e9",
+            "&a 1",
+            "*a",
+            "!t",
+        ]);
+        let line = (0usize..4, any::<bool>(), key, value).prop_map(|(depth, item, key, value)| {
+            let dash = if item { "- " } else { "" };
+            format!("{}{dash}{key}: {value}\n", "  ".repeat(depth))
+        });
+        let head = prop::sample::select(vec![
+            "",
+            "apiVersion: v1\nkind: policy\nmetadata: {name: p}\nspec:\n",
+            "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: p}\nspec:\n",
+        ]);
+        (head, prop::collection::vec(line, 0..12))
+            .prop_map(|(head, lines)| head.to_owned() + &lines.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_checked_and_explained(
+            text in prop_oneof![any_documents(), "\\PC{0,80}"],
+            second in any_documents(),
+        ) {
+            let sources = [Source::new("a", text), Source::new("b", second)];
+            let checked = check(&sources);
+            let errors = checked
+                .diagnostics
+                .iter()
+                .any(|diagnostic| diagnostic.severity == Severity::Error);
+            prop_assert_eq!(checked.model.is_none(), errors);
+            let rendered = diagnostic::render(&checked.diagnostics, &sources, true);
+            prop_assert_eq!(rendered.is_empty(), checked.diagnostics.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_flood_of_errors_is_counted() {
+        let nets = "10.0.0.1/8, ".repeat(5_000);
+        let text = format!(
+            "apiVersion: v1\nkind: policy\nmetadata: {{name: p}}\n\
+             spec: {{ingress: [{{action: deny, source: {{nets: [{nets}]}}}}]}}\n"
+        );
+        let diagnostics = check(&[Source::new("a", text)]).diagnostics;
+        assert_eq!(diagnostics.len(), diagnostic::MAX_KEPT + 1);
+        let last = diagnostics.last().expect("one");
+        assert_eq!(
+            (last.code, &*last.message),
+            (Code::MoreErrors, "4000 more findings are not shown")
+        );
+    }
+}

@@ -945,3 +945,332 @@ impl Limit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Source, check};
+    use super::*;
+
+    /// Checks a v1 or v3 policy with this text as its spec, in flow form.
+    fn errors(dialect: Dialect, spec: &str) -> Vec<String> {
+        let head = match dialect {
+            Dialect::V1 => "apiVersion: v1\nkind: policy\n",
+            Dialect::V3 => "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\n",
+        };
+        let text = format!("{head}metadata: {{name: p}}\nspec:\n{spec}");
+        let checked = check(&[Source::new("t", text)]);
+        assert_eq!(checked.model.is_none(), !checked.diagnostics.is_empty());
+        let diagnostics = checked.diagnostics.iter();
+        let places = diagnostics.map(|diagnostic| {
+            let place = diagnostic.place.as_ref().expect("a place");
+            // Lines of the spec, not of the whole.
+            let (line, column) = (place.start.line - 4, place.start.column);
+            let field = diagnostic.field.as_deref().unwrap_or_default();
+            format!("{line}:{column} {} {field}", diagnostic.code)
+        });
+        places.collect()
+    }
+
+    fn rule_errors(dialect: Dialect, rule: &str) -> Vec<String> {
+        errors(dialect, &format!(" ingress:\n - {rule}\n"))
+    }
+
+    const OK: &[&str] = &[];
+
+    #[test]
+    fn rules_that_are_legal_in_v1() {
+        for rule in [
+            "{action: allow}",
+            "{action: deny, protocol: tcp, destination: {ports: [1, '65535', 30000:32767]}}",
+            "{action: deny, protocol: sctp, destination: {ports: [1]}}",
+            "{action: deny, protocol: 132, destination: {ports: [1]}}",
+            "{action: deny, protocol: icmp, destination: {ports: []}}",
+            "{action: deny, protocol: udplite}",
+            "{action: deny, protocol: icmp}",
+            "{action: deny, protocol: icmp, ipVersion: 4}",
+            "{action: deny, protocol: icmpv6, ipVersion: 6}",
+            // A number names no IP version.
+            "{action: deny, protocol: 1, ipVersion: 6}",
+            "{action: deny, source: {nets: []}, destination: {}}",
+            "{action: deny, ipVersion: 6, source: {nets: ['::/0', '::1']}}",
+            "{action: deny, source: {nets: [10.0.0.1]}, destination: {nets: [0.0.0.0/0]}}",
+            // Written with the value that they have anyway.
+            "{action: deny, source: {notNets: [], selector: '', ports: []}}",
+        ] {
+            assert_eq!(rule_errors(Dialect::V1, rule), OK, "{rule}");
+        }
+    }
+
+    #[test]
+    fn rules_that_are_illegal() {
+        let (v1, v3) = (Dialect::V1, Dialect::V3);
+        for (dialect, rule, expected) in [
+            (v1, "{}", "2:4 missing-field spec.ingress[0].action"),
+            (
+                v1,
+                "{action: Allow}",
+                "2:13 invalid-value spec.ingress[0].action",
+            ),
+            (
+                v3,
+                "{action: allow}",
+                "2:13 invalid-value spec.ingress[0].action",
+            ),
+            (
+                v1,
+                "{action: log}",
+                "2:13 not-enforced spec.ingress[0].action",
+            ),
+            (
+                v3,
+                "{action: Pass}",
+                "2:13 not-enforced spec.ingress[0].action",
+            ),
+            (
+                v1,
+                "{action: deny, ipVersion: 5}",
+                "2:30 invalid-value spec.ingress[0].ipVersion",
+            ),
+            (
+                v1,
+                "{action: deny, protocol: UDP}",
+                "2:29 invalid-value spec.ingress[0].protocol",
+            ),
+            (
+                v3,
+                "{action: Deny, protocol: udp}",
+                "2:29 invalid-value spec.ingress[0].protocol",
+            ),
+            (
+                v3,
+                "{action: Deny, protocol: ICMP, ipVersion: 6}",
+                "2:29 mixed-families spec.ingress[0].protocol",
+            ),
+            (
+                v3,
+                "{action: Deny, protocol: ICMPv6, ipVersion: 4}",
+                "2:29 mixed-families spec.ingress[0].protocol",
+            ),
+            (
+                v1,
+                "{action: deny, source: {nets: [10.1.0.0/8]}}",
+                "2:35 host-bits spec.ingress[0].source.nets[0]",
+            ),
+            (
+                v3,
+                "{action: Deny, destination: {nets: ['::', '::1/64']}}",
+                "2:46 host-bits spec.ingress[0].destination.nets[1]",
+            ),
+            (
+                v1,
+                "{action: deny, source: {nets: [10.0.0.0/8]}, destination: {nets: ['::1']}}",
+                "2:70 mixed-families spec.ingress[0].destination.nets[0]",
+            ),
+            (
+                v1,
+                "{action: deny, ipVersion: 4, source: {nets: ['::1', '::2']}}",
+                "2:49 mixed-families spec.ingress[0].source.nets[0]",
+            ),
+            (
+                v1,
+                "{action: deny, destination: {ports: [80]}}",
+                "2:33 ports-need-protocol spec.ingress[0].destination.ports",
+            ),
+            (
+                v3,
+                "{action: Deny, protocol: UDPLite, destination: {ports: [80]}}",
+                "2:52 ports-need-protocol spec.ingress[0].destination.ports",
+            ),
+            (
+                v1,
+                "{action: deny, protocol: 47, destination: {ports: [80]}}",
+                "2:47 ports-need-protocol spec.ingress[0].destination.ports",
+            ),
+            (
+                v1,
+                "{action: deny, protocol: tcp, destination: {ports: [1, 90:80]}}",
+                "2:59 invalid-port spec.ingress[0].destination.ports[1]",
+            ),
+            (
+                v3,
+                "{action: Deny, protocol: TCP, destination: {ports: [http]}}",
+                "2:56 not-enforced spec.ingress[0].destination.ports[0]",
+            ),
+            (
+                v3,
+                "{action: Deny, protocol: TCP, source: {ports: [1]}}",
+                "2:43 not-enforced spec.ingress[0].source.ports",
+            ),
+            (
+                v1,
+                "{action: deny, source: {net: 10.0.0.0/8}}",
+                "2:28 not-enforced spec.ingress[0].source.net",
+            ),
+            (
+                v3,
+                "{action: Deny, source: {net: 10.0.0.0/8}}",
+                "2:28 unknown-field spec.ingress[0].source.net",
+            ),
+            (
+                v1,
+                "{action: deny, metadata: {}}",
+                "2:19 unknown-field spec.ingress[0].metadata",
+            ),
+            (
+                v3,
+                "{action: Deny, metadata: {labels: {}}}",
+                "2:30 unknown-field spec.ingress[0].metadata.labels",
+            ),
+        ] {
+            assert_eq!(rule_errors(dialect, rule), [expected], "{rule}");
+        }
+    }
+
+    #[test]
+    fn the_rest_of_a_policy() {
+        let (v1, v3) = (Dialect::V1, Dialect::V3);
+        for (dialect, spec, expected) in [
+            (v1, " order: -1.5e3\n", OK),
+            (v1, " order: .inf\n", &["1:9 wrong-type spec.order"]),
+            (v1, " order: nan\n", &["1:9 wrong-type spec.order"]),
+            (v1, " order: 1e999\n", &["1:9 wrong-type spec.order"]),
+            (v1, " types: [ingress]\n", OK),
+            (v1, " types: []\n", OK),
+            (
+                v1,
+                " types: [egress]\n",
+                &["1:10 not-enforced spec.types[0]"],
+            ),
+            (v3, " types: [Ingress]\n egress: []\n", OK),
+            (
+                v3,
+                " egress: [{action: Allow}]\n",
+                &["1:2 not-enforced spec.egress"],
+            ),
+            (v1, " egress: 5\n", &["1:10 wrong-type spec.egress"]),
+            (
+                v1,
+                " preDNAT: true\n egress: [{action: allow}]\n",
+                &["2:2 pre-dnat spec.egress"],
+            ),
+            (v3, " preDNAT: false\n applyOnForward: false\n", OK),
+            (v3, " preDNAT: true\n applyOnForward: true\n", OK),
+            (
+                v3,
+                " preDNAT: true\n",
+                &["1:11 pre-dnat spec.applyOnForward"],
+            ),
+            (
+                v3,
+                " applyOnForward: true\n",
+                &["1:18 not-enforced spec.applyOnForward"],
+            ),
+            (v1, " doNotTrack: false\n", OK),
+            (
+                v1,
+                " doNotTrack: true\n",
+                &["1:2 not-enforced spec.doNotTrack"],
+            ),
+            (v3, " tier: default\n", OK),
+            (v3, " tier: x\n", &["1:2 not-enforced spec.tier"]),
+            (v1, " tier: default\n", &["1:2 unknown-field spec.tier"]),
+            (
+                v1,
+                " selector: has(\n",
+                &["1:16 invalid-selector spec.selector"],
+            ),
+            (
+                v1,
+                " selector: \"a == b\"\n",
+                &["1:18 invalid-selector spec.selector"],
+            ),
+        ] {
+            assert_eq!(errors(dialect, spec), expected, "{spec}");
+        }
+    }
+
+    #[test]
+    fn limits_hold_exactly_and_in_v3_only() {
+        let nets = |count: usize| {
+            let nets: Vec<_> = (0..count)
+                .map(|i| format!("10.0.{}.{}", i / 256, i % 256))
+                .collect();
+            format!("source: {{nets: [{}]}}", nets.join(", "))
+        };
+        let ports = |count: usize| {
+            let ports: Vec<_> = (1..=count).map(|port| port.to_string()).collect();
+            format!("destination: {{ports: [{}]}}", ports.join(", "))
+        };
+        let rule = |dialect, conditions: &str| match dialect {
+            Dialect::V1 => rule_errors(
+                dialect,
+                &format!("{{action: deny, protocol: tcp, {conditions}}}"),
+            ),
+            Dialect::V3 => rule_errors(
+                dialect,
+                &format!("{{action: Deny, protocol: TCP, {conditions}}}"),
+            ),
+        };
+        let rules = |dialect, count| {
+            let action = if dialect == Dialect::V1 {
+                "allow"
+            } else {
+                "Allow"
+            };
+            errors(
+                dialect,
+                &format!(
+                    " ingress:\n{}",
+                    format!(" - action: {action}\n").repeat(count)
+                ),
+            )
+        };
+        let selector = |dialect, length: usize| {
+            errors(
+                dialect,
+                &format!(" selector: has({})\n", vec!["a"; length - 5].join("")),
+            )
+        };
+        assert_eq!(rule(Dialect::V3, &nets(256)), OK);
+        assert_eq!(rule(Dialect::V3, &nets(257)).len(), 1);
+        assert_eq!(rule(Dialect::V1, &nets(257)), OK);
+        assert_eq!(rule(Dialect::V3, &ports(50)), OK);
+        assert_eq!(rule(Dialect::V3, &ports(51)).len(), 1);
+        assert_eq!(rule(Dialect::V1, &ports(51)), OK);
+        assert_eq!(rules(Dialect::V3, 1_024), OK);
+        assert_eq!(rules(Dialect::V3, 1_025).len(), 1);
+        assert_eq!(rules(Dialect::V1, 1_025), OK);
+        let spaces = |length: usize| format!(" selector: '{}'\n", " ".repeat(length));
+        assert_eq!(errors(Dialect::V3, &spaces(1_024)), OK);
+        assert_eq!(errors(Dialect::V3, &spaces(1_025)).len(), 1);
+        assert_eq!(errors(Dialect::V1, &spaces(1_025)), OK);
+        assert_eq!(selector(Dialect::V1, 512 + 5), OK);
+    }
+
+    #[test]
+    fn policies_come_in_evaluation_order() {
+        let policy = |name: &str, spec: &str| {
+            format!(
+                "- {{apiVersion: v1, kind: policy, metadata: {{name: {name}}}, spec: {{{spec}}}}}\n"
+            )
+        };
+        let text = [
+            policy("last", ""),
+            policy("c", "order: 10"),
+            policy("b", "order: 10.5"),
+            policy("a2", "order: -0.0"),
+            policy("a1", "order: 0"),
+            policy("Last", ""),
+            policy("z", "order: 99, preDNAT: true"),
+            policy("neg", "order: -5"),
+        ]
+        .concat();
+        let model = check(&[Source::new("t", text)]).model.expect("valid");
+        let names: Vec<_> = model
+            .policies()
+            .iter()
+            .map(|policy| &**policy.name())
+            .collect();
+        assert_eq!(names, ["z", "neg", "a1", "a2", "c", "b", "Last", "last"]);
+    }
+}

@@ -402,7 +402,11 @@ fn check_field(
         }
         Some(Use::Elsewhere(help)) => unknown_field(entry, table, path, *help, reporter),
         None => {
-            let help = unknown_field_help(&entry.key, table);
+            let help = if reporter.is_full() {
+                String::new()
+            } else {
+                unknown_field_help(&entry.key, table)
+            };
             unknown_field(entry, table, path, help, reporter);
         }
     }

@@ -403,3 +403,260 @@ fn describe(endpoint: &Endpoint) -> String {
     let labels = enumerate(labels.map(|(name, value)| format!("{name}={value}")));
     format!("{} with {}", quote(&endpoint.name), quote(&labels))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Source, check};
+    use super::*;
+
+    fn model(text: &str) -> Model {
+        let checked = check(&[Source::new("t", text)]);
+        checked
+            .model
+            .unwrap_or_else(|| panic!("{:?}", checked.diagnostics))
+    }
+
+    fn policy(name: &str, spec: &str) -> String {
+        format!(
+            "- {{apiVersion: v1, kind: policy, metadata: {{name: {name}}}, spec: {{{spec}}}}}\n"
+        )
+    }
+
+    fn endpoint(name: &str, interface: &str, more: &str) -> String {
+        format!(
+            "- {{apiVersion: projectcalico.org/v3, kind: HostEndpoint, \
+             metadata: {{name: {name}, labels: {{role: {name}}}}}, \
+             spec: {{node: n, interfaceName: {interface}{more}}}}}\n"
+        )
+    }
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs
+            .iter()
+            .map(|&(name, value)| (name.into(), value.into()))
+            .collect()
+    }
+
+    fn none() -> SelectOptions {
+        SelectOptions {
+            failsafe: FailsafeList::NONE,
+            options: Options::default(),
+        }
+    }
+
+    #[test]
+    fn stages_come_in_calicos_order() {
+        let model = model(
+            &[
+                policy(
+                    "normal",
+                    "order: 1, ingress: [{action: allow}, {action: deny}]",
+                ),
+                policy(
+                    "early",
+                    "order: 9, preDNAT: true, ingress: [{action: deny}]",
+                ),
+                policy("others", "selector: has(x), ingress: [{action: deny}]"),
+            ]
+            .concat(),
+        );
+        let endpoint = Endpoint::from_command_line("eth0", Labels::new());
+        let selected = select(&model, &endpoint, &SelectOptions::default());
+        let rules = &selected.ruleset.rules;
+        let failsafe = FailsafeList::default().ports().len();
+        assert!(rules[..failsafe].iter().all(|rule| {
+            rule.id.stage == Stage::Failsafe
+                && &*rule.id.policy == FAILSAFE
+                && rule.action == Action::Allow
+                && rule.source.is_none()
+        }));
+        let ids: Vec<_> = rules[failsafe..]
+            .iter()
+            .map(|rule| (rule.id.stage, &*rule.id.policy, rule.id.index))
+            .collect();
+        assert_eq!(
+            ids,
+            [
+                (Stage::PreDnat, "early", 0),
+                (Stage::Normal, "normal", 0),
+                (Stage::Normal, "normal", 1),
+            ]
+        );
+        let names: Vec<_> = selected
+            .selected_policies
+            .iter()
+            .map(|name| &**name)
+            .collect();
+        assert_eq!(names, ["early", "normal"]);
+        assert_eq!(selected.ruleset.endpoint, "eth0");
+        assert_eq!(selected.ruleset.direction, Direction::Ingress);
+    }
+
+    #[test]
+    fn the_default_follows_stage_and_profile() {
+        let pre_dnat = policy(
+            "p",
+            "preDNAT: true, ingress: [{action: allow, protocol: tcp}]",
+        );
+        let normal = policy("n", "ingress: [{action: allow, protocol: tcp}]");
+        let empty = policy("e", "ingress: []");
+        let elsewhere = policy("x", "selector: has(x), ingress: [{action: deny}]");
+        for (policies, with_profile, without) in [
+            (String::new(), Action::Allow, Action::Deny),
+            (elsewhere, Action::Allow, Action::Deny),
+            (pre_dnat.clone(), Action::Allow, Action::Deny),
+            (normal.clone(), Action::Deny, Action::Deny),
+            // A policy without rules selects all the same.
+            (empty, Action::Deny, Action::Deny),
+            (pre_dnat + &normal, Action::Deny, Action::Deny),
+        ] {
+            for (profile, expected) in [
+                (", profiles: [projectcalico-default-allow]", with_profile),
+                (", profiles: []", without),
+                ("", without),
+            ] {
+                let text = format!("{}{policies}", endpoint("e", "eth0", profile));
+                let model = model(&text);
+                let endpoints = endpoints_for(&model, &[], &Labels::new()).expect("one");
+                let selected = select(&model, &endpoints[0], &none());
+                assert_eq!(selected.ruleset.default, expected, "{text}");
+            }
+        }
+        let model = Model::default();
+        let automatic = Endpoint::from_command_line("eth0", Labels::new());
+        assert_eq!(
+            select(&model, &automatic, &none()).ruleset.default,
+            Action::Allow
+        );
+    }
+
+    #[test]
+    fn warns_where_nothing_would_pass() {
+        let warnings = |policies: &str, profile: &str| {
+            let model = model(&format!("{}{policies}", endpoint("e", "eth0", profile)));
+            let endpoints = endpoints_for(&model, &[], &Labels::new()).expect("one");
+            select(&model, &endpoints[0], &none()).warnings.len()
+        };
+        let profile = ", profiles: [projectcalico-default-allow]";
+        assert_eq!(warnings("", ""), 1);
+        assert_eq!(warnings("", profile), 0);
+        assert_eq!(
+            warnings(&policy("p", "ingress: [{action: deny}]"), profile),
+            1
+        );
+        assert_eq!(warnings(&policy("p", "ingress: [{action: allow}]"), ""), 0);
+        // From the command line somebody asked for just that.
+        let model = model(&policy("p", "ingress: [{action: deny}]"));
+        let endpoint = Endpoint::from_command_line("eth0", Labels::new());
+        assert!(select(&model, &endpoint, &none()).warnings.is_empty());
+    }
+
+    #[test]
+    fn names_policies_that_select_nothing() {
+        let model = model(
+            &[
+                policy("a", "selector: role == 'x', ingress: []"),
+                policy("b", "selector: role == 'y', ingress: []"),
+                policy("c", "selector: role == 'z', ingress: []"),
+            ]
+            .concat(),
+        );
+        let on = |role| Endpoint::from_command_line("eth0", labels(&[("role", role)]));
+        let found = unselected(&model, &[on("x"), on("z")]);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].message, "the policy `b` selects no endpoint");
+        assert_eq!(found[0].code, Code::SelectsNothing);
+    }
+
+    /// Which endpoints there are, as `name interface`, or the error.
+    fn resolve(documents: &str, interfaces: &[&str], with: &Labels) -> Result<Vec<String>, String> {
+        let model = if documents.is_empty() {
+            Model::default()
+        } else {
+            model(documents)
+        };
+        let interfaces: Vec<_> = interfaces.iter().map(|&name| name.to_owned()).collect();
+        endpoints_for(&model, &interfaces, with)
+            .map(|endpoints| {
+                let shown = endpoints
+                    .iter()
+                    .map(|e| format!("{} {}", e.name, e.interface));
+                shown.collect()
+            })
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_command_line_stands_for_missing_documents() {
+        let role = labels(&[("role", "x")]);
+        assert_eq!(
+            resolve("", &["eth0", "eth1", "eth0"], &role),
+            Ok(vec!["eth0 eth0".to_owned(), "eth1 eth1".to_owned()])
+        );
+        assert!(
+            resolve("", &[], &Labels::new())
+                .unwrap_err()
+                .contains("--interface")
+        );
+        assert!(resolve("", &[], &role).unwrap_err().contains("--interface"));
+        for bad in ["", "..", "a/b", "a b", "a234567890123456"] {
+            assert!(
+                resolve("", &[bad], &role)
+                    .unwrap_err()
+                    .contains("name of an interface")
+            );
+        }
+    }
+
+    #[test]
+    fn the_command_line_picks_among_documents() {
+        let two = endpoint("a", "eth0", "") + &endpoint("b", "eth1", "");
+        let no_labels = Labels::new();
+        let all = vec!["a eth0".to_owned(), "b eth1".to_owned()];
+        assert_eq!(resolve(&two, &[], &no_labels), Ok(all));
+        assert_eq!(
+            resolve(&two, &["eth1"], &no_labels),
+            Ok(vec!["b eth1".to_owned()])
+        );
+        let error = resolve(&two, &["eth2"], &no_labels).unwrap_err();
+        assert!(error.contains("`eth0`, `eth1`"), "{error}");
+        let error = resolve(&two, &["eth0"], &labels(&[("x", "y")])).unwrap_err();
+        assert!(
+            error.contains("--label") && error.contains("t:1:"),
+            "{error}"
+        );
+
+        let for_all = endpoint("all", "'*'", "");
+        assert!(
+            resolve(&for_all, &[], &no_labels)
+                .unwrap_err()
+                .contains("--interface")
+        );
+        let both = for_all + &endpoint("b", "eth1", "");
+        assert_eq!(
+            resolve(&both, &["eth0", "eth1"], &no_labels),
+            Ok(vec!["all/eth0 eth0".to_owned(), "b eth1".to_owned()])
+        );
+
+        let hosts =
+            endpoint("a", "eth0", "") + &endpoint("b", "eth0", "").replace("node: n", "node: m");
+        let error = resolve(&hosts, &["eth0"], &no_labels).unwrap_err();
+        assert!(error.contains("several"), "{error}");
+        assert!(
+            resolve(&hosts, &[], &no_labels)
+                .unwrap_err()
+                .contains("several")
+        );
+    }
+
+    #[test]
+    fn one_endpoint_is_evaluated() {
+        let on = |name: &str| Endpoint::from_command_line(name, Labels::new());
+        assert_eq!(only_endpoint(vec![on("eth0")]), Ok(on("eth0")));
+        assert_eq!(only_endpoint(vec![]), Err(EndpointError::None));
+        let error = only_endpoint(vec![on("eth0"), on("eth1")])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("`eth0`, `eth1`"), "{error}");
+    }
+}

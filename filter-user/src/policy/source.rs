@@ -17,8 +17,21 @@ pub const STDIN: &str = "<stdin>";
 pub struct Source {
     name: Arc<str>,
     text: String,
-    line_starts: OnceLock<Vec<u32>>,
+    index: OnceLock<Index>,
 }
+
+/// What positions are looked up in. Built once, and only if somebody asks.
+#[derive(Debug)]
+struct Index {
+    /// The first byte of each line.
+    line_starts: Vec<u32>,
+    /// How many characters come before each block of bytes: a line may be as
+    /// long as its file, as in JSON that a machine wrote.
+    characters: Vec<u32>,
+}
+
+/// Bytes per entry of [`Index::characters`].
+const BLOCK: usize = 1_024;
 
 /// A range of bytes in one of the sources of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,7 +65,7 @@ impl Source {
         Self {
             name: name.into(),
             text,
-            line_starts: OnceLock::new(),
+            index: OnceLock::new(),
         }
     }
 
@@ -72,11 +85,8 @@ impl Source {
     #[must_use]
     pub fn position(&self, offset: u32) -> Position {
         let line = self.line_of(offset);
-        let start = self.line_starts()[line] as usize;
-        let column = self.text.as_bytes()[start..self.clamp(offset)]
-            .iter()
-            .filter(|&&byte| !is_continuation(byte))
-            .count();
+        let start = self.index().line_starts[line] as usize;
+        let column = self.characters_before(self.clamp(offset)) - self.characters_before(start);
         Position {
             line: saturating_u32(line + 1),
             column: saturating_u32(column + 1),
@@ -85,7 +95,7 @@ impl Source {
 
     /// The byte range of the line that holds `offset`, without its line end.
     pub(super) fn line_range(&self, offset: u32) -> std::ops::Range<usize> {
-        let starts = self.line_starts();
+        let starts = &self.index().line_starts;
         let line = self.line_of(offset);
         let start = starts[line] as usize;
         let end = starts
@@ -96,17 +106,31 @@ impl Source {
     }
 
     fn line_of(&self, offset: u32) -> usize {
-        self.line_starts()
+        self.index()
+            .line_starts
             .partition_point(|&start| start <= offset)
             .saturating_sub(1)
     }
 
-    fn line_starts(&self) -> &[u32] {
-        self.line_starts.get_or_init(|| {
+    fn characters_before(&self, offset: usize) -> usize {
+        let block = offset / BLOCK;
+        let rest = &self.text.as_bytes()[block * BLOCK..offset];
+        self.index().characters[block] as usize + count_characters(rest)
+    }
+
+    fn index(&self) -> &Index {
+        self.index.get_or_init(|| {
             let ends = self.text.match_indices('\n');
-            std::iter::once(0)
-                .chain(ends.map(|(at, _)| saturating_u32(at + 1)))
-                .collect()
+            let next_starts = ends.map(|(at, _)| saturating_u32(at + 1));
+            let blocks = self.text.as_bytes().chunks(BLOCK);
+            let counts = blocks.scan(0, |sum, block| {
+                *sum += count_characters(block);
+                Some(saturating_u32(*sum))
+            });
+            Index {
+                line_starts: std::iter::once(0).chain(next_starts).collect(),
+                characters: std::iter::once(0).chain(counts).collect(),
+            }
         })
     }
 
@@ -115,8 +139,10 @@ impl Source {
     }
 }
 
-const fn is_continuation(byte: u8) -> bool {
-    byte & 0xc0 == 0x80
+/// How many characters begin in these bytes of UTF-8.
+fn count_characters(bytes: &[u8]) -> usize {
+    let continues = |&&byte: &&u8| byte & 0xc0 == 0x80;
+    bytes.len() - bytes.iter().filter(continues).count()
 }
 
 fn saturating_u32(value: usize) -> u32 {
@@ -410,6 +436,10 @@ mod tests {
         assert_eq!(at(8), (2, 2));
         assert_eq!(at(9), (2, 3));
         assert_eq!(at(999), (2, 3));
+        // Beyond a block of the index, and in the middle of a character there.
+        let long = Source::new("x", format!("\n{}b", "é".repeat(1_000)));
+        assert_eq!(long.position(2_001).column, 1_001);
+        assert_eq!(long.position(2_002).column, 1_002);
         assert_eq!(&source.text()[source.line_range(0)], "aé");
         assert_eq!(&source.text()[source.line_range(6)], "→b");
     }
