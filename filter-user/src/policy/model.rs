@@ -1131,6 +1131,10 @@ mod tests {
         let (v1, v3) = (Dialect::V1, Dialect::V3);
         for (dialect, spec, expected) in [
             (v1, " order: -1.5e3\n", OK),
+            (v1, " order: .5\n", OK),
+            (v1, " order: +0.5\n", OK),
+            (v1, " order: 010\n", &["1:9 wrong-type spec.order"]),
+            (v1, " order: '5'\n", &["1:9 wrong-type spec.order"]),
             (v1, " order: .inf\n", &["1:9 wrong-type spec.order"]),
             (v1, " order: nan\n", &["1:9 wrong-type spec.order"]),
             (v1, " order: 1e999\n", &["1:9 wrong-type spec.order"]),
@@ -1165,6 +1169,8 @@ mod tests {
                 " applyOnForward: true\n",
                 &["1:18 not-enforced spec.applyOnForward"],
             ),
+            (v1, " preDNAT: yes\n", &["1:11 wrong-type spec.preDNAT"]),
+            (v1, " preDNAT: 'true'\n", &["1:11 wrong-type spec.preDNAT"]),
             (v1, " doNotTrack: false\n", OK),
             (
                 v1,

@@ -104,7 +104,7 @@ impl Field {
 impl Neutral {
     fn holds(&self, node: &Node<'_>) -> bool {
         match (self, &node.value) {
-            (Self::False, Value::Scalar(scalar)) => scalar.plain && scalar.text == "false",
+            (Self::False, Value::Scalar(scalar)) => to_bool(scalar) == Some(false),
             (Self::Empty, Value::Scalar(scalar)) => !scalar.plain && scalar.text.is_empty(),
             (Self::Empty, Value::Sequence(items)) => items.is_empty(),
             (Self::Empty, Value::Mapping(entries)) => entries.is_empty(),
@@ -559,13 +559,37 @@ fn text<'t>(node: &Node<'t>, path: &Path<'_>, reporter: &mut Reporter<'_>) -> Op
     }
 }
 
+/// YAML 1.2's booleans. `yes` and `on` were some in YAML 1.1 and are text now,
+/// so they are refused and not guessed at.
+fn to_bool(scalar: &Scalar<'_>) -> Option<bool> {
+    match (&*scalar.text, scalar.plain) {
+        ("true" | "True" | "TRUE", true) => Some(true),
+        ("false" | "False" | "FALSE", true) => Some(false),
+        _ => None,
+    }
+}
+
+/// A finite number. `parse` also takes words such as `inf`, and numbers with a
+/// leading zero, which YAML 1.1 reads as octal.
+fn to_number(scalar: &Scalar<'_>) -> Option<f64> {
+    let unsigned = scalar.text.trim_start_matches(['+', '-']);
+    let mut characters = unsigned.chars();
+    let (first, second) = (characters.next()?, characters.next());
+    let octal = first == '0' && second.is_some_and(|c| c.is_ascii_digit());
+    let numeric = first.is_ascii_digit() || first == '.';
+    if !scalar.plain || octal || !numeric {
+        return None;
+    }
+    scalar
+        .text
+        .parse()
+        .ok()
+        .filter(|number: &f64| number.is_finite())
+}
+
 fn boolean(node: &Node<'_>, path: &Path<'_>, reporter: &mut Reporter<'_>) -> Option<Spanned<bool>> {
     let value = match &node.value {
-        Value::Scalar(scalar) if scalar.plain => match &*scalar.text {
-            "true" | "True" | "TRUE" => Some(true),
-            "false" | "False" | "FALSE" => Some(false),
-            _ => None,
-        },
+        Value::Scalar(scalar) => to_bool(scalar),
         _ => None,
     };
     if value.is_none() {
@@ -579,10 +603,7 @@ fn boolean(node: &Node<'_>, path: &Path<'_>, reporter: &mut Reporter<'_>) -> Opt
 
 fn number(node: &Node<'_>, path: &Path<'_>, reporter: &mut Reporter<'_>) -> Option<Spanned<f64>> {
     let value = match &node.value {
-        // `parse` also takes words such as `inf`, which are not numbers here.
-        Value::Scalar(scalar) if scalar.plain => scalar.text.parse::<f64>().ok().filter(|number| {
-            number.is_finite() && scalar.text.contains(|c: char| c.is_ascii_digit())
-        }),
+        Value::Scalar(scalar) => to_number(scalar),
         _ => None,
     };
     if value.is_none() {
