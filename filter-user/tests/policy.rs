@@ -217,18 +217,19 @@ fn rendered_text_is_safe_to_print() {
     }
 }
 
-/// Each diagnostic that is about a document says where and what to do.
+/// Each diagnostic says where and what to do, and the shown place is the one
+/// that editors get.
 #[test]
 fn every_diagnostic_has_a_place_and_a_way_out() {
     for file in corpus("bad") {
-        for diagnostic in check(&[source(&file)]).diagnostics {
-            assert!(diagnostic.place.is_some(), "{diagnostic:?}");
-            assert!(
-                diagnostic.severity == Severity::Warning
-                    || diagnostic.help.is_some()
-                    || diagnostic.label.is_some(),
-                "{diagnostic:?}"
-            );
+        let sources = [source(&file)];
+        for diagnostic in check(&sources).diagnostics {
+            let place = diagnostic.place.as_ref().expect("a place");
+            assert!(place.start <= place.end, "{diagnostic:?}");
+            let rendered = diagnostic.render(&sources, false);
+            assert!(rendered.contains(&format!("--> {place}\n")), "{rendered}");
+            let explained = diagnostic.help.is_some() || diagnostic.label.is_some();
+            assert!(explained, "{diagnostic:?}");
         }
     }
 }

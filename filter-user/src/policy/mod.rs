@@ -1,7 +1,7 @@
 //! Policy documents → model → ruleset.
 //!
 //! Data flows one way: [`source`] (text) → [`yaml`] (tree with places) →
-//! documents (fields as written) → [`model`] (validated) → [`select`]
+//! documents (fields as written) → [`model`] (validated) → [`mod@select`]
 //! (ruleset of one endpoint). Nothing of a document is ignored: what this
 //! version can't honour is an error with its place, and all errors are
 //! collected. No aya, no unsafe.
