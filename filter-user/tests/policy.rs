@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use filter_user::policy::diagnostic::{Code, render};
 use filter_user::policy::{
-    Labels, SelectOptions, Severity, Source, check, endpoints_for, select, unselected,
+    Labels, SelectOptions, Source, check, endpoints_for, select, unselected,
 };
 use filter_user::ruleset::{Action, Match, Rule, Stage};
 use serde_json::{Value, json};
