@@ -6,6 +6,8 @@
 //! it. It must never become clever.
 
 mod frame;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 
@@ -161,7 +163,8 @@ fn among(address: IpAddr, nets: &[IpNet]) -> bool {
 fn is_essential(packet: &Packet) -> bool {
     match (packet.src, packet.protocol, &packet.l4) {
         (IpAddr::V4(_), Some(1), L4::Icmp { kind, code }) => (*kind, *code) == (3, 4),
-        (IpAddr::V4(_), Some(2), L4::Other) => true,
+        // By its number: a later fragment of it as well.
+        (IpAddr::V4(_), Some(2), _) => true,
         (IpAddr::V4(_), Some(17), L4::Ports { destination }) => *destination == 68,
         (IpAddr::V6(_), Some(17), L4::Ports { destination }) => *destination == 546,
         (IpAddr::V6(_), Some(58), L4::Icmp { kind, .. }) => match kind {
