@@ -6,7 +6,19 @@ use core::mem::MaybeUninit;
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::programs::XdpContext;
+#[cfg(not(feature = "trace"))]
+use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
+#[cfg(feature = "trace")]
+use aya_ebpf::{macros::map, maps::PerCpuArray};
 use filter_common::packet::{Cursor, Packet};
+
+/// Where [`Packet::forget`] puts a number down, per CPU.
+#[cfg(not(feature = "trace"))]
+#[btf_map]
+static SCRATCH: PerCpuArray<usize, 1> = PerCpuArray::new();
+#[cfg(feature = "trace")]
+#[map]
+static SCRATCH: PerCpuArray<usize> = PerCpuArray::with_max_entries(1, 0);
 
 /// A received frame.
 pub(crate) struct Frame<'a> {
@@ -54,6 +66,20 @@ impl Packet for Frame<'_> {
             // SAFETY: on success the helper has written all `N` bytes.
             (failed == 0).then(|| unsafe { bytes.assume_init() })
         })
+    }
+
+    #[inline(always)]
+    fn forget(&self, number: usize) -> usize {
+        let Some(place) = SCRATCH.get_ptr_mut(0) else {
+            return number;
+        };
+        // SAFETY: the pointer is to this CPU's copy of the element, which
+        // nothing else uses: XDP programs are not preempted by one another on
+        // a CPU. Volatile, or the compiler would forward the value.
+        unsafe {
+            place.write_volatile(number);
+            place.read_volatile()
+        }
     }
 
     #[inline(always)]
