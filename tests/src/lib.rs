@@ -1,3 +1,10 @@
-//! nodewall test lab.
+//! nodewall's test lab: packets, what must happen to them, and machines to send
+//! them between.
+//!
+//! Nothing in this library depends on the filter: what tests it must not share
+//! its mistakes.
 
+pub mod edge;
 pub mod lab;
+pub mod packet;
+pub mod require;

@@ -1,0 +1,91 @@
+//! The rulesets that the edge-case table names.
+
+use filter_user::ruleset::{Action, Fragments, Match, Ruleset, Stage, Switch};
+use tests::edge::Policy;
+
+use crate::rules::{allow, deny, failsafe, from, in_stage, ports, protocol, ruleset, to};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+
+/// The ruleset that this name stands for.
+pub(crate) fn build(policy: Policy) -> Ruleset {
+    let node_ports = || {
+        let rules = [
+            deny(ports(TCP, &[(30000, 32767)])),
+            deny(ports(UDP, &[(30000, 32767)])),
+            deny(ports(TCP, &[(80, 80)])),
+        ];
+        ruleset(
+            Action::Allow,
+            rules.map(|rule| in_stage(Stage::PreDnat, rule)),
+        )
+    };
+    let web = || ruleset(Action::Deny, [allow(ports(TCP, &[(80, 80)]))]);
+    let open = || ruleset(Action::Allow, []);
+    let change = |mut ruleset: Ruleset, change: fn(&mut Ruleset)| {
+        change(&mut ruleset);
+        ruleset
+    };
+    match policy {
+        Policy::NodePorts => node_ports(),
+        Policy::NodePortsL3Fragments => change(node_ports(), |ruleset| {
+            ruleset.options.fragments = Fragments::L3Only;
+        }),
+        Policy::Blocklist => ruleset(
+            Action::Allow,
+            [
+                deny(from(&["203.0.113.0/24"])),
+                deny(from(&["2001:db8:f::/48"])),
+            ],
+        ),
+        Policy::Trusted => ruleset(
+            Action::Allow,
+            [
+                allow(from(&["203.0.113.0/24"])),
+                allow(from(&["2001:db8:f::/48"])),
+                deny(ports(TCP, &[(0, u16::MAX)])),
+            ],
+        ),
+        Policy::WebOnly => web(),
+        Policy::WebOnlyBare => change(web(), |ruleset| {
+            ruleset.options.essentials = false;
+            ruleset.options.non_ip = Switch::Drop;
+        }),
+        Policy::IpOnly => change(open(), |ruleset| ruleset.options.non_ip = Switch::Drop),
+        Policy::Lenient => change(open(), |ruleset| {
+            ruleset.options.encapsulated_ip = Switch::Pass;
+        }),
+        Policy::LenientIpOnly => change(open(), |ruleset| {
+            ruleset.options.encapsulated_ip = Switch::Pass;
+            ruleset.options.non_ip = Switch::Drop;
+        }),
+        Policy::Tunnels => {
+            let numbers = [4, 41, 47, 50, 51, 59, 99];
+            let tunnels = numbers.map(|number| deny(protocol(number)));
+            let vxlan = deny(ports(UDP, &[(4789, 4789)]));
+            ruleset(Action::Allow, tunnels.into_iter().chain([vxlan]))
+        }
+        Policy::Failsafe => ruleset(
+            Action::Allow,
+            [
+                failsafe(ports(TCP, &[(22, 22)])),
+                failsafe(ports(UDP, &[(68, 68)])),
+                deny(Match::default()),
+            ],
+        ),
+        Policy::NoIcmpv6 => ruleset(Action::Deny, [deny(protocol(ICMPV6))]),
+        Policy::NoIpv4 => ruleset(Action::Allow, [deny(from(&["0.0.0.0/0"]))]),
+        Policy::NoMapped => ruleset(Action::Allow, [deny(from(&["::ffff:203.0.113.0/120"]))]),
+        Policy::NoMulticast => ruleset(
+            Action::Allow,
+            [
+                deny(to(&["255.255.255.255/32"])),
+                deny(to(&["224.0.0.0/4"])),
+                deny(to(&["ff00::/8"])),
+            ],
+        ),
+        Policy::NoPortZero => ruleset(Action::Allow, [deny(ports(TCP, &[(0, 0)]))]),
+    }
+}

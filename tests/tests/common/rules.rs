@@ -1,0 +1,111 @@
+//! Rulesets in few words.
+#![allow(
+    dead_code,
+    reason = "each of the test programs that include this file uses a part of it"
+)]
+
+use filter_user::ruleset::{
+    Action, Direction, Family, Match, Options, PortRange, Rule, RuleId, Ruleset, Stage,
+};
+use ipnet::IpNet;
+
+/// These rules, in this order, for an endpoint.
+pub(crate) fn ruleset(default: Action, rules: impl IntoIterator<Item = Rule>) -> Ruleset {
+    let rules = (0..)
+        .zip(rules)
+        .map(|(index, rule)| Rule {
+            id: RuleId { index, ..rule.id },
+            ..rule
+        })
+        .collect();
+    Ruleset {
+        endpoint: "eth0".to_owned(),
+        direction: Direction::Ingress,
+        rules,
+        default,
+        options: Options::default(),
+    }
+}
+
+fn rule(stage: Stage, action: Action, matches: Match) -> Rule {
+    Rule {
+        id: RuleId {
+            stage,
+            policy: "test".into(),
+            direction: Direction::Ingress,
+            // Its place in the ruleset, once it has one.
+            index: 0,
+        },
+        action,
+        matches,
+        source: None,
+    }
+}
+
+/// A deny rule of the normal stage.
+pub(crate) fn deny(matches: Match) -> Rule {
+    rule(Stage::Normal, Action::Deny, matches)
+}
+
+/// An allow rule of the normal stage.
+pub(crate) fn allow(matches: Match) -> Rule {
+    rule(Stage::Normal, Action::Allow, matches)
+}
+
+/// A failsafe.
+pub(crate) fn failsafe(matches: Match) -> Rule {
+    rule(Stage::Failsafe, Action::Allow, matches)
+}
+
+/// The rule, in another stage.
+pub(crate) fn in_stage(stage: Stage, mut rule: Rule) -> Rule {
+    rule.id.stage = stage;
+    rule
+}
+
+/// A protocol.
+pub(crate) fn protocol(number: u8) -> Match {
+    Match {
+        protocol: Some(number),
+        ..Match::default()
+    }
+}
+
+/// Destination ports of a protocol, both ends included.
+pub(crate) fn ports(number: u8, ranges: &[(u16, u16)]) -> Match {
+    Match {
+        dst_ports: ranges
+            .iter()
+            .map(|&(first, last)| PortRange { first, last })
+            .collect(),
+        ..protocol(number)
+    }
+}
+
+/// A family.
+pub(crate) fn family(family: Family) -> Match {
+    Match {
+        family: Some(family),
+        ..Match::default()
+    }
+}
+
+/// Sources.
+pub(crate) fn from(nets: &[&str]) -> Match {
+    Match {
+        src_nets: parse(nets),
+        ..Match::default()
+    }
+}
+
+/// Destinations.
+pub(crate) fn to(nets: &[&str]) -> Match {
+    Match {
+        dst_nets: parse(nets),
+        ..Match::default()
+    }
+}
+
+fn parse(nets: &[&str]) -> Vec<IpNet> {
+    nets.iter().map(|net| net.parse().unwrap()).collect()
+}

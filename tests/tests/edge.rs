@@ -1,0 +1,140 @@
+//! The edge-case table against every evaluator.
+#![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
+#[path = "common/policies.rs"]
+mod policies;
+#[path = "common/rules.rs"]
+mod rules;
+
+use std::collections::BTreeMap;
+
+use filter_user::compile::Image;
+use filter_user::decision::Decision;
+use filter_user::reference;
+use filter_user::ruleset::Ruleset;
+use tests::edge::{Policy, Row, rows};
+
+const BUDGET: u64 = 64 << 20;
+
+/// The table, by policy.
+fn table() -> BTreeMap<Policy, Vec<Row>> {
+    let mut table: BTreeMap<Policy, Vec<Row>> = BTreeMap::new();
+    for row in rows() {
+        table.entry(row.policy).or_default().push(row);
+    }
+    table
+}
+
+/// What is wrong with the answer, if anything.
+fn complaint(row: &Row, found: Decision) -> Option<String> {
+    let wanted = (row.verdict, row.reason, row.rule);
+    let found = (found.verdict.name(), found.reason.name(), found.rule);
+    (wanted != found).then(|| {
+        let (start, cut) = match row.frame.get(..200) {
+            Some(start) => (start, "…"),
+            None => (&row.frame[..], ""),
+        };
+        let hex: String = start.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!(
+            "{} ({}; {:?}): wanted {wanted:?}, found {found:?}, of {hex}{cut}",
+            row.name, row.source, row.policy
+        )
+    })
+}
+
+/// Holds an evaluator against the whole table; all complaints at once.
+fn check(mut evaluate: impl FnMut(&Ruleset, &[Row]) -> Vec<Decision>) {
+    let mut complaints = Vec::new();
+    let mut rows = 0;
+    for (policy, of_policy) in table() {
+        let found = evaluate(&policies::build(policy), &of_policy);
+        assert_eq!(found.len(), of_policy.len());
+        rows += found.len();
+        complaints.extend(
+            of_policy
+                .iter()
+                .zip(found)
+                .filter_map(|(row, found)| complaint(row, found)),
+        );
+    }
+    assert!(
+        complaints.is_empty(),
+        "{} of {rows} rows are answered wrongly:\n{}",
+        complaints.len(),
+        complaints.join("\n")
+    );
+}
+
+#[test]
+fn the_reference_answers_every_row() {
+    check(|ruleset, rows| {
+        rows.iter()
+            .map(|row| reference::evaluate(ruleset, &row.frame))
+            .collect()
+    });
+}
+
+#[test]
+fn the_host_answers_every_row() {
+    check(|ruleset, rows| {
+        let image = Image::compile(ruleset, BUDGET).unwrap();
+        rows.iter().map(|row| image.classify(&row.frame)).collect()
+    });
+}
+
+/// Also that each packet is counted once, with its bytes, where its reason
+/// and rule say, and nowhere else.
+#[cfg(feature = "bpf")]
+#[test]
+fn the_kernel_answers_and_counts_every_row() {
+    use filter_user::datapath::TestBench;
+
+    if !tests::require::root_and_bpf() {
+        return;
+    }
+    check(|ruleset, rows| {
+        let image = Image::compile(ruleset, BUDGET).unwrap();
+        let mut bench = TestBench::load(ruleset, &image).unwrap();
+        rows.iter()
+            .map(|row| {
+                // The kernel has no frames shorter than an Ethernet header:
+                // what would be one is answered on the host alone.
+                if row.frame.len() < TestBench::MIN_FRAME {
+                    return image.classify(&row.frame);
+                }
+                let before = bench.stats().unwrap();
+                let found = bench.run(&row.frame).unwrap();
+                let after = bench.stats().unwrap();
+                counted::once(&before, &after, found, row.frame.len(), &row.name);
+                found
+            })
+            .collect()
+    });
+}
+
+#[cfg(feature = "bpf")]
+#[path = "common/counted.rs"]
+mod counted;
+
+#[test]
+fn a_wrong_answer_is_a_complaint() {
+    let row = rows().into_iter().next().unwrap();
+    let right = reference::evaluate(&policies::build(row.policy), &row.frame);
+    assert_eq!(complaint(&row, right), None);
+    for wrong in [
+        Decision {
+            rule: right.rule.map(|rule| rule + 1),
+            ..right
+        },
+        Decision {
+            reason: filter_common::verdict::Reason::DefaultDeny,
+            ..right
+        },
+        Decision {
+            verdict: filter_common::verdict::Verdict::Pass,
+            ..right
+        },
+    ] {
+        assert!(complaint(&row, wrong).is_some());
+    }
+}
