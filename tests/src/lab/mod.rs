@@ -185,6 +185,18 @@ impl Lab {
         sum.with_context(|| format!("the driver has no counter {prefix}…{suffix}"))
     }
 
+    /// The id of the XDP program on the side's interface, as `ip` says it.
+    pub fn xdp_program(&self, side: Side) -> Result<Option<u32>> {
+        let text = self.ip(side, &["link", "show", "dev", side.interface()])?;
+        let mut words = text.split_whitespace();
+        // `prog/xdp id 7 name …`
+        if !words.any(|word| word == "prog/xdp") {
+            return Ok(None);
+        }
+        let id = words.nth(1).context("ip names no program id")?;
+        Ok(Some(id.parse().context("ip printed no number")?))
+    }
+
     /// Names of both namespaces, as `ip netns` lists them.
     #[must_use]
     pub fn names(&self) -> [&str; 2] {

@@ -209,7 +209,7 @@ impl Demo {
             demo.services.push(service);
         }
         let list: Vec<String> = SERVICES.iter().map(ToString::to_string).collect();
-        detail(&format!("listening on the node: {}", list.join(", ")));
+        detail(&format!("services on the node: {}", list.join(", ")));
         Ok(demo)
     }
 
@@ -250,8 +250,8 @@ impl Demo {
         step(
             6,
             &format!(
-                "Flood the node for {} with {} kinds of packets; `nodewall stats -w` shows",
-                seconds(Duration::from_secs(options.seconds)),
+                "Flood the node for {} s with {} kinds of packets, and watch",
+                options.seconds,
                 mix.kinds()
             ),
         );
@@ -265,6 +265,7 @@ impl Demo {
 
         self.look()?;
         self.show(&["detach", "--interface", interface])?;
+        self.until_off()?;
         let detached = services::try_all(&self.lab, Duration::from_secs(3))?;
 
         let mut report = Report::default();
@@ -340,6 +341,18 @@ impl Demo {
             bail!("nodewall {} failed ({})", arguments[0], output.status);
         }
         Ok(())
+    }
+
+    /// Waits until no program is on the interface: the kernel lets go of a
+    /// link a moment after its pin is gone.
+    fn until_off(&self) -> Result<()> {
+        for _ in 0..100 {
+            if self.lab.xdp_program(Side::Node)?.is_none() {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        bail!("the program is still on the interface after `nodewall detach`")
     }
 
     fn stats(&self) -> Result<Stats> {
@@ -507,7 +520,7 @@ impl Report {
 
     fn check(&mut self, what: &str, good: bool) {
         let mark = self.mark(good);
-        println!("      {mark:4} {what}");
+        println!("      {mark}  {what}");
     }
 
     fn mark(&mut self, good: bool) -> String {
