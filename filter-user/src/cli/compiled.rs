@@ -69,9 +69,9 @@ pub(super) fn targets(
     let targets = endpoints
         .iter()
         .map(|endpoint| target(request, sources, model, endpoint))
-        .collect();
+        .collect::<Result<_, _>>()?;
     request.show(&policy::unselected(model, &endpoints), sources);
-    targets
+    Ok(targets)
 }
 
 fn valid(request: &Request<'_>) -> Result<(Vec<Source>, Model), Failure> {

@@ -210,11 +210,16 @@ impl Replay {
                 writeln!(out)?;
             }
             Format::Text => {
-                write!(out, "{packet:>7}  {:<4}  {:<14}", line.verdict, line.reason)?;
-                if let (Some(policy), Some(rule)) = (policy, rule) {
-                    write!(out, "  {} {policy} {rule}", line.stage.unwrap_or_default())?;
+                write!(out, "{packet:>7}  {:<4}  ", line.verdict)?;
+                match (policy, rule) {
+                    (Some(policy), Some(rule)) => writeln!(
+                        out,
+                        "{:<14}  {} {policy} {rule}",
+                        line.reason,
+                        line.stage.unwrap_or_default()
+                    )?,
+                    _ => writeln!(out, "{}", line.reason)?,
                 }
-                writeln!(out)?;
             }
         }
         Ok(())
