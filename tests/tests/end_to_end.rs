@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -13,8 +13,9 @@ use std::{env, fs, process, thread};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tests::lab::frame::{self, Segment};
 use tests::lab::{Lab, Limit, Reach, Service, Side, Transport};
+use tests::packet::{Ethernet, Extension, Ipv4, Ipv6, Tcp, Udp, ethertype};
+use tests::require;
 
 const INTERFACE: &str = Side::Node.interface();
 const LABEL: &str = "ibm.role=worker_public";
@@ -195,6 +196,9 @@ impl Drop for Node {
 
 #[test]
 fn apply_status_stats_and_detach() {
+    if !require::root_and_bpf() {
+        return;
+    }
     let node = Node::new();
     node.fails(3, &["status"]);
     node.fails(3, &["stats"]);
@@ -227,6 +231,9 @@ fn apply_status_stats_and_detach() {
 
 #[test]
 fn denied_ports_are_silent_and_others_answer() {
+    if !require::root_and_bpf() {
+        return;
+    }
     let node = Node::new();
     let denied: Vec<(Transport, u16)> = [30000, 30080, 32767]
         .into_iter()
@@ -271,16 +278,29 @@ fn denied_ports_are_silent_and_others_answer() {
 #[test]
 fn counters_are_exact_and_the_driver_agrees() {
     const TURNS: u64 = 10_000;
+    if !require::root_and_bpf() {
+        return;
+    }
     let node = Node::new();
     node.apply(&node.node_ports());
+    let (v4, v6) = (Ipv4::default(), Ipv6::default());
+    let options = Ipv4 {
+        options: vec![1; 40],
+        ..Ipv4::default()
+    };
+    let hop_by_hop = Ipv6::with([Extension::hop_by_hop()]);
+    let plain = Ethernet::default();
+    let tagged = Ethernet::default().tagged(&[ethertype::VLAN]);
+    let twice = Ethernet::default().tagged(&[ethertype::SERVICE_VLAN, ethertype::VLAN]);
     let frames = [
-        frame::v4(1, &[], 0, Segment::Tcp(30000)),
-        frame::v4(1, &[], 0, Segment::Udp(32767)),
-        frame::v4(1, &[1; 40], 0, Segment::Udp(31000)),
-        frame::v6(1, true, Segment::Tcp(30080)),
-        frame::tagged(&[0x8100], &frame::v4(1, &[], 0, Segment::Tcp(30080))),
-        frame::tagged(&[0x88a8, 0x8100], &frame::v6(1, false, Segment::Udp(30080))),
-        frame::v4(1, &[], 0, Segment::Udp(29999)),
+        plain.carry(&v4.carry(&Tcp::to(30000))),
+        plain.carry(&v4.carry(&Udp::to(32767))),
+        plain.carry(&options.carry(&Udp::to(31000))),
+        plain.carry(&hop_by_hop.carry(&Tcp::to(30080))),
+        tagged.carry(&v4.carry(&Tcp::to(30080))),
+        twice.carry(&v6.carry(&Udp::to(30080))),
+        plain.carry(&v4.carry(&Udp::to(29999))),
+        tagged.carry(&v4.carry(&Udp::to(32768))),
     ];
     let packets = TURNS * frames.len() as u64;
     let sent = node
@@ -297,6 +317,9 @@ fn counters_are_exact_and_the_driver_agrees() {
 
 #[test]
 fn a_swap_lets_nothing_through_and_loses_no_count() {
+    if !require::root_and_bpf() {
+        return;
+    }
     let node = Node::new();
     // Rule 1 of both denies udp 30080, by other ports.
     let policies = [
@@ -321,7 +344,7 @@ fn a_swap_lets_nothing_through_and_loses_no_count() {
     listener.set_nonblocking(true).unwrap();
     node.apply(&policies[0]);
 
-    let frames = [frame::v4(1, &[], 0, Segment::Udp(30080))];
+    let frames = [Ethernet::default().carry(&Ipv4::default().carry(&Udp::to(30080)))];
     let stop = AtomicBool::new(false);
     let limit = Limit {
         packets: u64::MAX,
@@ -352,6 +375,9 @@ fn a_swap_lets_nothing_through_and_loses_no_count() {
 
 #[test]
 fn a_foreign_program_is_named_and_left_alone() {
+    if !require::root_and_bpf() {
+        return;
+    }
     let node = Node::new();
     let policy = node.node_ports();
     // Another tool's program, as far as this pin folder knows.
@@ -385,6 +411,9 @@ fn a_foreign_program_is_named_and_left_alone() {
 
 #[test]
 fn what_cannot_be_applied_changes_nothing() {
+    if !require::root_and_bpf() {
+        return;
+    }
     let node = Node::new();
     let policy = node.node_ports();
     let apply = |interface, mode| {

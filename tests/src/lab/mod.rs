@@ -6,7 +6,6 @@
 //! it was only half made. What a killed process left behind, [`Lab::sweep`]
 //! removes.
 
-pub mod frame;
 mod namespace;
 mod reach;
 mod sender;
@@ -226,8 +225,7 @@ mod tests {
 
     #[test]
     fn a_lab_answers_and_leaves_nothing() {
-        if !geteuid().is_root() {
-            eprintln!("SKIPPED a_lab_answers_and_leaves_nothing: needs root");
+        if !crate::require::root_and_bpf() {
             return;
         }
         let lab = Lab::new().unwrap();

@@ -1,8 +1,7 @@
 //! The packets of the flood, each with what must become of it.
 
 use tests::lab::Sent;
-use tests::lab::frame::Segment::{Tcp, Udp, UdpRest};
-use tests::lab::frame::{tagged, v4, v6};
+use tests::packet::{Ethernet, Extension, Ipv4, Ipv6, Packet, Tcp, Udp, ethertype};
 
 use super::stats::Stats;
 
@@ -26,58 +25,62 @@ const UDP: Fate = Fate::Rule(1);
 pub(super) struct Mix {
     frames: Vec<Vec<u8>>,
     fates: Vec<Fate>,
-    kinds: usize,
 }
-
-/// How many sources each kind of packet comes from.
-const SOURCES: u8 = 8;
 
 impl Mix {
     pub(super) fn new() -> Self {
         let mut mix = Self {
             frames: Vec::new(),
             fates: Vec::new(),
-            kinds: 0,
         };
         // Node ports: an everyday one, the last, and one in the middle.
         for port in [30080, 32767, 31000] {
-            mix.add(TCP, |source| v4(source, &[], 0, Tcp(port)));
-            mix.add(UDP, |source| v4(source, &[], 0, Udp(port)));
+            mix.add(TCP, &[], &Ipv4::default().carry(&Tcp::to(port)));
+            mix.add(UDP, &[], &Ipv4::default().carry(&Udp::to(port)));
         }
         // The ports after one word of IPv4 options, and after the most.
-        mix.add(TCP, |source| v4(source, &[1; 4], 0, Tcp(30080)));
-        mix.add(TCP, |source| v4(source, &[1; 40], 0, Tcp(30080)));
+        for length in [4, 40] {
+            let ip = Ipv4 {
+                options: vec![1; length],
+                ..Ipv4::default()
+            };
+            mix.add(TCP, &[], &ip.carry(&Tcp::to(30080)));
+        }
         // Behind one and two VLAN tags.
-        mix.add(UDP, |source| {
-            tagged(&[0x8100], &v4(source, &[], 0, Udp(30080)))
-        });
-        mix.add(TCP, |source| {
-            tagged(&[0x88a8, 0x8100], &v4(source, &[], 0, Tcp(32767)))
-        });
+        let (inner, outer) = (ethertype::VLAN, ethertype::SERVICE_VLAN);
+        let packet = Ipv4::default().carry(&Udp::to(30080));
+        mix.add(UDP, &[inner], &packet);
+        let packet = Ipv4::default().carry(&Tcp::to(32767));
+        mix.add(TCP, &[outer, inner], &packet);
         // The first fragment shows its ports, the second does not.
-        mix.add(UDP, |source| v4(source, &[], 0x2000, Udp(31000)));
-        mix.add(Fate::Fragment, |source| v4(source, &[], 0x0005, UdpRest));
+        let packet = Ipv4::fragment(0, true).carry(&Udp::to(31000));
+        mix.add(UDP, &[], &packet);
+        let packet = Ipv4::fragment(2, false).carry(&Udp::to(31000));
+        mix.add(Fate::Fragment, &[], &packet);
         // IPv6, and IPv6 behind a hop-by-hop header.
-        mix.add(TCP, |source| v6(source, false, Tcp(30080)));
-        mix.add(UDP, |source| v6(source, false, Udp(32767)));
-        mix.add(TCP, |source| v6(source, true, Tcp(30000)));
+        mix.add(TCP, &[], &Ipv6::default().carry(&Tcp::to(30080)));
+        mix.add(UDP, &[], &Ipv6::default().carry(&Udp::to(32767)));
+        let ip = Ipv6::with([Extension::hop_by_hop()]);
+        mix.add(TCP, &[], &ip.carry(&Tcp::to(30000)));
         // The ports on either side of the range, and one far from it.
         for port in [29999, 32768, 8080] {
-            mix.add(Fate::Pass, |source| v4(source, &[], 0, Udp(port)));
+            mix.add(Fate::Pass, &[], &Ipv4::default().carry(&Udp::to(port)));
         }
         mix
     }
 
-    fn add(&mut self, fate: Fate, make: impl Fn(u8) -> Vec<u8>) {
-        self.kinds += 1;
-        for source in 0..SOURCES {
-            self.frames.push(make(source));
-            self.fates.push(fate);
-        }
+    fn add(&mut self, fate: Fate, tags: &[u16], packet: &Packet) {
+        let ethernet = Ethernet {
+            // What a network card would not send shorter.
+            pad_to: 60,
+            ..Ethernet::default()
+        };
+        self.frames.push(ethernet.tagged(tags).carry(packet));
+        self.fates.push(fate);
     }
 
     pub(super) fn kinds(&self) -> usize {
-        self.kinds
+        self.frames.len()
     }
 
     pub(super) fn frames(&self) -> &[Vec<u8>] {
