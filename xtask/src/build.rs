@@ -21,10 +21,14 @@ const TARGET: &str = "bpfel-unknown-none";
 /// Builds the object, then the binary; returns where the binary is.
 pub(crate) fn nodewall(place: &Place, release: bool, trace: bool) -> Result<PathBuf> {
     let object = object(place, trace)?;
-    let profile = if release { "release" } else { "debug" };
+    let (profile, cold) = if release {
+        ("release", "3 minutes")
+    } else {
+        ("debug", "a minute")
+    };
     let step = Step::begin(
         "nodewall",
-        &format!("building the {profile} binary (cold: about a minute)"),
+        &format!("building the {profile} binary (cold: about {cold})"),
     );
     let mut cargo = place.cargo();
     cargo
