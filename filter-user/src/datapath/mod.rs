@@ -219,15 +219,29 @@ impl Datapath {
         image: &Image,
     ) -> Result<Applied, Error> {
         let interface = interface::by_name(interface)?;
-        let namespace = interface::namespace()?;
         pins::prepare(&self.root)?;
-        let _lock = pins::lock(&self.root, true)?;
+        let lock = pins::lock(&self.root, true)?;
+        let applied = self.apply_locked(&interface, mode, ruleset, image);
+        if applied.is_err() {
+            pins::tidy(&self.root);
+        }
+        drop(lock);
+        applied
+    }
 
-        let before = self.find(&interface, namespace)?;
-        refuse_foreign(&interface, before.as_ref())?;
+    fn apply_locked(
+        &self,
+        interface: &Interface,
+        mode: Mode,
+        ruleset: &Ruleset,
+        image: &Image,
+    ) -> Result<Applied, Error> {
+        let namespace = interface::namespace()?;
+        let before = self.find(interface, namespace)?;
+        refuse_foreign(interface, before.as_ref())?;
         if let Some(before) = &before {
             before.settle()?;
-            refuse_other_mode(&interface, mode)?;
+            refuse_other_mode(interface, mode)?;
         }
 
         let mut generation = Generation::load(image, Trace::Off)?;
@@ -241,7 +255,7 @@ impl Datapath {
 
         let slot = match &before {
             Some(before) => before.slot.clone(),
-            None => fresh_slot(&self.root, &interface)?,
+            None => fresh_slot(&self.root, interface)?,
         };
         let pinned = pin_generation(&slot, &mut generation, &record, image.counters());
         let program = match pinned {
@@ -249,8 +263,8 @@ impl Datapath {
             Err((program, error)) => return Err(undo(&slot, program, before.is_some(), error)),
         };
         let swapped = match &before {
-            Some(before) => swap(&interface, &mut generation, before),
-            None => attach(&interface, mode, &mut generation, &slot),
+            Some(before) => swap(interface, &mut generation, before),
+            None => attach(interface, mode, &mut generation, &slot),
         };
         if let Err(error) = swapped {
             return Err(undo(&slot, program, before.is_some(), error));
@@ -359,7 +373,9 @@ impl Datapath {
         if slot.link()?.is_none() {
             return Err(not_attached(interface));
         }
-        slot.remove()
+        slot.remove()?;
+        pins::tidy(&self.root);
+        Ok(())
     }
 
     /// The filter on `interface`, whatever the interface was called when it

@@ -62,6 +62,12 @@ pub(super) fn create(folder: &Path) -> Result<(), Error> {
         .map_err(|error| failed(&error))
 }
 
+/// Removes the root where it holds nothing any more.
+pub(super) fn tidy(root: &Path) {
+    // Not empty, most of the time; then it stays.
+    let _ = fs::remove_dir(root);
+}
+
 /// Holds the state still: `exclusive` for a change, shared for a reading that
 /// must not see half of one. `None` where there is no state.
 pub(super) fn lock(root: &Path, exclusive: bool) -> Result<Option<Flock<File>>, Error> {
