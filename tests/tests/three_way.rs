@@ -2,189 +2,386 @@
 //! classifier on the host, and the program in the kernel.
 //!
 //! reference = host finds bugs of the compiler and the classifier; host =
-//! kernel finds bugs of maps, code generation and counting. `TestBench::run`
-//! fails by itself where a packet isn't counted exactly once, so verdict,
-//! reason, rule and counter are compared.
+//! kernel finds bugs of maps, code generation and counting. Verdict, reason,
+//! rule and counters are compared. The last tests check the comparison: wrong
+//! evaluators must be caught, and the packets must reach every reason.
+#![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 #[path = "common/random.rs"]
 mod random;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use filter_common::verdict::Reason;
 use filter_user::compile::Image;
 use filter_user::decision::Decision;
 use filter_user::reference;
-use filter_user::ruleset::{Ruleset, Stage};
+use filter_user::ruleset::{Family, Ruleset, Stage};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRng, TestRunner};
 
 use random::{Frame, Recipe, recipe, ruleset};
 
 const BUDGET: u64 = 64 << 20;
+const MAX_RULES: usize = 40;
 
-/// Compares two evaluators on `rulesets` × `packets` cases; the seed is fixed
-/// for a sanity check and random otherwise.
+type Failure = TestError<(Ruleset, Vec<Recipe>)>;
+
+/// How much is compared, and from which random numbers.
+struct Size {
+    rulesets: u32,
+    /// Packets that each ruleset meets.
+    packets: RangeInclusive<usize>,
+    /// The same packets in every run, and a failure as it is found, not
+    /// shrunk: for the tests of this test.
+    repeatable: bool,
+}
+
+impl Size {
+    fn runner(&self) -> TestRunner {
+        let config = Config {
+            cases: self.rulesets,
+            // A failure is printed whole, ruleset and packets.
+            failure_persistence: None,
+            max_shrink_iters: if self.repeatable { 0 } else { 20_000 },
+            ..Config::default()
+        };
+        if self.repeatable {
+            let rng = TestRng::from_seed(config.rng_algorithm, &[7; 32]);
+            TestRunner::new_with_rng(config, rng)
+        } else {
+            TestRunner::new(config)
+        }
+    }
+}
+
+/// Runs `check` on random rulesets, each with packets that aim at it.
 fn compare(
-    mut runner: TestRunner,
-    packets: usize,
-    mut check: impl FnMut(&Ruleset, &[Frame]) -> Result<(), TestCaseError>,
-) -> Result<(), TestError<(Ruleset, Vec<Recipe>)>> {
-    let check = std::cell::RefCell::new(&mut check);
-    let cases = (ruleset(12), prop::collection::vec(recipe(), 1..=packets));
-    runner.run(&cases, |(ruleset, recipes)| {
-        let frames: Vec<Frame> = recipes
-            .iter()
-            .map(|recipe| recipe.frame(&ruleset))
-            .collect();
-        (check.borrow_mut())(&ruleset, &frames)
-    })
+    size: &Size,
+    check: impl FnMut(&Ruleset, &[Frame]) -> Result<(), TestCaseError>,
+) -> Result<(), Failure> {
+    let check = RefCell::new(check);
+    let packets = prop::collection::vec(recipe(), size.packets.clone());
+    size.runner()
+        .run(&(ruleset(MAX_RULES), packets), |(ruleset, recipes)| {
+            let frames = frames(&ruleset, &recipes);
+            (check.borrow_mut())(&ruleset, &frames)
+        })
 }
 
-fn runner(rulesets: u32) -> TestRunner {
-    TestRunner::new(Config {
-        cases: rulesets,
-        failure_persistence: None,
-        max_shrink_iters: 20_000,
-        ..Config::default()
-    })
+fn frames(ruleset: &Ruleset, recipes: &[Recipe]) -> Vec<Frame> {
+    recipes.iter().map(|recipe| recipe.frame(ruleset)).collect()
 }
 
-/// What a failure shows.
-fn equal(expected: Decision, found: Decision, frame: &Frame) -> Result<(), TestCaseError> {
-    prop_assert_eq!(expected, found, "of the frame {:?}", frame);
+/// Two answers about a frame must be one.
+fn same(
+    (first, decision): (&str, Decision),
+    (second, other): (&str, Decision),
+    frame: &Frame,
+) -> Result<(), TestCaseError> {
+    prop_assert_eq!(
+        decision,
+        other,
+        "{} and {} disagree about the frame {:?}",
+        first,
+        second,
+        frame
+    );
     Ok(())
 }
 
+fn compiled(ruleset: &Ruleset) -> Result<Image, TestCaseError> {
+    Image::compile(ruleset, BUDGET).map_err(|error| TestCaseError::fail(error.to_string()))
+}
+
 /// Panics with the smallest counter-example.
-fn expect_agreement(result: Result<(), TestError<(Ruleset, Vec<Recipe>)>>) {
-    if let Err(TestError::Fail(reason, (ruleset, recipes))) = &result {
-        let frames: Vec<Frame> = recipes.iter().map(|recipe| recipe.frame(ruleset)).collect();
-        panic!("{reason}\nruleset: {ruleset:#?}\nframes: {frames:#?}");
+fn expect_agreement(result: Result<(), Failure>) {
+    match result {
+        Ok(()) => {}
+        Err(TestError::Abort(reason)) => panic!("{reason}"),
+        Err(TestError::Fail(reason, (ruleset, recipes))) => {
+            let frames = frames(&ruleset, &recipes);
+            panic!("{reason}\nruleset: {ruleset:#?}\nframes: {frames:#?}");
+        }
     }
-    result.unwrap();
 }
 
 #[test]
 fn reference_and_host_agree() {
-    expect_agreement(compare(runner(4_000), 100, |ruleset, frames| {
-        let image = Image::compile(ruleset, BUDGET)
-            .map_err(|error| TestCaseError::fail(error.to_string()))?;
+    let size = Size {
+        rulesets: 1_200,
+        packets: 1..=380,
+        repeatable: false,
+    };
+    let mut cases = 0;
+    expect_agreement(compare(&size, |ruleset, frames| {
+        let image = compiled(ruleset)?;
+        cases += frames.len();
         frames.iter().try_for_each(|frame| {
-            equal(
-                reference::evaluate(ruleset, &frame.0),
-                image.classify(&frame.0),
+            same(
+                ("reference", reference::evaluate(ruleset, &frame.0)),
+                ("host", image.classify(&frame.0)),
                 frame,
             )
         })
+    }));
+    assert!(cases >= 200_000, "only {cases} cases");
+}
+
+/// Every cut of every packet, and never a panic.
+#[test]
+fn reference_and_host_agree_on_every_truncation() {
+    let size = Size {
+        rulesets: 300,
+        packets: 1..=12,
+        repeatable: false,
+    };
+    expect_agreement(compare(&size, |ruleset, frames| {
+        let image = compiled(ruleset)?;
+        for frame in frames {
+            // Extension headers can be long; their headers are what matters.
+            for length in (0..frame.0.len()).take(400) {
+                let cut = Frame(frame.0[..length].to_vec());
+                same(
+                    ("reference", reference::evaluate(ruleset, &cut.0)),
+                    ("host", image.classify(&cut.0)),
+                    &cut,
+                )?;
+            }
+        }
+        Ok(())
     }));
 }
 
 #[cfg(feature = "bpf")]
 #[test]
 fn host_and_kernel_agree() {
-    use filter_user::datapath::TestBench;
+    use filter_user::datapath::{Count, TestBench};
 
-    if !tests::require::privileged() {
+    if !tests::require::root_and_bpf() {
         return;
     }
-    expect_agreement(compare(runner(250), 160, |ruleset, frames| {
-        let fail = |error: &dyn std::fmt::Display| TestCaseError::fail(error.to_string());
-        let image = Image::compile(ruleset, BUDGET).map_err(|error| fail(&error))?;
-        let mut bench = TestBench::load(ruleset, &image).map_err(|error| fail(&error))?;
-        for frame in frames {
-            let found = bench.run(&frame.0).map_err(|error| fail(&error))?;
-            equal(image.classify(&frame.0), found, frame)?;
+    let size = Size {
+        rulesets: 100,
+        packets: 1..=500,
+        repeatable: false,
+    };
+    let mut cases = 0;
+    let failed = |error: &dyn std::fmt::Display| TestCaseError::fail(error.to_string());
+    expect_agreement(compare(&size, |ruleset, frames| {
+        let image = compiled(ruleset)?;
+        let mut bench = TestBench::load(ruleset, &image).map_err(|error| failed(&error))?;
+        let mut by_rule = vec![Count::default(); ruleset.rules.len()];
+        let mut by_reason = BTreeMap::new();
+        // The kernel knows no frame shorter than an Ethernet header.
+        for frame in frames
+            .iter()
+            .filter(|frame| frame.0.len() >= TestBench::MIN_FRAME)
+        {
+            let host = image.classify(&frame.0);
+            let kernel = bench.run(&frame.0).map_err(|error| failed(&error))?;
+            same(("host", host), ("kernel", kernel), frame)?;
+            cases += 1;
+            let one = Count {
+                packets: 1,
+                bytes: frame.0.len() as u64,
+            };
+            if let Some(rule) = host.rule {
+                by_rule[rule as usize] = by_rule[rule as usize] + one;
+            }
+            let sum = by_reason
+                .entry((host.reason, host.verdict.name()))
+                .or_insert(Count::default());
+            *sum = *sum + one;
         }
+        // Everything was counted once, in its rule and in its reason.
+        let stats = bench.stats().map_err(|error| failed(&error))?;
+        let counted: Vec<Count> = stats.rules.iter().map(|(_, count)| *count).collect();
+        prop_assert_eq!(counted, by_rule);
+        let counted: BTreeMap<_, _> = stats
+            .reasons
+            .iter()
+            .filter(|(_, _, count)| *count != Count::default())
+            .map(|(reason, verdict, count)| ((*reason, verdict.name()), *count))
+            .collect();
+        prop_assert_eq!(counted, by_reason);
         Ok(())
     }));
+    assert!(cases >= 20_000, "only {cases} cases");
 }
 
-/// The comparison must be able to fail: each of these wrong evaluators is
-/// caught by it.
-#[test]
-fn seeded_bugs_are_caught() {
-    type Bug = fn(&mut Ruleset, &mut Vec<u8>);
-    let bugs: [(&str, Bug); 9] = [
-        ("the end of a range is exclusive", |ruleset, _| {
-            for rule in &mut ruleset.rules {
-                for range in &mut rule.matches.dst_ports {
-                    range.last = range.last.saturating_sub(1).max(range.first);
-                }
+/// A mistake that an evaluator might make: what it takes a ruleset and a frame
+/// for.
+type Mistake = fn(&mut Ruleset, &mut Vec<u8>);
+
+const MISTAKES: &[(&str, Mistake)] = &[
+    ("the end of a port range is exclusive", |ruleset, _| {
+        for rule in &mut ruleset.rules {
+            for range in &mut rule.matches.dst_ports {
+                range.last = range.last.saturating_sub(1).max(range.first);
             }
-        }),
-        ("source and destination are swapped", |ruleset, _| {
-            for rule in &mut ruleset.rules {
-                let matches = &mut rule.matches;
-                std::mem::swap(&mut matches.src_nets, &mut matches.dst_nets);
+        }
+    }),
+    ("source and destination are swapped", |ruleset, _| {
+        for rule in &mut ruleset.rules {
+            let matches = &mut rule.matches;
+            std::mem::swap(&mut matches.src_nets, &mut matches.dst_nets);
+        }
+    }),
+    ("a prefix is one bit short", |ruleset, _| {
+        for rule in &mut ruleset.rules {
+            for net in &mut rule.matches.src_nets {
+                *net = net.supernet().unwrap_or(*net);
             }
-        }),
-        ("IPv4 options are not skipped", |_, frame| {
-            if frame[12..14] == [8, 0] && frame.len() > 14 && frame[14] > 0x45 {
-                frame[14] = 0x45;
-            }
-        }),
-        ("the fragment offset is ignored", |_, frame| {
-            if frame[12..14] == [8, 0] && frame.len() > 22 {
-                frame[20..22].fill(0);
-            }
-        }),
-        ("a third VLAN tag is looked through", |_, frame| {
-            while frame.len() > 26
-                && frame[12..14] == [0x81, 0]
-                && frame[16..18] == [0x81, 0]
-                && frame[20..22] == [0x81, 0]
-            {
-                frame.drain(12..16);
-            }
-        }),
-        ("the last rule is missing", |ruleset, _| {
-            ruleset.rules.pop();
-        }),
-        ("IPv6 is forgotten", |ruleset, _| {
-            ruleset
-                .rules
-                .retain(|rule| rule.matches.family != Some(filter_user::ruleset::Family::V6));
-        }),
-        ("stages are evaluated in the wrong order", |ruleset, _| {
-            ruleset
-                .rules
-                .sort_by_key(|rule| std::cmp::Reverse(rule.id.stage));
-        }),
-        ("failsafes are ordinary rules", |ruleset, _| {
-            for rule in &mut ruleset.rules {
-                if rule.id.stage == Stage::Failsafe {
-                    rule.id.stage = Stage::Normal;
-                }
-            }
-        }),
-    ];
-    for (name, bug) in bugs {
-        let rng = TestRng::from_seed(Config::default().rng_algorithm, &[7; 32]);
-        let config = Config {
-            cases: 2_000,
-            max_shrink_iters: 0,
-            failure_persistence: None,
-            ..Config::default()
+        }
+    }),
+    ("the IHL is ignored", |_, frame| {
+        if is_ipv4(frame) && frame.len() >= 34 && frame[14] > 0x45 {
+            frame[14] = 0x45;
+        }
+    }),
+    ("the fragment offset is ignored", |_, frame| {
+        if is_ipv4(frame) && frame.len() >= 34 {
+            frame[20..22].fill(0);
+        }
+    }),
+    ("\"more fragments\" is ignored", |_, frame| {
+        if is_ipv4(frame) && frame.len() >= 34 {
+            frame[20] &= !0x20;
+        }
+    }),
+    ("a third VLAN tag is looked through", |_, frame| {
+        let is_tag = |at: usize| {
+            frame.get(at..at + 2).is_some_and(|tag| {
+                [[0x81, 0x00], [0x88, 0xa8], [0x91, 0x00]].contains(&[tag[0], tag[1]])
+            })
         };
-        let result = compare(
-            TestRunner::new_with_rng(config, rng),
-            100,
-            |ruleset, frames| {
-                for frame in frames {
-                    let (mut wrong, mut bytes) = (ruleset.clone(), frame.0.clone());
-                    bug(&mut wrong, &mut bytes);
-                    let image = Image::compile(&wrong, BUDGET)
-                        .map_err(|error| TestCaseError::fail(error.to_string()))?;
-                    equal(
-                        reference::evaluate(ruleset, &frame.0),
-                        image.classify(&bytes),
-                        frame,
-                    )?;
+        if is_tag(12) && is_tag(16) && is_tag(20) {
+            frame.drain(12..16);
+        }
+    }),
+    ("padding is read as L4", |_, frame| {
+        if is_ipv4(frame) && frame.len() >= 34 {
+            let all = u16::try_from(frame.len() - 14).unwrap_or(u16::MAX);
+            frame[16..18].copy_from_slice(&all.to_be_bytes());
+        }
+    }),
+    (
+        "the hop limit of neighbour discovery is not asked for",
+        |_, frame| {
+            if frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.len() >= 54 {
+                frame[21] = 255;
+            }
+        },
+    ),
+    (
+        "an IPv4-mapped address is an IPv4 address",
+        |ruleset, frame| {
+            if frame.get(12..14) == Some(&[0x86, 0xdd])
+                && frame.get(22..34) == Some(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff])
+            {
+                let is_v4 = |net: &ipnet::IpNet| matches!(net, ipnet::IpNet::V4(_));
+                for rule in &mut ruleset.rules {
+                    if rule.matches.src_nets.iter().any(is_v4) {
+                        rule.matches.src_nets.clear();
+                    }
                 }
-                Ok(())
-            },
-        );
+            }
+        },
+    ),
+    ("IPv6 is forgotten", |ruleset, _| {
+        ruleset
+            .rules
+            .retain(|rule| rule.matches.family != Some(Family::V6));
+    }),
+    ("the last rule is missing", |ruleset, _| {
+        ruleset.rules.pop();
+    }),
+    ("the last match decides", |ruleset, _| {
+        ruleset.rules.reverse()
+    }),
+    ("failsafes are ordinary rules", |ruleset, _| {
+        for rule in &mut ruleset.rules {
+            if rule.id.stage == Stage::Failsafe {
+                rule.id.stage = Stage::Normal;
+            }
+        }
+    }),
+    ("options are forgotten", |ruleset, _| {
+        ruleset.options = filter_user::ruleset::Options::default();
+    }),
+];
+
+fn is_ipv4(frame: &[u8]) -> bool {
+    frame.get(12..14) == Some(&[8, 0])
+}
+
+/// The comparison must be able to fail: a check that can't is a defect.
+#[test]
+fn every_seeded_mistake_is_caught() {
+    let size = || Size {
+        rulesets: 400,
+        packets: 1..=220,
+        repeatable: true,
+    };
+    for (name, mistake) in MISTAKES {
+        let result = compare(&size(), |ruleset, frames| {
+            frames.iter().try_for_each(|frame| {
+                let (mut taken, mut bytes) = (ruleset.clone(), frame.0.clone());
+                mistake(&mut taken, &mut bytes);
+                same(
+                    ("reference", reference::evaluate(ruleset, &frame.0)),
+                    ("mistaken", reference::evaluate(&taken, &bytes)),
+                    frame,
+                )
+            })
+        });
         assert!(
             matches!(result, Err(TestError::Fail(..))),
             "not caught: {name}"
         );
+    }
+    // And what makes no mistake is not caught.
+    expect_agreement(compare(&size(), |ruleset, frames| {
+        frames.iter().try_for_each(|frame| {
+            let decision = reference::evaluate(ruleset, &frame.0);
+            same(("reference", decision), ("itself", decision), frame)
+        })
+    }));
+}
+
+/// Packets that never reach a reason can't find what is wrong with it.
+#[test]
+fn the_packets_reach_every_reason() {
+    let size = Size {
+        rulesets: 400,
+        packets: 1..=220,
+        repeatable: true,
+    };
+    let mut reached: BTreeMap<(Reason, &str), u32> = BTreeMap::new();
+    expect_agreement(compare(&size, |ruleset, frames| {
+        for frame in frames {
+            let decision = reference::evaluate(ruleset, &frame.0);
+            *reached
+                .entry((decision.reason, decision.verdict.name()))
+                .or_default() += 1;
+        }
+        Ok(())
+    }));
+    for reason in Reason::ALL {
+        // A look-up that fails, and flows, which this program has none of.
+        if [Reason::Internal, Reason::Established].contains(reason) {
+            continue;
+        }
+        let verdicts = match reason {
+            Reason::NotIp => vec!["pass", "drop"],
+            _ => vec![reason.usual_verdict().name()],
+        };
+        for verdict in verdicts {
+            let count = reached.get(&(*reason, verdict)).copied().unwrap_or(0);
+            assert!(count >= 100, "{reason:?} {verdict}: {count} of {reached:?}");
+        }
     }
 }

@@ -182,6 +182,8 @@ pub(crate) struct Recipe {
     padding: u8,
     cut: Option<Index>,
     noise: Vec<(Index, u8)>,
+    /// Instead of all behind the Ethertype.
+    junk: Option<Vec<u8>>,
 }
 
 /// Any packet.
@@ -225,6 +227,7 @@ pub(crate) fn recipe() -> impl Strategy<Value = Recipe> {
             select(vec![0, 0, 0, 1, 18]),
             prop_oneof![8 => Just(None), 1 => any::<Index>().prop_map(Some)],
             prop_oneof![8 => Just(vec![]), 1 => prop::collection::vec((any::<Index>(), any::<u8>()), 1..4)],
+            prop_oneof![30 => Just(None), 1 => prop::collection::vec(any::<u8>(), 0..80).prop_map(Some)],
         ),
     )
         .prop_map(
@@ -232,7 +235,7 @@ pub(crate) fn recipe() -> impl Strategy<Value = Recipe> {
                 (v6, tags, ethertype, src, dst),
                 (proto, port, sport, icmp, hop_limit),
                 (fragment, extensions, options),
-                (l4_extra, length_error, padding, cut, noise),
+                (l4_extra, length_error, padding, cut, noise, junk),
             )| Recipe {
                 v6,
                 tags,
@@ -252,6 +255,7 @@ pub(crate) fn recipe() -> impl Strategy<Value = Recipe> {
                 padding,
                 cut,
                 noise,
+                junk,
             },
         )
 }
@@ -283,29 +287,67 @@ impl Recipe {
             .ethertype
             .unwrap_or(if self.v6 { 0x86dd } else { 0x0800 });
         frame.extend(ethertype.to_be_bytes());
-        match ethertype {
-            // PPPoE, an MPLS label, or LLC before the IP packet.
-            0x8863 | 0x8864 => {
-                frame.extend([0x11, 0, 0, 1, 0, 0, 0, if self.v6 { 0x57 } else { 0x21 }])
+        match &self.junk {
+            Some(junk) => frame.extend(junk),
+            None => {
+                frame.extend(self.wrapping(ethertype));
+                frame.extend(ip);
             }
-            0x8847 | 0x8848 => frame.extend([0, 1, u8::from(self.sport % 3 > 0), 64]),
-            0..=1500 => frame.extend(match self.sport % 3 {
-                0 => vec![0xaa, 0xaa, 3, 0, 0, 0, 8, 0],
-                1 => vec![6, 6, 3],
-                _ => vec![0x42, 0x42, 3],
-            }),
-            _ => {}
         }
-        frame.extend(ip);
         frame.extend(vec![0xaa; usize::from(self.padding)]);
         if let Some(cut) = self.cut {
-            frame.truncate(14 + cut.index(frame.len() - 13));
+            frame.truncate(cut.index(frame.len() + 1));
+        }
+        if frame.is_empty() {
+            return Frame(frame);
         }
         for (place, byte) in &self.noise {
             let place = place.index(frame.len());
             frame[place] ^= byte;
         }
         Frame(frame)
+    }
+
+    /// What stands between such an Ethertype and IP. One random number of the
+    /// recipe makes its choices.
+    fn wrapping(&self, ethertype: u16) -> Vec<u8> {
+        let choice = usize::from(self.sport);
+        match ethertype {
+            0x8863 | 0x8864 => {
+                let protocols: [&[u8]; 8] = [
+                    &[0x00, 0x21],
+                    &[0x00, 0x57],
+                    &[0x21],
+                    &[0x57],
+                    &[0x02, 0x81],
+                    &[0x02, 0x83],
+                    &[0xc0, 0x21],
+                    &[0x00],
+                ];
+                [&[0x11, 0, 0, 1, 0, 0], protocols[choice % 8]].concat()
+            }
+            0x8847 | 0x8848 => {
+                let mut labels = [0, 1, 0, 64].repeat(choice % 10);
+                labels.extend([0, 1, 1, 64]);
+                labels
+            }
+            0..=1500 => {
+                let headers: [&[u8]; 10] = [
+                    &[0xaa, 0xaa, 3, 0, 0, 0, 8, 0],
+                    &[0xaa, 0xaa, 3, 0, 0, 0xf8, 0x86, 0xdd],
+                    &[0xaa, 0xaa, 3, 0, 0, 0, 0x81, 0],
+                    &[0xaa, 0xaa, 3, 0, 0, 0, 0x88, 0x47],
+                    &[0xaa, 0xaa, 3, 0, 0, 0, 0x88, 0x64],
+                    &[0xaa, 0xaa, 3, 0, 0, 0, 8, 6],
+                    &[0xaa, 0xaa, 3, 0, 0, 0xc, 8, 0],
+                    &[6, 6, 3],
+                    &[0x42, 6, 3],
+                    &[0x42, 0x42, 3],
+                ];
+                headers[choice % 10].to_vec()
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn l4(&self, ruleset: &Ruleset) -> Vec<u8> {
@@ -333,7 +375,8 @@ impl Recipe {
         };
         // Something in the payload that looks like ports, to be mistaken.
         l4.resize(64, 0x50);
-        l4.truncate(usize::try_from(length + self.l4_extra).unwrap_or(0));
+        let wanted = length + self.l4_extra;
+        l4.truncate(usize::try_from(wanted).unwrap_or(0));
         l4
     }
 
