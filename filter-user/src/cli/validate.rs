@@ -19,8 +19,7 @@ use crate::policy::Severity;
 #[command(after_help = "Examples:
   nodewall validate -f policy.yaml
   nodewall validate -R -f /etc/nodewall/policies.d
-  nodewall validate -v -f policy.yaml --interface eth0 --label ibm.role=worker_public
-  kubectl get globalnetworkpolicies.crd -o yaml | nodewall validate -f -")]
+  nodewall validate -v -f policy.yaml --interface eth0 --label ibm.role=worker_public")]
 pub(super) struct Validate {
     #[command(flatten)]
     files: Files,

@@ -151,3 +151,73 @@ pub(super) fn stats(interface: String, rules: &[Rule], totals: &[Count]) -> Stat
             .collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ruleset::{Action, Direction, Match, Stage};
+
+    fn rule(index: u32, action: Action) -> Rule {
+        Rule {
+            id: RuleId {
+                stage: Stage::Normal,
+                policy: "p".into(),
+                direction: Direction::Ingress,
+                index,
+            },
+            action,
+            matches: Match::default(),
+            source: None,
+        }
+    }
+
+    fn totals(of_rules: &[u64]) -> Vec<Count> {
+        let mut totals = vec![Count::default(); REASONS];
+        totals[reason_place(Reason::DefaultAllow)].packets = 5;
+        totals.extend(of_rules.iter().map(|&packets| Count {
+            packets,
+            bytes: packets * 60,
+        }));
+        totals
+    }
+
+    fn of(stats: &Stats, reason: Reason) -> u64 {
+        let all = stats.reasons.iter();
+        all.filter(|(found, _, _)| *found == reason)
+            .map(|(_, _, count)| count.packets)
+            .sum()
+    }
+
+    #[test]
+    fn totals_follow_the_identity_of_the_rule() {
+        let old = [rule(0, Action::Deny), rule(1, Action::Allow)];
+        // Rule 1 stands first now, rule 0 is gone, rule 2 is new.
+        let new = [rule(1, Action::Allow), rule(2, Action::Deny)];
+        let carried = carry(&old, &totals(&[10, 20]), &new);
+        let stats = stats(String::new(), &new, &carried);
+        assert_eq!(stats.rules[0].1.packets, 20);
+        assert_eq!(stats.rules[0].1.bytes, 1_200);
+        assert_eq!(stats.rules[1].1, Count::default());
+        assert_eq!(of(&stats, Reason::PolicyDeny), 10);
+        assert_eq!(of(&stats, Reason::PolicyAllow), 20);
+        assert_eq!(of(&stats, Reason::DefaultAllow), 5);
+    }
+
+    #[test]
+    fn no_reason_goes_backwards_when_a_rule_changes_its_action() {
+        let old = [rule(0, Action::Deny)];
+        let new = [rule(0, Action::Allow)];
+        let carried = carry(&old, &totals(&[10]), &new);
+        let stats = stats(String::new(), &new, &carried);
+        assert_eq!(stats.rules[0].1, Count::default());
+        assert_eq!(of(&stats, Reason::PolicyDeny), 10);
+        assert_eq!(of(&stats, Reason::PolicyAllow), 0);
+    }
+
+    #[test]
+    fn carrying_again_gives_the_same() {
+        let rules = [rule(0, Action::Deny), rule(1, Action::Allow)];
+        let once = carry(&rules, &totals(&[10, 20]), &rules);
+        assert_eq!(once, carry(&rules, &once, &rules));
+    }
+}
