@@ -54,13 +54,7 @@ enum ModeFlag {
 impl Apply {
     /// Runs the verb.
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
-        let request = Request {
-            filenames: &self.files.filenames,
-            recursive: self.files.recursive,
-            endpoint: &self.endpoint,
-            options: &self.options,
-            color: global.color,
-        };
+        let request = Request::new(&self.files, &self.endpoint, &self.options, global);
         let targets = compiled::all_targets(&request)?;
         let mut interfaces = Vec::new();
         for target in &targets {

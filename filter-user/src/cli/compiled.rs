@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::args::{EndpointFlags, OptionFlags};
+use super::args::{EndpointFlags, Files, Global, OptionFlags};
 use super::error::Failure;
 use super::output::Color;
 use crate::compile::Image;
@@ -21,7 +21,23 @@ pub(super) struct Request<'a> {
     pub(super) color: Color,
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    /// What these flags ask for.
+    pub(super) fn new(
+        files: &'a Files,
+        endpoint: &'a EndpointFlags,
+        options: &'a OptionFlags,
+        global: &Global,
+    ) -> Self {
+        Self {
+            filenames: &files.filenames,
+            recursive: files.recursive,
+            endpoint,
+            options,
+            color: global.color,
+        }
+    }
+
     /// Prints diagnostics to stderr.
     pub(super) fn show(&self, diagnostics: &[policy::Diagnostic], sources: &[Source]) {
         eprint!(

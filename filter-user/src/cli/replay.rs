@@ -133,13 +133,12 @@ impl Replay {
                 "--trace is the kernel program's: use it with --engine kernel".to_owned(),
             ));
         }
-        let Target { ruleset, image, .. } = one_target(&Request {
-            filenames: &self.files.filenames,
-            recursive: self.files.recursive,
-            endpoint: &self.endpoint,
-            options: &self.options,
-            color: global.color,
-        })?;
+        let Target { ruleset, image, .. } = one_target(&Request::new(
+            &self.files,
+            &self.endpoint,
+            &self.options,
+            global,
+        ))?;
         let mut capture = Capture::open(&self.pcap).map_err(Failure::failed)?;
         let mut judge = match self.engine {
             Engine::Reference => Judge::Reference,

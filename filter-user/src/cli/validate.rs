@@ -51,13 +51,7 @@ enum Format {
 impl Validate {
     /// Runs the verb.
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
-        let request = Request {
-            filenames: &self.files.filenames,
-            recursive: self.files.recursive,
-            endpoint: &self.endpoint,
-            options: &self.options,
-            color: global.color,
-        };
+        let request = Request::new(&self.files, &self.endpoint, &self.options, global);
         let (sources, checked) = compiled::check(&request)?;
         let errors = checked
             .diagnostics
