@@ -3,13 +3,14 @@
 use filter_user::datapath::{Count, Stats};
 use filter_user::decision::Decision;
 
-/// Between `before` and `after`, one packet of `length` bytes was counted: in
-/// the sum of the decision's reason and verdict, in its rule if one decided,
-/// and nowhere else.
-pub(crate) fn once(before: &Stats, after: &Stats, decision: Decision, length: usize, name: &str) {
+/// Between `before` and `after`, one packet was counted, `frame`: in the sum
+/// of the decision's reason and verdict, in its rule if one decided, and
+/// nowhere else.
+#[track_caller]
+pub(crate) fn once(before: &Stats, after: &Stats, decision: Decision, frame: &[u8]) {
     let one = Count {
         packets: 1,
-        bytes: length as u64,
+        bytes: frame.len() as u64,
     };
     let none = Count::default();
     assert_eq!(before.reasons.len(), after.reasons.len());
@@ -19,13 +20,22 @@ pub(crate) fn once(before: &Stats, after: &Stats, decision: Decision, length: us
         let its = (new.0, new.1) == (decision.reason, decision.verdict);
         seen += u32::from(its);
         let wanted = if its { one } else { none };
-        assert_eq!(new.2 - old.2, wanted, "{name}: reason {:?}", (new.0, new.1));
+        assert_eq!(
+            new.2 - old.2,
+            wanted,
+            "count of {:?}, by {frame:02x?}",
+            (new.0, new.1)
+        );
     }
-    assert_eq!(seen, 1, "{name}: {decision:?} has no counter");
+    assert_eq!(seen, 1, "{decision:?} has no counter");
     assert_eq!(before.rules.len(), after.rules.len());
     for (index, (old, new)) in (0..).zip(before.rules.iter().zip(&after.rules)) {
         let its = decision.rule == Some(index);
         let wanted = if its { one } else { none };
-        assert_eq!(new.1 - old.1, wanted, "{name}: rule {index}");
+        assert_eq!(
+            new.1 - old.1,
+            wanted,
+            "count of rule {index}, by {frame:02x?}"
+        );
     }
 }

@@ -1,0 +1,138 @@
+//! The loaded program, matcher by matcher: `BPF_PROG_TEST_RUN` decides one
+//! packet, and the verdict, the reason, the rule and every counter must be
+//! right. One file a matcher.
+#![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
+#[path = "../common/counted.rs"]
+mod counted;
+#[path = "../common/rules.rs"]
+mod rules;
+
+mod action;
+mod default_action;
+mod destination_nets;
+mod destination_ports;
+mod essentials;
+mod failsafe;
+mod first_match;
+mod fragments;
+mod ip_version;
+mod ipv6_extensions;
+mod nets;
+mod non_ip;
+mod protocol;
+mod source_nets;
+mod vlan;
+
+use std::net::IpAddr;
+
+use filter_common::verdict::{Reason, Verdict};
+use filter_user::compile::Image;
+use filter_user::datapath::TestBench;
+use filter_user::decision::Decision;
+use filter_user::ruleset::Ruleset;
+use tests::packet::{Ethernet, Extension, Ipv4, Ipv6, Packet, Payload};
+
+const BUDGET: u64 = 64 << 20;
+
+/// A program in the kernel with a ruleset, attached to nothing.
+struct Filter(TestBench);
+
+impl Filter {
+    /// Loads the program; `None`, loudly, where that isn't allowed.
+    fn load(ruleset: &Ruleset) -> Option<Self> {
+        if !tests::require::root_and_bpf() {
+            return None;
+        }
+        let image = Image::compile(ruleset, BUDGET).unwrap();
+        Some(Self(TestBench::load(ruleset, &image).unwrap()))
+    }
+
+    /// The frame gets this answer and is counted once, there and nowhere else.
+    #[track_caller]
+    fn expect(&mut self, frame: &[u8], wanted: Decision) {
+        let before = self.0.stats().unwrap();
+        let found = self.0.run(frame).unwrap();
+        let after = self.0.stats().unwrap();
+        assert_eq!(found, wanted, "of {frame:02x?}");
+        counted::once(&before, &after, found, frame);
+    }
+
+    /// Dropped by a deny rule.
+    #[track_caller]
+    fn denied_by(&mut self, rule: u32, frame: &[u8]) {
+        self.expect(
+            frame,
+            decision(Verdict::Drop, Reason::PolicyDeny, Some(rule)),
+        );
+    }
+
+    /// Passed by an allow rule.
+    #[track_caller]
+    fn allowed_by(&mut self, rule: u32, frame: &[u8]) {
+        self.expect(
+            frame,
+            decision(Verdict::Pass, Reason::PolicyAllow, Some(rule)),
+        );
+    }
+
+    /// Dropped for this reason, by no rule.
+    #[track_caller]
+    fn drops(&mut self, reason: Reason, frame: &[u8]) {
+        self.expect(frame, decision(Verdict::Drop, reason, None));
+    }
+
+    /// Passed for this reason, by no rule.
+    #[track_caller]
+    fn passes(&mut self, reason: Reason, frame: &[u8]) {
+        self.expect(frame, decision(Verdict::Pass, reason, None));
+    }
+}
+
+fn decision(verdict: Verdict, reason: Reason, rule: Option<u32>) -> Decision {
+    Decision {
+        verdict,
+        reason,
+        rule,
+    }
+}
+
+/// `packet` in a frame without tags.
+fn plain(packet: &Packet) -> Vec<u8> {
+    Ethernet::default().carry(packet)
+}
+
+/// A payload over IPv4.
+fn v4(payload: &dyn Payload) -> Vec<u8> {
+    plain(&Ipv4::default().carry(payload))
+}
+
+/// A payload over IPv6.
+fn v6(payload: &dyn Payload) -> Vec<u8> {
+    plain(&Ipv6::default().carry(payload))
+}
+
+/// A payload over IPv6, behind extension headers.
+fn v6_with(extensions: impl Into<Vec<Extension>>, payload: &dyn Payload) -> Vec<u8> {
+    plain(&Ipv6::with(extensions).carry(payload))
+}
+
+/// A payload between these addresses, which are of one family.
+fn between(src: &str, dst: &str, payload: &dyn Payload) -> Vec<u8> {
+    let packet = match (src.parse().unwrap(), dst.parse().unwrap()) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => Ipv4 {
+            src,
+            dst,
+            ..Ipv4::default()
+        }
+        .carry(payload),
+        (IpAddr::V6(src), IpAddr::V6(dst)) => Ipv6 {
+            src,
+            dst,
+            ..Ipv6::default()
+        }
+        .carry(payload),
+        mixed => panic!("addresses of two families: {mixed:?}"),
+    };
+    plain(&packet)
+}
