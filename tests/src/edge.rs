@@ -22,10 +22,10 @@ pub enum Policy {
     NodePorts,
     /// As [`Self::NodePorts`], with fragments judged by L3 alone.
     NodePortsL3Fragments,
-    /// Denies by source alone: (0) 203.0.113.0/24, (1) 2001:db8:f::/48.
+    /// Denies by source alone: (0) 203.0.113.0/24, (1) `2001:db8:f::/48`.
     /// Allows by default.
     Blocklist,
-    /// (0) allows 203.0.113.0/24 and (1) 2001:db8:f::/48, (2) denies all
+    /// (0) allows 203.0.113.0/24 and (1) `2001:db8:f::/48`, (2) denies all
     /// ports of tcp. Allows by default.
     Trusted,
     /// (0) allows tcp 80. Denies by default.
@@ -48,10 +48,10 @@ pub enum Policy {
     NoIcmpv6,
     /// (0) denies 0.0.0.0/0. Allows by default.
     NoIpv4,
-    /// (0) denies ::ffff:203.0.113.0/120. Allows by default.
+    /// (0) denies `::ffff:203.0.113.0/120`. Allows by default.
     NoMapped,
     /// Denies destinations: (0) 255.255.255.255, (1) 224.0.0.0/4, (2)
-    /// ff00::/8. Allows by default.
+    /// `ff00::/8`. Allows by default.
     NoMulticast,
     /// (0) denies tcp 0. Allows by default.
     NoPortZero,
@@ -916,10 +916,7 @@ fn vlan_tags(t: &mut Table) {
         &[VLAN, VLAN],
         &[OLD_SERVICE_VLAN, OLD_SERVICE_VLAN],
     ] {
-        let name = tags
-            .iter()
-            .map(|tag| format!("{tag:04x} "))
-            .collect::<String>();
+        let name = format!("{tags:04x?}");
         t.denied(
             format!("tcp 80 over IPv4 behind {name}"),
             tagged(tags, &four(80)),

@@ -300,7 +300,7 @@ const MISTAKES: &[(&str, Mistake)] = &[
         ruleset.rules.pop();
     }),
     ("the last match decides", |ruleset, _| {
-        ruleset.rules.reverse()
+        ruleset.rules.reverse();
     }),
     ("failsafes are ordinary rules", |ruleset, _| {
         for rule in &mut ruleset.rules {

@@ -98,7 +98,7 @@ fn v4(protocol: u8, fragment: u16, payload: &[u8]) -> Vec<u8> {
     ethernet(0x0800, &packet)
 }
 
-/// An IPv6 packet from ::ffff:10.1.2.3 to 2001:db8::10.
+/// An IPv6 packet from `::ffff:10.1.2.3` to `2001:db8::10`.
 fn v6(next: u8, hop_limit: u8, payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0x60, 0, 0, 0];
     packet.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
@@ -448,7 +448,7 @@ fn later_fragments() {
     denied_by(&rules, &v4(TCP, 100, &[]), 0);
     // The last fragment, and "don't fragment" set.
     drops(&web(), &v4(TCP, 0x1fff, &[]), Reason::Fragment);
-    drops(&web(), &v4(TCP, 0x4000 | 100, &[]), Reason::Fragment);
+    drops(&web(), &v4(TCP, 0x4064, &[]), Reason::Fragment);
     // Default deny has no essentials in what can't be read.
     drops(&closed(), &v4(UDP, 100, &udp(68)), Reason::DefaultDeny);
 }

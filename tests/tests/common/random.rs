@@ -287,12 +287,11 @@ impl Recipe {
             .ethertype
             .unwrap_or(if self.v6 { 0x86dd } else { 0x0800 });
         frame.extend(ethertype.to_be_bytes());
-        match &self.junk {
-            Some(junk) => frame.extend(junk),
-            None => {
-                frame.extend(self.wrapping(ethertype));
-                frame.extend(ip);
-            }
+        if let Some(junk) = &self.junk {
+            frame.extend(junk);
+        } else {
+            frame.extend(self.wrapping(ethertype));
+            frame.extend(ip);
         }
         frame.extend(vec![0xaa; usize::from(self.padding)]);
         if let Some(cut) = self.cut {
