@@ -199,15 +199,18 @@ const DHCPV6_CLIENT: u16 = 546;
 /// of RFC 4890 4.3.1, IGMP, and the answers of DHCP and DHCPv6 servers.
 #[inline(always)]
 fn is_essential(key: &Key) -> bool {
-    if key.l4 != L4::Read {
-        return false;
-    }
-    // Only the unknown protocol does not fit, and its L4 header is never read.
+    // Only the unknown protocol does not fit, and it is none of these.
     let Ok(proto) = u8::try_from(key.proto) else {
         return false;
     };
+    // By its number alone: a later fragment of it as well.
+    if key.family == Family::V4 && proto == l4::IGMP {
+        return true;
+    }
+    if key.l4 != L4::Read {
+        return false;
+    }
     match (key.family, proto) {
-        (Family::V4, l4::IGMP) => true,
         (Family::V4, l4::ICMP) => key.selector == FRAGMENTATION_NEEDED,
         (Family::V4, l4::UDP) => key.selector == DHCP_CLIENT,
         (Family::V6, l4::UDP) => key.selector == DHCPV6_CLIENT,
