@@ -394,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_known_packet() {
-        // An echo request as the Internet sends it, from RFC-conforming ping.
+        // An echo request, its sums added up by hand.
         let ping = Ipv4 {
             src: [192, 0, 2, 1].into(),
             dst: [192, 0, 2, 2].into(),
