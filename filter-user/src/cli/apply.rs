@@ -1,15 +1,17 @@
 //! `nodewall apply`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{Write as _, stdout};
 
 use clap::{Args, ValueEnum};
+use nix::net::if_::if_nametoindex;
 
 use super::args::{EndpointFlags, Files, Global, OptionFlags};
 use super::compiled::{self, Request, Target};
 use super::error::Failure;
-use super::output::size;
-use crate::datapath::{Datapath, Mode};
+use super::output::{Color, note, size, warning};
+use crate::datapath::{Applied, Datapath, Mode};
 use crate::ruleset::{Action, Match, Rule, RuleId, Stage};
 
 /// Put policies in force, atomically, and exit
@@ -32,7 +34,8 @@ pub(super) struct Apply {
     #[arg(long, value_enum, default_value = "auto", env = "NODEWALL_MODE")]
     mode: ModeFlag,
 
-    /// Do everything but load and swap
+    /// Say what would be done, and change nothing. Needs no privileges, but
+    /// to compare with what is in force
     #[arg(long)]
     dry_run: bool,
 
@@ -54,87 +57,188 @@ enum ModeFlag {
 impl Apply {
     /// Runs the verb.
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
-        let request = Request::new(&self.files, &self.endpoint, &self.options, global);
-        let targets = compiled::all_targets(&request)?;
-        let mut interfaces = Vec::new();
-        for target in &targets {
-            let interface = target.interface.as_str();
-            if interfaces.contains(&interface) {
-                return Err(Failure::failed(format_args!(
-                    "two host endpoints are for interface {interface}; nothing was changed"
-                )));
-            }
-            interfaces.push(interface);
-        }
-        if self.dry_run {
-            for (target, interface) in targets.iter().zip(&interfaces) {
-                writeln!(
-                    stdout(),
-                    "{interface}: {} rules, tables of {} (dry run: nothing was changed)",
-                    target.ruleset.rules.len(),
-                    size(target.image.memory())
-                )?;
-            }
-            return Ok(());
-        }
-
+        let targets = self
+            .targets(global)
+            .map_err(|failure| failure.and("Nothing was changed."))?;
         let datapath = Datapath::open(&global.pin_root)?;
+        if self.dry_run {
+            dry_run(&datapath, &targets, global.color)
+        } else {
+            self.apply(&datapath, &targets, global.color)
+        }
+    }
+
+    /// Compiles for every endpoint, and finds what can be found before any
+    /// interface is changed.
+    fn targets(&self, global: &Global) -> Result<Vec<Target>, Failure> {
+        let targets = compiled::all_targets(&Request::new(
+            &self.files,
+            &self.endpoint,
+            &self.options,
+            global,
+        ))?;
+        // One interface that is missing is the datapath's to explain.
+        if targets.len() > 1 && !self.dry_run {
+            for interface in targets.iter().map(|target| target.interface.as_str()) {
+                if_nametoindex(interface).map_err(|error| {
+                    Failure::failed(format_args!(
+                        "interface {interface:?}: {}. `ip link` shows the interfaces of this \
+                         network namespace.",
+                        error.desc()
+                    ))
+                })?;
+            }
+        }
+        Ok(targets)
+    }
+
+    fn apply(&self, datapath: &Datapath, targets: &[Target], color: Color) -> Result<(), Failure> {
         let mode = match self.mode {
             ModeFlag::Auto => Mode::Auto,
             ModeFlag::Native => Mode::Native,
             ModeFlag::Generic => Mode::Generic,
         };
-        for (done, (target, interface)) in targets.iter().zip(&interfaces).enumerate() {
-            if let Err(error) = apply_one(&datapath, target, interface, mode) {
-                if interfaces.len() > 1 {
-                    eprintln!(
-                        "changed: {}; not changed: {}",
-                        if done == 0 {
-                            "none".to_owned()
-                        } else {
-                            interfaces[..done].join(", ")
-                        },
-                        interfaces[done..].join(", ")
-                    );
+        // Whether somebody reads the answers doesn't change what is done.
+        let mut printed = Ok(());
+        for (done, target) in targets.iter().enumerate() {
+            let interface = &target.interface;
+            let applied = match datapath.apply(interface, mode, &target.ruleset, &target.image) {
+                Ok(applied) => applied,
+                Err(error) if targets.len() == 1 => return Err(error.into()),
+                Err(error) => {
+                    let (changed, rest) = targets.split_at(done);
+                    return Err(Failure::from(error).and(&format!(
+                        "Changed: {}. Not changed: {}.",
+                        names(changed),
+                        names(rest)
+                    )));
                 }
-                return Err(error);
+            };
+            if printed.is_ok() {
+                printed = print(target, &applied);
+            }
+            if applied.mode == Mode::Generic && mode == Mode::Auto {
+                warning(
+                    color,
+                    format_args!(
+                        "{interface} has no native XDP, so the filter runs in generic mode, behind \
+                         the driver: the verdicts are the same, the packet rate is lower"
+                    ),
+                );
             }
         }
-        Ok(())
+        printed
     }
 }
 
-fn apply_one(
-    datapath: &Datapath,
-    target: &Target,
-    interface: &str,
-    mode: Mode,
-) -> Result<(), Failure> {
-    let applied = datapath.apply(interface, mode, &target.ruleset, &target.image)?;
+fn names(targets: &[Target]) -> String {
+    let names: Vec<&str> = targets
+        .iter()
+        .map(|target| target.interface.as_str())
+        .collect();
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
+fn print(target: &Target, applied: &Applied) -> Result<(), Failure> {
     let mut out = stdout().lock();
-    for (policy, change) in changes(applied.before.as_deref(), &target.ruleset.rules) {
+    let changes = changes(
+        applied.before.as_deref(),
+        &target.ruleset.rules,
+        &target.policies,
+    );
+    for (policy, change) in changes {
         writeln!(out, "policy {policy}: {change}")?;
     }
     writeln!(
         out,
-        "{interface}: generation {} in force, {} mode, {} rules, tables of {}",
+        "{}: generation {} in force, {} mode, {} rules, tables of {}",
+        target.interface,
         applied.generation,
         applied.mode.name(),
         target.ruleset.rules.len(),
         size(target.image.memory())
     )?;
-    if applied.mode == Mode::Generic && mode == Mode::Auto {
-        eprintln!(
-            "warning: {interface} has no native XDP, so the filter runs in generic mode, behind the \
-             driver: the verdicts are the same, the packet rate is lower"
-        );
+    Ok(())
+}
+
+fn dry_run(datapath: &Datapath, targets: &[Target], color: Color) -> Result<(), Failure> {
+    let in_force = match datapath.status() {
+        Ok(in_force) => Some(in_force),
+        Err(error) => {
+            note(
+                color,
+                format_args!("this is not compared with what is in force now: {error}"),
+            );
+            None
+        }
+    };
+    let mut out = stdout().lock();
+    for target in targets {
+        let before = in_force.as_ref().map(|all| {
+            all.iter()
+                .find(|status| status.interface == target.interface)
+                .map(|status| status.ruleset.rules.as_slice())
+        });
+        match before {
+            Some(before) => {
+                for (policy, change) in changes(before, &target.ruleset.rules, &target.policies) {
+                    let would_be = if change == Change::Unchanged {
+                        "would be left"
+                    } else {
+                        "would be"
+                    };
+                    writeln!(out, "policy {policy}: {would_be} {change}")?;
+                }
+            }
+            None => {
+                for policy in &target.policies {
+                    writeln!(out, "policy {policy}: would be in force")?;
+                }
+            }
+        }
+        writeln!(
+            out,
+            "{}: {} rules, tables of {} (dry run: nothing was changed)",
+            target.interface,
+            target.ruleset.rules.len(),
+            size(target.image.memory())
+        )?;
     }
     Ok(())
 }
 
-/// What became of each policy: its rules before and after, by name. Where a
-/// rule was written is no part of it.
-fn changes<'a>(before: Option<&'a [Rule]>, after: &'a [Rule]) -> BTreeMap<&'a str, &'static str> {
+/// What becomes of a policy on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Created,
+    Configured,
+    Unchanged,
+    Removed,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Created => "created",
+            Self::Configured => "configured",
+            Self::Unchanged => "unchanged",
+            Self::Removed => "removed",
+        })
+    }
+}
+
+/// What becomes of each policy: its rules before and after, by name. Where a
+/// rule was written is no part of it. A policy without rules is among
+/// `selected` alone, so it is new each time.
+fn changes<'a>(
+    before: Option<&'a [Rule]>,
+    after: &'a [Rule],
+    selected: &'a [String],
+) -> BTreeMap<&'a str, Change> {
     fn of<'a>(rules: &'a [Rule], policy: &str) -> Vec<(&'a RuleId, Action, &'a Match)> {
         rules
             .iter()
@@ -145,19 +249,19 @@ fn changes<'a>(before: Option<&'a [Rule]>, after: &'a [Rule]) -> BTreeMap<&'a st
     let before = before.unwrap_or_default();
     before
         .iter()
-        .chain(after)
         .filter(|rule| rule.id.stage != Stage::Failsafe)
         .map(|rule| &*rule.id.policy)
+        .chain(selected.iter().map(String::as_str))
         .map(|policy| {
             let (old, new) = (of(before, policy), of(after, policy));
-            let change = if new.is_empty() {
-                "removed"
+            let change = if !selected.iter().any(|name| name == policy) {
+                Change::Removed
             } else if old.is_empty() {
-                "created"
+                Change::Created
             } else if old == new {
-                "unchanged"
+                Change::Unchanged
             } else {
-                "configured"
+                Change::Configured
             };
             (policy, change)
         })
@@ -190,14 +294,18 @@ mod tests {
     fn each_policy_is_created_configured_unchanged_or_removed() {
         let before = [rule("same", 6), rule("other", 6), rule("gone", 6)];
         let after = [rule("same", 6), rule("other", 17), rule("new", 6)];
-        let changes: Vec<_> = changes(Some(&before), &after).into_iter().collect();
+        let selected = ["same", "other", "new", "no-rules"].map(str::to_owned);
+        let changes: Vec<_> = changes(Some(&before), &after, &selected)
+            .into_iter()
+            .collect();
         assert_eq!(
             changes,
             [
-                ("gone", "removed"),
-                ("new", "created"),
-                ("other", "configured"),
-                ("same", "unchanged")
+                ("gone", Change::Removed),
+                ("new", Change::Created),
+                ("no-rules", Change::Created),
+                ("other", Change::Configured),
+                ("same", Change::Unchanged)
             ]
         );
     }

@@ -4,18 +4,26 @@ use clap::Args;
 
 use super::args::Global;
 use super::error::Failure;
+use super::output::say;
 use crate::datapath::Datapath;
 
 /// Take the filter off interfaces
 ///
-/// The interface passes everything from that moment on, and its counters are gone.
+/// The interface passes everything from that moment on, and its counters are
+/// gone. Where several are named, each is tried. Exit code 3 where an
+/// interface that is named has no filter; --all where there is none is no error.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   nodewall detach --interface eth0
   nodewall detach --all")]
 pub(super) struct Detach {
     /// Interface; may be repeated
-    #[arg(long, value_name = "IF", required_unless_present = "all")]
+    #[arg(
+        long,
+        value_name = "IF",
+        value_delimiter = ',',
+        required_unless_present = "all"
+    )]
     interface: Vec<String>,
 
     /// Every interface that nodewall filters
@@ -30,16 +38,24 @@ impl Detach {
         let interfaces = if self.all {
             let all = datapath.interfaces()?;
             if all.is_empty() {
-                eprintln!("nothing is attached");
+                say("nothing is attached");
             }
             all
         } else {
             self.interface.clone()
         };
+        // One that fails is no reason to leave the others on.
+        let mut failed: Option<Failure> = None;
         for interface in interfaces {
-            datapath.detach(&interface)?;
-            eprintln!("{interface}: detached");
+            match datapath.detach(&interface) {
+                Ok(()) => say(format_args!("{interface}: detached")),
+                Err(this) => {
+                    if let Some(earlier) = failed.replace(this.into()) {
+                        let _ = earlier.report(global.color);
+                    }
+                }
+            }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
 
+use super::output::{self, Color};
 use crate::datapath;
 
 /// Why a verb did not do what it was asked.
@@ -29,9 +30,23 @@ impl Failure {
         Self::Failed(message.to_string())
     }
 
+    /// The same, with a sentence after its message.
+    #[must_use]
+    pub(super) fn and(mut self, sentence: &str) -> Self {
+        if let Self::Failed(message)
+        | Self::Usage(message)
+        | Self::NotAttached(message)
+        | Self::Privileges(message) = &mut self
+        {
+            let end = if message.ends_with('.') { "" } else { "." };
+            *message = format!("{message}{end} {sentence}");
+        }
+        self
+    }
+
     /// Prints the message, if there is one, and gives the exit code.
     #[must_use]
-    pub(super) fn report(self) -> ExitCode {
+    pub(super) fn report(self, color: Color) -> ExitCode {
         let (code, message) = match self {
             Self::ClosedPipe => return ExitCode::SUCCESS,
             Self::Reported => return ExitCode::from(1),
@@ -40,7 +55,7 @@ impl Failure {
             Self::NotAttached(message) => (3, message),
             Self::Privileges(message) => (4, message),
         };
-        eprintln!("error: {message}");
+        output::error(color, message);
         ExitCode::from(code)
     }
 }

@@ -1,6 +1,7 @@
-//! How things look: terminal or not, times, numbers, columns.
+//! How things look: terminal or not, messages, times, numbers, columns.
 
-use std::io::IsTerminal as _;
+use std::fmt::Display;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::SystemTime;
 
 use clap::ValueEnum;
@@ -30,6 +31,50 @@ impl Color {
             }
         }
     }
+}
+
+/// Writes to stderr as it is. Where nobody can read it, nothing is lost that
+/// the exit code doesn't say: `eprint!` would panic.
+pub(super) fn message(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Writes a line to stderr.
+pub(super) fn say(line: impl Display) {
+    message(&format!("{line}\n"));
+}
+
+/// Writes an error to stderr.
+pub(super) fn error(color: Color, text: impl Display) {
+    labelled(color, "1;91", "error", text);
+}
+
+/// Writes a warning to stderr.
+pub(super) fn warning(color: Color, text: impl Display) {
+    labelled(color, "1;33", "warning", text);
+}
+
+/// Writes a note to stderr.
+pub(super) fn note(color: Color, text: impl Display) {
+    labelled(color, "1;92", "note", text);
+}
+
+fn labelled(color: Color, style: &str, label: &str, text: impl Display) {
+    if color.on_stderr() {
+        say(format_args!("\x1b[{style}m{label}\x1b[0m: {text}"));
+    } else {
+        say(format_args!("{label}: {text}"));
+    }
+}
+
+/// `1 policy`, `2 policies`.
+#[must_use]
+pub(super) fn count(number: usize, one: &str, many: &str) -> String {
+    format!(
+        "{} {}",
+        grouped(number as u64),
+        if number == 1 { one } else { many }
+    )
 }
 
 /// Columns and rows of the terminal on stdout; 80 × 24 where that is unknown.

@@ -1,20 +1,21 @@
 //! `nodewall validate`.
 
-use std::io::{Write as _, stdout};
+use std::io::{Write, stdout};
 
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::{EndpointFlags, Files, Global, OptionFlags};
-use super::compiled::{self, Request};
+use super::compiled::{self, Request, Target};
 use super::error::Failure;
-use super::output::{grouped, size};
-use crate::policy::Severity;
+use super::output::{count, note, say, size, warning};
+use crate::policy::{Diagnostic, Model};
 
 /// Check policy files, offline
 ///
-/// Every mistake is shown at once, with its place. Nothing is loaded and no
-/// privileges are needed. Exit code 1 where there are errors.
+/// Every mistake is shown at once, with its place. Where there are endpoints, in
+/// the files or by --interface, their rules are compiled as well. Nothing is
+/// loaded and no privileges are needed. Exit code 1 where there are errors.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   nodewall validate -f policy.yaml
@@ -48,66 +49,63 @@ enum Format {
     Json,
 }
 
+/// What there is to say.
+#[derive(Default)]
+struct Report {
+    diagnostics: Vec<Diagnostic>,
+    model: Option<Model>,
+    targets: Vec<Target>,
+    /// What keeps the rules from being put in force, beside the diagnostics.
+    failure: Option<Failure>,
+    /// Why the endpoints in the files were not looked at.
+    passed_over: Option<String>,
+}
+
 impl Validate {
     /// Runs the verb.
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
         let request = Request::new(&self.files, &self.endpoint, &self.options, global);
         let (sources, checked) = compiled::check(&request)?;
-        let errors = checked
-            .diagnostics
-            .iter()
-            .filter(|diagnostic| diagnostic.severity == Severity::Error)
-            .count();
-        match self.output {
-            Format::Json => writeln!(
-                stdout(),
-                "{:#}",
-                json!({"schema": 1, "valid": checked.model.is_some(), "diagnostics": checked.diagnostics})
-            )?,
-            Format::Text => request.show(&checked.diagnostics, &sources),
+        let mut report = Report {
+            diagnostics: checked.diagnostics,
+            ..Report::default()
+        };
+        if let Some(model) = checked.model {
+            self.look_at_endpoints(&request, &model, &mut report);
+            report.model = Some(model);
         }
-        let Some(model) = checked.model else {
+        match self.output {
+            Format::Json => writeln!(stdout(), "{:#}", json(&report))?,
+            Format::Text => request.show(&report.diagnostics, &sources),
+        }
+        for target in &report.targets {
+            if let (Some(idle), None) = (&target.idle, &report.failure) {
+                warning(global.color, idle);
+            }
+        }
+        if let Some(why) = &report.passed_over {
+            note(
+                global.color,
+                format_args!("the files alone were checked, not what they come to: {why}"),
+            );
+        }
+        if let Some(failure) = report.failure {
+            return Err(failure);
+        }
+        let Some(model) = &report.model else {
             if self.output == Format::Text {
-                eprintln!("{errors} error{}", if errors == 1 { "" } else { "s" });
+                let errors = compiled::errors(&report.diagnostics);
+                say(count(errors, "error", "errors"));
             }
             return Err(Failure::Reported);
         };
-        let named = !self.endpoint.interface.is_empty() || !self.endpoint.labels.is_empty();
-        let targets = if named || !model.endpoints().is_empty() {
-            compiled::targets(&request, &sources, &model)?
-        } else {
-            Vec::new()
-        };
         if self.output == Format::Text {
             let mut out = stdout().lock();
-            for target in targets.iter().filter(|_| self.verbose) {
-                writeln!(
-                    out,
-                    "endpoint {}: {} rules, tables of {}",
-                    target.ruleset.endpoint,
-                    target.ruleset.rules.len(),
-                    size(target.image.memory())
-                )?;
-                for rule in &target.ruleset.rules {
-                    writeln!(
-                        out,
-                        "  {} {} {}: {} {}",
-                        rule.id.stage.name(),
-                        rule.id.policy,
-                        rule.id.index,
-                        rule.action.name(),
-                        rule.matches
-                    )?;
+            if self.verbose {
+                for target in &report.targets {
+                    show(&mut out, target)?;
                 }
-                writeln!(out, "  default: {}", target.ruleset.default.name())?;
             }
-            let count = |number: usize, one: &str, many: &str| {
-                format!(
-                    "{} {}",
-                    grouped(number as u64),
-                    if number == 1 { one } else { many }
-                )
-            };
             writeln!(
                 out,
                 "valid: {}, {}",
@@ -117,4 +115,81 @@ impl Validate {
         }
         Ok(())
     }
+
+    /// Compiles for the endpoints. Those that the command line names must
+    /// come to something; files that hold others may be for other hosts.
+    fn look_at_endpoints(&self, request: &Request<'_>, model: &Model, report: &mut Report) {
+        let named = !self.endpoint.interface.is_empty() || !self.endpoint.labels.is_empty();
+        if !named && model.endpoints().is_empty() {
+            return;
+        }
+        let endpoints = match compiled::endpoints(request, model) {
+            Ok(endpoints) => endpoints,
+            Err(Failure::Failed(why)) if !named => {
+                report.passed_over = Some(why);
+                return;
+            }
+            Err(failure) => {
+                report.failure = Some(failure);
+                return;
+            }
+        };
+        match compiled::targets(request, model, &endpoints, &mut report.diagnostics) {
+            Ok(targets) => {
+                report.failure = targets
+                    .iter()
+                    .filter(|_| named)
+                    .find_map(|target| target.idle.as_ref())
+                    .map(Failure::failed);
+                report.targets = targets;
+            }
+            Err(failure) => report.failure = Some(failure),
+        }
+    }
+}
+
+fn show(out: &mut impl Write, target: &Target) -> Result<(), Failure> {
+    writeln!(
+        out,
+        "endpoint {}: {} rules, tables of {}",
+        target.ruleset.endpoint,
+        target.ruleset.rules.len(),
+        size(target.image.memory())
+    )?;
+    for rule in &target.ruleset.rules {
+        writeln!(
+            out,
+            "  {} {} {}: {} {}",
+            rule.id.stage.name(),
+            rule.id.policy,
+            rule.id.index,
+            rule.action.name(),
+            rule.matches
+        )?;
+    }
+    writeln!(out, "  default: {}", target.ruleset.default.name())?;
+    Ok(())
+}
+
+fn json(report: &Report) -> Value {
+    let endpoints: Vec<Value> = report
+        .targets
+        .iter()
+        .map(|target| {
+            json!({
+                "endpoint": target.ruleset.endpoint,
+                "interface": target.interface,
+                "policies": target.policies,
+                "rules": target.ruleset.rules.len(),
+                "default": target.ruleset.default.name(),
+                "memory": {"maps_bytes": target.image.memory()},
+            })
+        })
+        .collect();
+    json!({
+        "schema": 1,
+        "valid": report.model.is_some() && report.failure.is_none(),
+        "diagnostics": report.diagnostics,
+        "endpoints": endpoints,
+    })
 }
