@@ -150,13 +150,19 @@ impl std::str::FromStr for PacketText {
             words.at = start + word.len();
             match word {
                 "type" if matches!(protocol, 1 | 58) => {
-                    packet.icmp = (words.number("an ICMP type (0-255)")?, 0);
+                    packet.icmp.0 = words.number("an ICMP type (0-255)")?;
                 }
                 "code" if matches!(protocol, 1 | 58) => {
                     packet.icmp.1 = words.number("an ICMP code (0-255)")?;
                 }
                 "frag" => packet.later_fragment = true,
-                "vlan" => packet.vlan = Some(words.number("a VLAN id (0-4095)")?),
+                "vlan" => {
+                    let (start, word) = words.next("a VLAN id (0-4095)")?;
+                    let id = word.parse().ok().filter(|id| *id <= 0x0fff);
+                    packet.vlan = Some(id.ok_or_else(|| {
+                        words.error(start, format!("{word:?} is not a VLAN id (0-4095)"))
+                    })?);
+                }
                 _ => return Err(words.error(start, format!("{word:?} is not understood here"))),
             }
         }
@@ -319,6 +325,14 @@ mod tests {
     }
 
     #[test]
+    fn modifiers_stand_in_any_order() {
+        let frame = |text: &str| text.parse::<PacketText>().unwrap().frame();
+        let icmp = frame("icmp 192.0.2.1 > 192.0.2.2 code 4 type 3");
+        assert_eq!(icmp[34..36], [3, 4]);
+        assert_eq!(icmp, frame("icmp 192.0.2.1 > 192.0.2.2 type 3 code 4"));
+    }
+
+    #[test]
     fn errors_point_at_the_word() {
         for (text, column, part) in [
             ("", 0, "the protocol"),
@@ -334,6 +348,8 @@ mod tests {
             ),
             ("icmp 192.0.2.1 > 192.0.2.2 type x", 32, "ICMP type"),
             ("udp 192.0.2.1:1 > 192.0.2.2:2 fast", 30, "not understood"),
+            ("udp 192.0.2.1:1 > 192.0.2.2:2 vlan 4096", 35, "VLAN id"),
+            ("udp 192.0.2.1:1 > 192.0.2.2:2 vlan", 34, "a VLAN id"),
         ] {
             let error = text.parse::<PacketText>().unwrap_err();
             assert_eq!(error.column, column, "{text}");

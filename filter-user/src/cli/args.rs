@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 
 use super::output::Color;
@@ -82,16 +83,29 @@ pub(super) struct OptionFlags {
     pub failsafe_inbound: Option<String>,
 
     /// Later fragments that a rule with ports could match
-    #[arg(long, value_enum, default_value = "drop", env = "NODEWALL_FRAGMENTS")]
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_enum,
+        default_value = "drop",
+        env = "NODEWALL_FRAGMENTS"
+    )]
     pub fragments: FragmentsFlag,
 
     /// Frames that are not IP (ARP passes as long as essentials do)
-    #[arg(long, value_enum, default_value = "pass", env = "NODEWALL_NON_IP")]
-    pub non_ip: SwitchFlag,
-
-    /// IP wrapped in LLC/SNAP, `PPPoE` or MPLS, where no rule sees it
     #[arg(
         long,
+        value_name = "WHAT",
+        value_enum,
+        default_value = "pass",
+        env = "NODEWALL_NON_IP"
+    )]
+    pub non_ip: SwitchFlag,
+
+    #[arg(
+        long,
+        help = "IP wrapped in LLC/SNAP, PPPoE or MPLS, where no rule sees it",
+        value_name = "WHAT",
         value_enum,
         default_value = "drop",
         env = "NODEWALL_ENCAPSULATED_IP"
@@ -100,7 +114,7 @@ pub(super) struct OptionFlags {
 
     /// Let default deny drop ARP, neighbour discovery, path-MTU ICMP, DHCP,
     /// IGMP and MLD too
-    #[arg(long)]
+    #[arg(long, env = "NODEWALL_NO_ESSENTIALS", value_parser = FalseyValueParser::new())]
     pub no_essentials: bool,
 
     /// Most memory that the tables of one interface may take

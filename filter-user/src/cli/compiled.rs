@@ -68,11 +68,11 @@ pub(super) fn check(request: &Request<'_>) -> Result<(Vec<Source>, Checked), Fai
 }
 
 /// The number of errors among diagnostics.
-pub(super) fn errors(diagnostics: &[Diagnostic]) -> usize {
+pub(super) fn errors(diagnostics: &[Diagnostic]) -> u64 {
     diagnostics
         .iter()
         .filter(|diagnostic| diagnostic.severity == Severity::Error)
-        .count()
+        .count() as u64
 }
 
 /// Compiles for every endpoint that the files and flags name; shows every

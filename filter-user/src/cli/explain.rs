@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{Write as _, stdout};
 
 use clap::Args;
+use filter_common::verdict::Reason;
 use serde_json::{Value, json};
 
 use super::args::{EndpointFlags, Global, OptionFlags, TableOrJson};
@@ -15,7 +16,7 @@ use crate::datapath::Datapath;
 use crate::decision::Decision;
 use crate::packet_text::PacketText;
 use crate::reference;
-use crate::ruleset::{Action, Options, Rule, Ruleset};
+use crate::ruleset::{Action, Options, Rule, Ruleset, Stage};
 
 /// Say what happens to a packet, and why
 ///
@@ -26,6 +27,7 @@ use crate::ruleset::{Action, Options, Rule, Ruleset};
   'tcp 203.0.113.7:51515 > 192.0.2.10:30080'
   'udp [2001:db8::7]:53 > [2001:db8::10]:32767'
   'icmp 203.0.113.7 > 192.0.2.10 type 8 code 0'
+  'icmpv6 2001:db8::7 > 2001:db8::10 type 135'
   'proto 47 203.0.113.7 > 192.0.2.10'
   'udp 203.0.113.7 > 192.0.2.10 frag'            a later fragment
   'tcp 203.0.113.7:1 > 192.0.2.10:80 vlan 10'
@@ -47,22 +49,30 @@ pub(super) struct Explain {
     #[arg(short = 'R', long)]
     recursive: bool,
 
-    /// Ask the policy in force on an interface instead of files
-    #[arg(long, conflicts_with = "filenames")]
+    /// Ask the policy in force on an interface instead of files. Its own
+    /// options hold, not those given here
+    #[arg(long, conflicts_with_all = ["filenames", "recursive", "labels"])]
     in_force: bool,
 
     #[command(flatten)]
     endpoint: EndpointFlags,
 
-    #[command(flatten)]
-    options: OptionFlags,
-
     /// Output format
-    #[arg(short, long, value_enum, default_value = "table")]
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "table"
+    )]
     output: TableOrJson,
 
-    /// The packet
+    /// The packet, in one argument: see below
     packet: String,
+
+    // Last, as its heading holds for all that follows.
+    #[command(flatten)]
+    options: OptionFlags,
 }
 
 impl Explain {
@@ -94,10 +104,15 @@ impl Explain {
                  {compiled:?} of this packet. Please report it with the policy."
             )));
         }
-        let others = also_matching(&ruleset, decision, &frame);
+        let answer = Answer {
+            ruleset: &ruleset,
+            decision,
+            undecided: undecided(&ruleset, decision, &frame),
+            others: also_matching(&ruleset, decision, &frame),
+        };
         match self.output {
-            TableOrJson::Table => write!(stdout(), "{}", text(&ruleset, decision, &others))?,
-            TableOrJson::Json => writeln!(stdout(), "{:#}", json(&ruleset, decision, &others))?,
+            TableOrJson::Table => write!(stdout(), "{}", answer.text())?,
+            TableOrJson::Json => writeln!(stdout(), "{:#}", answer.json())?,
         }
         Ok(())
     }
@@ -110,13 +125,27 @@ impl Explain {
         match all.len() {
             1 => Ok(all.remove(0).ruleset),
             0 => Err(Failure::NotAttached(
-                "no such filter is in force; see `nodewall status`".to_owned(),
+                "no filter is in force there, so there is nothing to ask. `nodewall status` lists \
+                 what is in force; -f asks policy files."
+                    .to_owned(),
             )),
             _ => Err(Failure::Usage(
                 "several interfaces are filtered: name one with --interface".to_owned(),
             )),
         }
     }
+}
+
+/// What would happen to the packet if this were the only rule.
+fn alone(rule: &Rule, ruleset: &Ruleset, options: Options, frame: &[u8]) -> Decision {
+    let alone = Ruleset {
+        rules: vec![rule.clone()],
+        endpoint: String::new(),
+        direction: ruleset.direction,
+        default: Action::Allow,
+        options,
+    };
+    reference::evaluate(&alone, frame)
 }
 
 /// The rules after the one that decided that match the packet as well.
@@ -127,88 +156,113 @@ fn also_matching<'a>(ruleset: &'a Ruleset, decision: Decision, frame: &[u8]) -> 
     ruleset.rules[first..]
         .iter()
         .filter(|rule| {
-            let alone = Ruleset {
-                rules: vec![(*rule).clone()],
-                endpoint: String::new(),
-                direction: ruleset.direction,
-                default: Action::Allow,
-                options: Options::default(),
-            };
-            reference::evaluate(&alone, frame).rule.is_some()
+            alone(rule, ruleset, Options::default(), frame)
+                .rule
+                .is_some()
         })
         .collect()
+}
+
+/// The first rule that may match a packet whose ports can't be read, where
+/// that is why the packet is dropped.
+fn undecided<'a>(ruleset: &'a Ruleset, decision: Decision, frame: &[u8]) -> Option<&'a Rule> {
+    if !matches!(decision.reason, Reason::Fragment | Reason::UnreadableL4) {
+        return None;
+    }
+    ruleset
+        .rules
+        .iter()
+        .find(|rule| alone(rule, ruleset, ruleset.options.clone(), frame).reason == decision.reason)
 }
 
 fn in_words(rule: &Rule) -> String {
     format!("{} {}", rule.action.name(), rule.matches)
 }
 
-fn text(ruleset: &Ruleset, decision: Decision, others: &[&Rule]) -> String {
-    let mut text = String::new();
-    let mut line = |name: &str, value: &str| {
-        let _ = writeln!(text, "{name:<9}{value}");
+/// A rule in one line: who it is, what it says, where it stands.
+fn line_of(rule: &Rule) -> String {
+    let who = match rule.id.stage {
+        Stage::Failsafe => Stage::Failsafe.name().to_owned(),
+        stage => format!("{} {} {}", stage.name(), rule.id.policy, rule.id.index),
     };
-    line("verdict", decision.verdict.name());
-    line("reason", decision.reason.name());
-    if let Some(stage) = stage_of(ruleset, decision) {
-        line("stage", stage);
-    }
-    match decision
-        .rule
-        .and_then(|rule| ruleset.rules.get(rule as usize))
-    {
-        Some(rule) => {
-            line("policy", &rule.id.policy);
-            line("rule", &format!("{}: {}", rule.id.index, in_words(rule)));
-            if let Some(source) = &rule.source {
-                line("source", &source.to_string());
-            }
-        }
-        None => line("rule", "none"),
-    }
-    if !others.is_empty() {
-        text.push_str("would have matched after it:\n");
-        for rule in others {
-            let place = rule
-                .source
-                .as_ref()
-                .map_or_else(String::new, |source| format!("  ({source})"));
-            let _ = writeln!(
-                text,
-                "  {} {} {}: {}{place}",
-                rule.id.stage.name(),
-                rule.id.policy,
-                rule.id.index,
-                in_words(rule)
-            );
-        }
-    }
-    text
+    let place = rule
+        .source
+        .as_ref()
+        .map_or_else(String::new, |source| format!("  ({source})"));
+    format!("{who}: {}{place}", in_words(rule))
 }
 
-fn json(ruleset: &Ruleset, decision: Decision, others: &[&Rule]) -> Value {
-    let describe = |rule: &Rule| {
-        json!({
-            "stage": rule.id.stage.name(),
-            "policy": rule.id.policy,
-            "rule": rule.id.index,
-            "action": rule.action.name(),
-            "source": rule.source,
-        })
-    };
-    let (policy, rule) = decided_by(ruleset, decision);
-    let source = decision
-        .rule
-        .and_then(|rule| ruleset.rules.get(rule as usize))
-        .and_then(|rule| rule.source.as_ref());
+fn describe(rule: &Rule) -> Value {
+    let failsafe = rule.id.stage == Stage::Failsafe;
     json!({
-        "schema": 1,
-        "verdict": decision.verdict.name(),
-        "reason": decision.reason.name(),
-        "stage": stage_of(ruleset, decision),
-        "policy": policy,
-        "rule": rule,
-        "source": source,
-        "also_matching": others.iter().map(|rule| describe(rule)).collect::<Vec<_>>(),
+        "stage": rule.id.stage.name(),
+        "policy": (!failsafe).then_some(&rule.id.policy),
+        "rule": (!failsafe).then_some(rule.id.index),
+        "action": rule.action.name(),
+        "matches": rule.matches.to_string(),
+        "source": rule.source,
     })
+}
+
+/// What there is to say of a packet.
+struct Answer<'a> {
+    ruleset: &'a Ruleset,
+    decision: Decision,
+    undecided: Option<&'a Rule>,
+    others: Vec<&'a Rule>,
+}
+
+impl Answer<'_> {
+    fn rule(&self) -> Option<&Rule> {
+        self.ruleset.rules.get(self.decision.rule? as usize)
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, value: &str| {
+            let _ = writeln!(text, "{name:<9}{value}");
+        };
+        line("verdict", self.decision.verdict.name());
+        line("reason", self.decision.reason.name());
+        if let Some(stage) = stage_of(self.ruleset, self.decision) {
+            line("stage", stage);
+        }
+        match self.rule() {
+            Some(rule) if rule.id.stage == Stage::Failsafe => line("rule", &in_words(rule)),
+            Some(rule) => {
+                line("policy", &rule.id.policy);
+                line("rule", &format!("{}: {}", rule.id.index, in_words(rule)));
+            }
+            None => line("rule", "none"),
+        }
+        if let Some(source) = self.rule().and_then(|rule| rule.source.as_ref()) {
+            line("source", &source.to_string());
+        }
+        if let Some(rule) = self.undecided {
+            text.push_str("dropped, as this rule may match it and its ports can't be read:\n");
+            let _ = writeln!(text, "  {}", line_of(rule));
+        }
+        if !self.others.is_empty() {
+            text.push_str("would have matched after it:\n");
+            for rule in &self.others {
+                let _ = writeln!(text, "  {}", line_of(rule));
+            }
+        }
+        text
+    }
+
+    fn json(&self) -> Value {
+        let (policy, rule) = decided_by(self.ruleset, self.decision);
+        json!({
+            "schema": 1,
+            "verdict": self.decision.verdict.name(),
+            "reason": self.decision.reason.name(),
+            "stage": stage_of(self.ruleset, self.decision),
+            "policy": policy,
+            "rule": rule,
+            "source": self.rule().and_then(|rule| rule.source.as_ref()),
+            "undecided": self.undecided.map(describe),
+            "also_matching": self.others.iter().map(|rule| describe(rule)).collect::<Vec<_>>(),
+        })
+    }
 }

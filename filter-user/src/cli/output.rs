@@ -69,10 +69,10 @@ fn labelled(color: Color, style: &str, label: &str, text: impl Display) {
 
 /// `1 policy`, `2 policies`.
 #[must_use]
-pub(super) fn count(number: usize, one: &str, many: &str) -> String {
+pub(super) fn count(number: u64, one: &str, many: &str) -> String {
     format!(
         "{} {}",
-        grouped(number as u64),
+        grouped(number),
         if number == 1 { one } else { many }
     )
 }

@@ -11,7 +11,7 @@ use super::args::{EndpointFlags, Files, Global, OptionFlags};
 use super::capture::Capture;
 use super::compiled::{Request, Target, one_target};
 use super::error::Failure;
-use super::output::grouped;
+use super::output::{count, grouped, say, warning};
 use crate::compile::Image;
 use crate::datapath::TestBench;
 use crate::decision::Decision;
@@ -22,7 +22,8 @@ use crate::ruleset::{Direction, Ruleset, Stage};
 ///
 /// The loaded kernel program decides (`BPF_PROG_TEST_RUN`), or the same
 /// classifier on the host, or the naive reference evaluator. The summary goes
-/// to standard error.
+/// to standard error. Frames shorter than an Ethernet header can't be run by
+/// the kernel: the host's classifier decides them.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   nodewall replay -f policy.yaml --interface eth0 --pcap traffic.pcap
@@ -50,12 +51,13 @@ pub(super) struct Replay {
     #[command(flatten)]
     endpoint: EndpointFlags,
 
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "text")]
+    output: Format,
+
+    // Last, as its heading holds for all that follows.
     #[command(flatten)]
     options: OptionFlags,
-
-    /// Output format
-    #[arg(short, long, value_enum, default_value = "text")]
-    output: Format,
 }
 
 /// `--engine`.
@@ -82,6 +84,7 @@ enum DirectionFlag {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// A line a packet, for people
+    #[value(alias = "table")]
     Text,
     /// A JSON document a packet
     Jsonl,
@@ -156,6 +159,7 @@ impl Replay {
         let mut out = BufWriter::new(stdout().lock());
         let mut totals = [0_u64; 2];
         let mut cut = 0_u64;
+        let mut short = 0_u64;
         let mut packet = 0;
         let ended = loop {
             let frame = match capture.next_frame() {
@@ -163,26 +167,43 @@ impl Replay {
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(Failure::failed(error)),
             };
+            let decision = match judge.decide(&ruleset, &frame.bytes) {
+                Ok(decision) => decision,
+                Err(error) => break Err(error.and(&format!("It was packet {}.", packet + 1))),
+            };
             packet += 1;
             cut += u64::from(frame.cut);
-            let decision = judge.decide(&ruleset, &frame.bytes)?;
+            short += u64::from(frame.bytes.len() < TestBench::MIN_FRAME);
             totals[usize::from(decision.verdict == Verdict::Drop)] += 1;
             self.print(&mut out, packet, &ruleset, decision)?;
         };
         out.flush()?;
         if cut > 0 {
-            eprintln!(
-                "warning: {} of the packets were cut when they were captured; what the headers promise \
-                 is not there, so such packets may count as malformed. Capture whole packets (tcpdump -s 0).",
-                grouped(cut)
+            warning(
+                global.color,
+                format_args!(
+                    "{} cut at capture: what the headers promise is not there, so such packets may \
+                     count as malformed. Capture whole packets (tcpdump -s 0).",
+                    count(cut, "packet was", "packets were")
+                ),
             );
         }
-        eprintln!(
-            "{} packets: {} passed, {} dropped",
-            grouped(packet),
+        if short > 0 && self.engine == Engine::Kernel {
+            warning(
+                global.color,
+                format_args!(
+                    "{} shorter than an Ethernet header, which the kernel refuses to run; the \
+                     classifier on the host decided",
+                    count(short, "frame is", "frames are")
+                ),
+            );
+        }
+        say(format_args!(
+            "{}: {} passed, {} dropped",
+            count(packet, "packet", "packets"),
             grouped(totals[0]),
             grouped(totals[1])
-        );
+        ));
         ended
     }
 

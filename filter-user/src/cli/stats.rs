@@ -23,14 +23,15 @@ use crate::datapath::{Count, Datapath, Stats as Totals};
 #[command(after_help = "Examples:
   nodewall stats
   nodewall stats -w                      live, with rates
-  nodewall stats -w -o jsonl | jq .      one document a second
+  nodewall stats -w | jq .               one document a second
   nodewall stats -o json --interface eth0")]
 pub(super) struct Stats {
     /// This interface alone
     #[arg(long, value_name = "IF")]
     interface: Option<String>,
 
-    /// Go on, until Ctrl-C
+    /// Go on, until Ctrl-C: on a terminal one picture that changes, elsewhere
+    /// a JSON document at each reading
     #[arg(short, long)]
     watch: bool,
 
@@ -38,9 +39,9 @@ pub(super) struct Stats {
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds, requires = "watch")]
     interval: Duration,
 
-    /// Output format
-    #[arg(short, long, value_enum, default_value = "table")]
-    output: Format,
+    /// Output format [default: table; jsonl where -w doesn't write to a terminal]
+    #[arg(short, long, value_name = "FORMAT", value_enum)]
+    output: Option<Format>,
 }
 
 /// `-o`.
@@ -55,7 +56,8 @@ enum Format {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    text.trim_end_matches('s')
+    text.strip_suffix('s')
+        .unwrap_or(text)
         .parse::<f64>()
         .ok()
         .filter(|seconds| (0.1..=3600.0).contains(seconds))
@@ -118,7 +120,12 @@ impl Stats {
 
     fn print(&self, reading: &Reading, before: Option<&Reading>) -> Result<(), Failure> {
         let mut out = stdout().lock();
-        match (self.output, self.watch) {
+        let format = self.output.unwrap_or(if self.watch && !out.is_terminal() {
+            Format::Jsonl
+        } else {
+            Format::Table
+        });
+        match (format, self.watch) {
             (Format::Json, false) => writeln!(out, "{:#}", json(&reading.totals))?,
             (Format::Json | Format::Jsonl, _) => writeln!(out, "{}", json(&reading.totals))?,
             (Format::Table, watch) => {
@@ -135,8 +142,7 @@ impl Stats {
                 }
                 if screen {
                     // Home, and clear what is left of the old picture.
-                    let visible: Vec<&str> = text.lines().take(height.saturating_sub(1)).collect();
-                    writeln!(out, "\x1b[H\x1b[J{}", visible.join("\n"))?;
+                    write!(out, "\x1b[H\x1b[J{}", picture(&text, width, height))?;
                 } else {
                     write!(out, "{text}")?;
                     if watch {
@@ -148,6 +154,32 @@ impl Stats {
         out.flush()?;
         Ok(())
     }
+}
+
+/// As much of a text as the screen holds, the last line left to the cursor.
+/// What is missing is said.
+fn picture(text: &str, width: usize, height: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let room = height.saturating_sub(1).max(1);
+    let mut picture = String::new();
+    let shown = if lines.len() <= room {
+        lines.len()
+    } else {
+        room - 1
+    };
+    for line in &lines[..shown] {
+        picture += &fit(line, width);
+        picture.push('\n');
+    }
+    if shown < lines.len() {
+        let rest = format!(
+            "… {} more lines: a taller terminal, or --interface, shows them",
+            lines.len() - shown
+        );
+        picture += &fit(&rest, width);
+        picture.push('\n');
+    }
+    picture
 }
 
 /// Resolves when the user wants an end.
@@ -408,10 +440,24 @@ mod tests {
     }
 
     #[test]
+    fn the_picture_fits_the_screen_and_says_what_is_cut() {
+        let text = format!("{}\n", "x".repeat(100)).repeat(30);
+        let picture = picture(&text, 80, 24);
+        assert_eq!(picture.lines().count(), 23);
+        assert!(picture.lines().all(|line| line.chars().count() <= 80));
+        assert!(picture.contains("… 8 more lines"), "{picture}");
+        assert_eq!(super::picture("a\nb\n", 80, 24), "a\nb\n");
+        assert_eq!(
+            super::picture("a\nb\nc\n", 80, 1),
+            "… 3 more lines: a taller terminal, or --interface, shows them\n"
+        );
+    }
+
+    #[test]
     fn intervals_are_checked() {
         assert_eq!(seconds("2"), Ok(Duration::from_secs(2)));
         assert_eq!(seconds("0.5s"), Ok(Duration::from_millis(500)));
-        for wrong in ["0", "-1", "x", "NaN", "1e9"] {
+        for wrong in ["0", "-1", "x", "NaN", "1e9", "1ss", "s"] {
             assert!(seconds(wrong).is_err(), "{wrong}");
         }
     }

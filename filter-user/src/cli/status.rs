@@ -1,5 +1,6 @@
 //! `nodewall status`.
 
+use std::fmt::Write as _;
 use std::io::{Write as _, stdout};
 
 use clap::Args;
@@ -14,6 +15,8 @@ use crate::datapath::{Count, Datapath, Mode, Stats, Status as InForce};
 /// Show what is in force, per interface
 ///
 /// Everything is read back from the pinned state: no process needs to run.
+/// GEN counts the changes since the interface was attached; PASSED and DROPPED
+/// are packets.
 /// Exit code 3 where nothing is attached.
 #[derive(Args, Debug)]
 pub(super) struct Status {
@@ -22,7 +25,13 @@ pub(super) struct Status {
     interface: Option<String>,
 
     /// Output format
-    #[arg(short, long, value_enum, default_value = "table")]
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "table"
+    )]
     output: TableOrJson,
 }
 
@@ -77,18 +86,31 @@ fn table(all: &[InForce]) -> String {
             ]
         })
         .collect();
-    columns(
+    let mut text = columns(
         &[
             "INTERFACE",
             "MODE",
-            ">GENERATION",
+            ">GEN",
             ">RULES",
             ">MEMORY",
             ">PASSED",
             ">DROPPED",
         ],
         &rows,
-    )
+    );
+    // What has no room in the columns.
+    text.push('\n');
+    for status in all {
+        let _ = writeln!(
+            text,
+            "{}: program {} since {}; default {}",
+            fit(&status.interface, 15),
+            status.program_id,
+            time(status.since),
+            status.ruleset.default.name()
+        );
+    }
+    text
 }
 
 fn json(all: &[InForce]) -> Value {
@@ -113,4 +135,66 @@ fn json(all: &[InForce]) -> Value {
         })
         .collect();
     json!({"schema": 1, "interfaces": interfaces})
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use filter_common::verdict::Reason;
+
+    use super::*;
+    use crate::ruleset::{Action, Direction, Options, Ruleset};
+
+    fn status(interface: &str, packets: u64) -> InForce {
+        let count = Count {
+            packets,
+            bytes: packets * 64,
+        };
+        InForce {
+            interface: interface.to_owned(),
+            mode: Some(Mode::Generic),
+            generation: 123,
+            program_id: u32::MAX,
+            since: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+            ruleset: Ruleset {
+                endpoint: "worker-1".to_owned(),
+                direction: Direction::Ingress,
+                rules: Vec::new(),
+                default: Action::Allow,
+                options: Options::default(),
+            },
+            memory: 1_023 << 20,
+            stats: Stats {
+                interface: interface.to_owned(),
+                rules: Vec::new(),
+                reasons: vec![
+                    (Reason::PolicyDeny, Verdict::Drop, count),
+                    (Reason::DefaultAllow, Verdict::Pass, count),
+                    (Reason::NotIp, Verdict::Pass, count),
+                ],
+            },
+        }
+    }
+
+    #[test]
+    fn the_table_fits_80_columns() {
+        let text = table(&[status("enp216s0f1np1.4", 5_000_000_000)]);
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        assert!(text.contains("10,000,000,000"), "{text}");
+        assert!(text.contains("since 2023-11-14T22:13:20Z"), "{text}");
+    }
+
+    #[test]
+    fn the_document_has_integers_and_a_time() {
+        let document = json(&[status("eth0", 7)]);
+        let interface = &document["interfaces"][0];
+        assert_eq!(document["schema"], 1);
+        assert_eq!(interface["passed"]["packets"], 14);
+        assert_eq!(interface["dropped"]["bytes"], 7 * 64);
+        assert_eq!(interface["since"], "2023-11-14T22:13:20Z");
+        assert_eq!(interface["mode"], "generic");
+    }
 }

@@ -28,16 +28,17 @@ pub(super) struct Validate {
     #[command(flatten)]
     endpoint: EndpointFlags,
 
-    #[command(flatten)]
-    options: OptionFlags,
-
     /// Show the rules of each endpoint, in the order they are tried
     #[arg(short, long)]
     verbose: bool,
 
     /// Output format of what was found
-    #[arg(short, long, value_enum, default_value = "text")]
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "text")]
     output: Format,
+
+    // Last, as its heading holds for all that follows.
+    #[command(flatten)]
+    options: OptionFlags,
 }
 
 /// `-o`.
@@ -109,8 +110,12 @@ impl Validate {
             writeln!(
                 out,
                 "valid: {}, {}",
-                count(model.policies().len(), "policy", "policies"),
-                count(model.endpoints().len(), "host endpoint", "host endpoints")
+                count(model.policies().len() as u64, "policy", "policies"),
+                count(
+                    model.endpoints().len() as u64,
+                    "host endpoint",
+                    "host endpoints"
+                )
             )?;
         }
         Ok(())
