@@ -44,10 +44,17 @@ impl Node {
     }
 
     fn run_with(&self, pins: &Path, arguments: &[&str]) -> Output {
+        self.run_under(&[], pins, arguments)
+    }
+
+    /// Runs `nodewall` under another command, which restricts it.
+    fn run_under(&self, restriction: &[&str], pins: &Path, arguments: &[&str]) -> Output {
         let program = env::var_os("NODEWALL_BIN")
             .map_or_else(|| assert_cmd::cargo::cargo_bin("nodewall"), PathBuf::from);
         self.lab
-            .command(Side::Node, program)
+            .command(Side::Node, "env")
+            .args(restriction)
+            .arg(program)
             .args(arguments)
             .env("NODEWALL_PIN_ROOT", pins)
             .output()
@@ -452,6 +459,90 @@ fn what_cannot_be_applied_changes_nothing() {
     );
     assert_eq!(node.program(), program);
     assert_eq!(node.json(&["status"])["interfaces"][0]["generation"], 1);
+}
+
+#[test]
+fn without_privileges_the_error_says_what_is_needed() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    let policy = node.node_ports();
+    let powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"];
+    let apply = [
+        "apply",
+        "-f",
+        &policy,
+        "--interface",
+        INTERFACE,
+        "--label",
+        LABEL,
+    ];
+    let output = node.run_under(&powerless, &node.pins, &apply);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(
+        said.contains("CAP_BPF") && said.contains("CAP_NET_ADMIN"),
+        "{said}"
+    );
+    assert_eq!(node.program(), None);
+    assert_eq!(node.pinned(), Vec::<PathBuf>::new());
+
+    // What needs none works.
+    let dry = [&apply[..], &["--dry-run"]].concat();
+    let output = node.run_under(&powerless, &node.pins, &dry);
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn without_bpffs_the_error_says_how_to_mount_it() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    let policy = node.node_ports();
+    // A mount namespace of its own, where bpffs is gone, and no right to
+    // mount another.
+    let bare = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        "umount /sys/fs/bpf 2>/dev/null; exec setpriv --bounding-set=-sys_admin \"$@\"",
+        "sh",
+    ];
+    let apply = [
+        "apply",
+        "-f",
+        &policy,
+        "--interface",
+        INTERFACE,
+        "--label",
+        LABEL,
+    ];
+    let output = node.run_under(&bare, &node.pins, &apply);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("mount -t bpf bpf /sys/fs/bpf"), "{said}");
+    assert_eq!(node.program(), None);
+
+    // With that right, it mounts its own.
+    let bare = [
+        &bare[..4],
+        &["umount /sys/fs/bpf 2>/dev/null; exec \"$@\"", "sh"],
+    ]
+    .concat();
+    let output = node.run_under(&bare, &node.pins, &apply);
+    assert!(output.status.success(), "{output:?}");
+    // The mount went with its namespace, and with it the only pin.
+    settle(|| node.program().is_none());
+    assert_eq!(node.program(), None);
+
+    // Another file system holds no pins.
+    let output = node.run_under(&[], node.files.path(), &apply);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("--pin-root"), "{said}");
 }
 
 /// Raises the flag when it goes out of scope.
