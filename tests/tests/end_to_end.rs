@@ -24,6 +24,19 @@ const BRIEF: Duration = Duration::from_millis(700);
 /// For what must be answered, on a busy machine.
 const PATIENT: Duration = Duration::from_secs(10);
 
+/// The arguments that put a policy on the node's interface.
+fn apply_to(file: &str) -> [&str; 7] {
+    [
+        "apply",
+        "-f",
+        file,
+        "--interface",
+        INTERFACE,
+        "--label",
+        LABEL,
+    ]
+}
+
 /// A lab whose node runs nodewall, with a pin folder of its own.
 struct Node {
     lab: Lab,
@@ -120,15 +133,7 @@ impl Node {
     }
 
     fn apply(&self, file: &str) -> String {
-        self.done(&[
-            "apply",
-            "-f",
-            file,
-            "--interface",
-            INTERFACE,
-            "--label",
-            LABEL,
-        ])
+        self.done(&apply_to(file))
     }
 
     fn serve(&self, transport: Transport, port: u16) -> Service {
@@ -391,15 +396,7 @@ fn a_foreign_program_is_named_and_left_alone() {
     let foreign = node
         .pins
         .with_file_name(format!("nodewall-test-{}-foreign", process::id()));
-    let arguments = [
-        "apply",
-        "-f",
-        &policy,
-        "--interface",
-        INTERFACE,
-        "--label",
-        LABEL,
-    ];
+    let arguments = apply_to(&policy);
     let output = node.run_with(&foreign, &arguments);
     let program = node.program();
     let said = node.fails(1, &arguments);
@@ -445,18 +442,7 @@ fn what_cannot_be_applied_changes_nothing() {
     node.apply(&policy);
     let program = node.program();
     let wrong = node.policy("wrong", &[("tcp", "32767:30000")]);
-    node.fails(
-        1,
-        &[
-            "apply",
-            "-f",
-            &wrong,
-            "--interface",
-            INTERFACE,
-            "--label",
-            LABEL,
-        ],
-    );
+    node.fails(1, &apply_to(&wrong));
     assert_eq!(node.program(), program);
     assert_eq!(node.json(&["status"])["interfaces"][0]["generation"], 1);
 }
@@ -469,15 +455,7 @@ fn without_privileges_the_error_says_what_is_needed() {
     let node = Node::new();
     let policy = node.node_ports();
     let powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"];
-    let apply = [
-        "apply",
-        "-f",
-        &policy,
-        "--interface",
-        INTERFACE,
-        "--label",
-        LABEL,
-    ];
+    let apply = apply_to(&policy);
     let output = node.run_under(&powerless, &node.pins, &apply);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(4), "{said}");
@@ -511,15 +489,7 @@ fn without_bpffs_the_error_says_how_to_mount_it() {
         "umount /sys/fs/bpf 2>/dev/null; exec setpriv --bounding-set=-sys_admin \"$@\"",
         "sh",
     ];
-    let apply = [
-        "apply",
-        "-f",
-        &policy,
-        "--interface",
-        INTERFACE,
-        "--label",
-        LABEL,
-    ];
+    let apply = apply_to(&policy);
     let output = node.run_under(&bare, &node.pins, &apply);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(4), "{said}");
