@@ -81,7 +81,7 @@ fn messages_that_nobody_reads_are_no_error() {
     for (arguments, code) in [
         (vec!["validate", "-f", "tests/cli/bad.yaml"], 1),
         (vec!["status", "--pin-root", "relative"], 1),
-        (vec!["stats", "--pin-root", "/sys/fs/bpf/nodewall-no"], 3),
+        (vec!["stats", "--pin-root", "/no-such-folder/nodewall"], 3),
         (
             [
                 &["replay"],

@@ -11,7 +11,7 @@ use super::args::{EndpointFlags, Files, Global, OptionFlags};
 use super::compiled::{self, Request, Target};
 use super::error::Failure;
 use super::output::{Color, note, size, warning};
-use crate::datapath::{Applied, Datapath, Mode};
+use crate::datapath::{self, Applied, Datapath, Mode};
 use crate::ruleset::{Action, Match, Rule, RuleId, Stage};
 
 /// Put policies in force, atomically, and exit
@@ -108,7 +108,7 @@ impl Apply {
                 Err(error) => {
                     let (changed, rest) = targets.split_at(done);
                     return Err(Failure::from(error).and(&format!(
-                        "Changed: {}. Not changed: {}.",
+                        "All in all, changed: {}; not changed: {}.",
                         names(changed),
                         names(rest)
                     )));
@@ -168,10 +168,17 @@ fn print(target: &Target, applied: &Applied) -> Result<(), Failure> {
 fn dry_run(datapath: &Datapath, targets: &[Target], color: Color) -> Result<(), Failure> {
     let in_force = match datapath.status() {
         Ok(in_force) => Some(in_force),
+        Err(datapath::Error::Privileges(_)) => {
+            note(
+                color,
+                "not compared with what is in force now, which only root may read",
+            );
+            None
+        }
         Err(error) => {
             note(
                 color,
-                format_args!("this is not compared with what is in force now: {error}"),
+                format_args!("not compared with what is in force now: {error}"),
             );
             None
         }
