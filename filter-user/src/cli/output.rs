@@ -159,6 +159,7 @@ pub(super) fn columns(headings: &[&str], rows: &[Vec<String>]) -> String {
         .collect();
     let mut text = String::new();
     for row in all() {
+        // A row may have more cells than there are headings.
         let cells: Vec<String> = row
             .iter()
             .zip(widths.iter().zip(&right))

@@ -138,7 +138,7 @@ impl Stats {
                 }
                 for totals in &reading.totals {
                     let rates = before.and_then(|before| Rates::between(before, reading, totals));
-                    text += &table(totals, rates.as_ref(), width);
+                    text += &table(totals, watch, rates.as_ref(), width);
                 }
                 if screen {
                     // Home, and clear what is left of the old picture.
@@ -251,8 +251,11 @@ impl<'a> Rates<'a> {
     }
 }
 
-/// The totals of one interface, `width` columns wide at most.
-fn table(totals: &Totals, rates: Option<&Rates<'_>>, width: usize) -> String {
+/// The totals of one interface, `width` columns wide at most. Where they are
+/// watched there is a column for rates, empty at first.
+fn table(totals: &Totals, watched: bool, rates: Option<&Rates<'_>>, width: usize) -> String {
+    // The last column.
+    let shown = |columns: usize| if watched { columns } else { columns - 1 };
     let per_second = |rate: Option<u64>| rate.map_or_else(String::new, grouped);
     let mut text = format!("{}:\n", totals.interface);
     for (verdict, name) in [(Verdict::Pass, "passed"), (Verdict::Drop, "dropped")] {
@@ -298,14 +301,15 @@ fn table(totals: &Totals, rates: Option<&Rates<'_>>, width: usize) -> String {
         .map(|(rule, _)| rule.id.policy.chars().count())
         .max()
         .unwrap_or(0);
-    let whole = columns(&headings, &rows(longest));
+    let headings = &headings[..shown(headings.len())];
+    let whole = columns(headings, &rows(longest));
     let widest = whole
         .lines()
         .map(|line| line.chars().count())
         .max()
         .unwrap_or(0);
     let name_width = longest.saturating_sub(widest.saturating_sub(width)).max(8);
-    text += &columns(&headings, &rows(name_width));
+    text += &columns(headings, &rows(name_width));
 
     let reasons: Vec<Vec<String>> = totals
         .reasons
@@ -323,7 +327,7 @@ fn table(totals: &Totals, rates: Option<&Rates<'_>>, width: usize) -> String {
         .collect();
     if !reasons.is_empty() {
         text += &columns(
-            &["  REASON", "VERDICT", ">PACKETS", ">BYTES", ">PACKETS/S"],
+            &["  REASON", "VERDICT", ">PACKETS", ">BYTES", ">PACKETS/S"][..shown(5)],
             &reasons,
         );
     }
@@ -411,7 +415,7 @@ mod tests {
             totals: vec![now],
         };
         let rates = Rates::between(&before, &after, &after.totals[0]).unwrap();
-        let text = table(&after.totals[0], Some(&rates), 80);
+        let text = table(&after.totals[0], true, Some(&rates), 80);
         for line in text.lines() {
             assert!(
                 line.chars().count() <= 80,
@@ -420,6 +424,14 @@ mod tests {
             );
         }
         assert!(text.contains("12,345,678,901"));
+    }
+
+    #[test]
+    fn rates_are_shown_where_they_are_watched() {
+        let once = table(&totals("x", 1), false, None, 80);
+        let watched = table(&totals("x", 1), true, None, 80);
+        assert!(!once.contains("PACKETS/S"), "{once}");
+        assert!(watched.contains("PACKETS/S"), "{watched}");
     }
 
     #[test]
