@@ -21,7 +21,7 @@ use crate::ruleset::{Action, Match, Rule, RuleId, Stage};
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   nodewall apply -f policy.yaml --interface eth0 --label ibm.role=worker_public
-  nodewall apply -R -f /etc/nodewall/policies.d           endpoints from the files
+  nodewall apply -R -f /etc/nodewall/policies.d       (with host endpoints)
   nodewall apply -f policy.yaml --interface eth0 --dry-run")]
 pub(super) struct Apply {
     #[command(flatten)]

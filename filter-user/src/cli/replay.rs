@@ -27,7 +27,8 @@ use crate::ruleset::{Direction, Ruleset, Stage};
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   nodewall replay -f policy.yaml --interface eth0 --pcap traffic.pcap
-  nodewall replay -f policy.yaml --interface eth0 --pcap - --engine host -o jsonl < traffic.pcapng")]
+  tcpdump -i eth0 -w - | nodewall replay -f policy.yaml --interface eth0 \\
+      --pcap - --engine host -o jsonl")]
 pub(super) struct Replay {
     #[command(flatten)]
     files: Files,

@@ -20,7 +20,7 @@ use crate::policy::{Diagnostic, Model};
 #[command(after_help = "Examples:
   nodewall validate -f policy.yaml
   nodewall validate -R -f /etc/nodewall/policies.d
-  nodewall validate -v -f policy.yaml --interface eth0 --label ibm.role=worker_public")]
+  nodewall validate -v -f policy.yaml --interface eth0 --label role=worker")]
 pub(super) struct Validate {
     #[command(flatten)]
     files: Files,
