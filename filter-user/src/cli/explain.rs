@@ -33,7 +33,7 @@ use crate::ruleset::{Action, Options, Rule, Ruleset, Stage};
   'tcp 203.0.113.7:1 > 192.0.2.10:80 vlan 10'
 
 Example:
-  nodewall explain -f policy.yaml --interface eth0 --label ibm.role=worker_public \\
+  nodewall explain -f policy.yaml --interface eth0 --label role=worker \\
       'tcp 203.0.113.7:51515 > 192.0.2.10:30080'")]
 pub(super) struct Explain {
     /// Policy file or folder, `-` for standard input; may be repeated
@@ -179,7 +179,7 @@ fn in_words(rule: &Rule) -> String {
     format!("{} {}", rule.action.name(), rule.matches)
 }
 
-/// A rule in one line: who it is, what it says, where it stands.
+/// Who a rule is and what it says; on a line of its own, where it stands.
 fn line_of(rule: &Rule) -> String {
     let who = match rule.id.stage {
         Stage::Failsafe => Stage::Failsafe.name().to_owned(),
@@ -188,7 +188,7 @@ fn line_of(rule: &Rule) -> String {
     let place = rule
         .source
         .as_ref()
-        .map_or_else(String::new, |source| format!("  ({source})"));
+        .map_or_else(String::new, |source| format!("\n    {source}"));
     format!("{who}: {}{place}", in_words(rule))
 }
 
