@@ -386,6 +386,31 @@ fn a_swap_lets_nothing_through_and_loses_no_count() {
 }
 
 #[test]
+fn readers_do_not_stop_a_change() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    let policy = node.node_ports();
+    node.apply(&policy);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    node.done(&["stats"]);
+                }
+            });
+        }
+        let _done = Raise(&done);
+        for _ in 0..10 {
+            node.apply(&policy);
+        }
+    });
+    assert_eq!(node.json(&["status"])["interfaces"][0]["generation"], 11);
+}
+
+#[test]
 fn a_foreign_program_is_named_and_left_alone() {
     if !require::root_and_bpf() {
         return;

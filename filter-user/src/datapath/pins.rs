@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
@@ -20,6 +21,9 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::error::Error;
 use super::sys::{self, LinkInfo};
+
+/// How long a change waits for others to finish.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where bpffs is mounted on every Linux.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -81,21 +85,38 @@ pub(super) fn lock(root: &Path, exclusive: bool) -> Result<Option<Flock<File>>, 
             ));
         }
     };
-    let how = if exclusive {
-        FlockArg::LockExclusiveNonblock
-    } else {
-        FlockArg::LockShared
-    };
-    match Flock::lock(file, how) {
-        Ok(lock) => Ok(Some(lock)),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(Error::Failed(format!(
-            "another nodewall is changing {} at this moment; nothing was changed. Try again when it is done.",
-            root.display()
-        ))),
-        Err((_, error)) => Err(Error::io(
-            format_args!("cannot lock {}", root.display()),
-            &error.into(),
-        )),
+    if !exclusive {
+        return match Flock::lock(file, FlockArg::LockShared) {
+            Ok(lock) => Ok(Some(lock)),
+            Err((_, error)) => Err(Error::io(
+                format_args!("cannot lock {}", root.display()),
+                &error.into(),
+            )),
+        };
+    }
+    // Readers hold it for moments only; another change may take longer.
+    let deadline = Instant::now() + PATIENCE;
+    let mut file = file;
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err((file, nix::errno::Errno::EWOULDBLOCK)) if Instant::now() < deadline => file,
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+                return Err(Error::Failed(format!(
+                    "another nodewall has been changing {} for {} seconds; nothing was changed. Try \
+                     again when it is done.",
+                    root.display(),
+                    PATIENCE.as_secs()
+                )));
+            }
+            Err((_, error)) => {
+                return Err(Error::io(
+                    format_args!("cannot lock {}", root.display()),
+                    &error.into(),
+                ));
+            }
+        };
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -374,7 +374,7 @@ impl Demo {
             print!("{}", "\n".repeat(rows()));
         }
         let live = Live(
-            self.nodewall(&["stats", "-w"])
+            self.nodewall(&["stats", "-w", "-o", "table"])
                 .spawn()
                 .context("cannot run nodewall stats")?,
         );
