@@ -14,3 +14,14 @@ pub struct Decision {
     /// decided (`policy_allow`, `policy_deny`, `failsafe`), else `None`.
     pub rule: Option<u32>,
 }
+
+/// A decision, and what else was counted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Judgement {
+    /// What happens to the packet.
+    pub decision: Decision,
+    /// The rules that it met and that are counted beside the verdict, by their
+    /// index, in order: those that log or pass, and the staged ones that would
+    /// have decided, logged or passed.
+    pub noted: Vec<u32>,
+}

@@ -2,9 +2,9 @@
 //! rules that decides every packet.
 //!
 //! It is what policies come down to and what the compiler, the reference
-//! evaluator, `explain` and `get rules` read. Rules are tried from the first to the
-//! last; the first match decides; if none matches, [`Ruleset::default`] does.
+//! evaluator, `explain` and `get rules` read.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -64,6 +64,10 @@ pub enum Action {
     Allow,
     /// Drop it.
     Deny,
+    /// Report it, and go on with the next rule.
+    Log,
+    /// Go on behind the rule's tier.
+    Pass,
 }
 
 impl Action {
@@ -73,7 +77,15 @@ impl Action {
         match self {
             Self::Allow => "allow",
             Self::Deny => "deny",
+            Self::Log => "log",
+            Self::Pass => "pass",
         }
+    }
+
+    /// Whether it decides: it is not followed by another rule.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Allow | Self::Deny)
     }
 }
 
@@ -115,73 +127,238 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// The conditions of a rule: all of them must hold. In a list one member
-/// must match; an empty list is no condition.
+/// An ICMP type, with or without a code. Code 0 is a code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Icmp {
+    /// The type.
+    #[serde(rename = "type")]
+    pub kind: u8,
+    /// The code; `None` matches every code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u8>,
+}
+
+impl fmt::Display for Icmp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.code {
+            None => write!(f, "type {}", self.kind),
+            Some(code) => write!(f, "type {} code {code}", self.kind),
+        }
+    }
+}
+
+/// What is asked of an address: all of it must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Addresses {
+    /// It lies in one of these networks, canonical (no host bits). Empty: no
+    /// condition. An IPv4-mapped IPv6 address is an IPv6 address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nets: Vec<IpNet>,
+    /// It lies in none of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_nets: Vec<IpNet>,
+    /// It lies in every one of these sets, by their index in
+    /// [`Ruleset::sets`]. A set without networks contains no address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<u32>,
+    /// It lies in none of these sets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_sets: Vec<u32>,
+}
+
+impl Addresses {
+    /// Whether nothing is asked.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.nets.is_empty()
+            && self.not_nets.is_empty()
+            && self.sets.is_empty()
+            && self.not_sets.is_empty()
+    }
+}
+
+impl From<Vec<IpNet>> for Addresses {
+    /// In one of these networks; anywhere, if there are none.
+    fn from(nets: Vec<IpNet>) -> Self {
+        Self {
+            nets,
+            ..Self::default()
+        }
+    }
+}
+
+/// The conditions of a rule, or one alternative of them: all of them must
+/// hold. In a list one member must match; an empty list is no condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Match {
     /// The IP version. `None` matches both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family: Option<Family>,
     /// The IP protocol number. `None` matches every protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<u8>,
-    /// Source networks, canonical (no host bits). An IPv4-mapped IPv6 address
-    /// is an IPv6 address.
+    /// Any protocol but this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_protocol: Option<u8>,
+    /// The ICMP type and code. Only with the protocol ICMP or `ICMPv6`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmp: Option<Icmp>,
+    /// Any ICMP type and code but these. Likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_icmp: Option<Icmp>,
+    /// The source address.
+    #[serde(default, skip_serializing_if = "Addresses::is_any")]
+    pub src: Addresses,
+    /// The destination address.
+    #[serde(default, skip_serializing_if = "Addresses::is_any")]
+    pub dst: Addresses,
+    /// Source ports. All four only with a protocol that has ports: TCP, UDP,
+    /// SCTP (and UDP-Lite, where a format allows it).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub src_nets: Vec<IpNet>,
-    /// Destination networks, canonical.
+    pub src_ports: Vec<PortRange>,
+    /// Not these source ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub dst_nets: Vec<IpNet>,
-    /// Destination ports. Only with a protocol that has ports: TCP, UDP, SCTP
-    /// (and UDP-Lite, where a format allows it).
+    pub not_src_ports: Vec<PortRange>,
+    /// Destination ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dst_ports: Vec<PortRange>,
+    /// Not these destination ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_dst_ports: Vec<PortRange>,
 }
 
 impl Match {
     /// Whether the rule asks for something that only the L4 header says.
     #[must_use]
     pub fn needs_l4(&self) -> bool {
-        !self.dst_ports.is_empty()
+        self.icmp.is_some()
+            || self.not_icmp.is_some()
+            || [
+                &self.src_ports,
+                &self.not_src_ports,
+                &self.dst_ports,
+                &self.not_dst_ports,
+            ]
+            .iter()
+            .any(|ports| !ports.is_empty())
     }
 }
 
-impl fmt::Display for Match {
-    /// In words: `tcp from 192.0.2.0/24 to ports 80, 30000:32767`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fn list<T: fmt::Display>(members: &[T]) -> String {
-            const SHOWN: usize = 4;
-            let mut text: Vec<String> = members.iter().take(SHOWN).map(T::to_string).collect();
-            if members.len() > SHOWN {
-                text.push(format!("… ({} in all)", members.len()));
-            }
-            text.join(", ")
-        }
-        let protocol = match self.protocol {
-            None => "everything".to_owned(),
-            Some(1) => "icmp".to_owned(),
-            Some(6) => "tcp".to_owned(),
-            Some(17) => "udp".to_owned(),
-            Some(58) => "icmpv6".to_owned(),
-            Some(132) => "sctp".to_owned(),
-            Some(136) => "udplite".to_owned(),
-            Some(number) => format!("protocol {number}"),
+/// The name of a protocol, or its number.
+#[must_use]
+pub fn protocol_name(number: u8) -> Cow<'static, str> {
+    Cow::Borrowed(match number {
+        1 => "icmp",
+        6 => "tcp",
+        17 => "udp",
+        58 => "icmpv6",
+        132 => "sctp",
+        136 => "udplite",
+        other => return Cow::Owned(format!("protocol {other}")),
+    })
+}
+
+/// Members that are shown of a list.
+const SHOWN: usize = 4;
+
+fn list<T: fmt::Display>(members: &[T]) -> String {
+    let mut text: Vec<String> = members.iter().take(SHOWN).map(T::to_string).collect();
+    if members.len() > SHOWN {
+        text.push(format!("… ({} in all)", members.len()));
+    }
+    text.join(", ")
+}
+
+/// A condition in words: `tcp from 192.0.2.0/24 to ports 80, 30000:32767`.
+struct InWords<'a> {
+    condition: &'a Match,
+    sets: &'a [NetSet],
+}
+
+impl InWords<'_> {
+    fn addresses(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        preposition: &str,
+        asked: &Addresses,
+    ) -> fmt::Result {
+        let name = |set: &u32| match self.sets.get(*set as usize) {
+            Some(set) => set.name.clone(),
+            None => format!("set {set}"),
         };
-        f.write_str(&protocol)?;
-        match self.family {
+        let names = |sets: &[u32], joint: &str| {
+            let names: Vec<_> = sets.iter().map(name).collect();
+            names.join(joint)
+        };
+        if asked.is_any() {
+            return Ok(());
+        }
+        write!(f, " {preposition}")?;
+        match (asked.nets.as_slice(), asked.sets.as_slice()) {
+            ([], []) => f.write_str(" anywhere")?,
+            (nets, []) => write!(f, " {}", list(nets))?,
+            ([], sets) => write!(f, " {}", names(sets, " and "))?,
+            (nets, sets) => write!(f, " {} within {}", list(nets), names(sets, " and "))?,
+        }
+        if !asked.not_nets.is_empty() {
+            write!(f, " except {}", list(&asked.not_nets))?;
+        }
+        if !asked.not_sets.is_empty() {
+            write!(f, " except {}", names(&asked.not_sets, " or "))?;
+        }
+        Ok(())
+    }
+}
+
+fn ports(
+    f: &mut fmt::Formatter<'_>,
+    preposition: &str,
+    ports: &[PortRange],
+    not: &[PortRange],
+) -> fmt::Result {
+    match ports {
+        [] => {}
+        [one] if one.first == one.last => write!(f, " {preposition} port {one}")?,
+        ports => write!(f, " {preposition} ports {}", list(ports))?,
+    }
+    match (ports, not) {
+        (_, []) => Ok(()),
+        ([], not) => write!(f, " {preposition} all ports but {}", list(not)),
+        (_, not) => write!(f, " but {}", list(not)),
+    }
+}
+
+impl fmt::Display for InWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let asked = self.condition;
+        match (asked.protocol, asked.not_protocol) {
+            (None, None) => f.write_str("everything")?,
+            (None, Some(not)) => write!(f, "everything but {}", protocol_name(not))?,
+            (Some(protocol), None) => f.write_str(&protocol_name(protocol))?,
+            (Some(protocol), Some(not)) => {
+                write!(
+                    f,
+                    "{} but not {}",
+                    protocol_name(protocol),
+                    protocol_name(not)
+                )?;
+            }
+        }
+        if let Some(icmp) = asked.icmp {
+            write!(f, " {icmp}")?;
+        }
+        if let Some(icmp) = asked.not_icmp {
+            write!(f, " but {icmp}")?;
+        }
+        match asked.family {
             Some(Family::V4) => f.write_str(" over IPv4")?,
             Some(Family::V6) => f.write_str(" over IPv6")?,
             None => {}
         }
-        if !self.src_nets.is_empty() {
-            write!(f, " from {}", list(&self.src_nets))?;
-        }
-        if !self.dst_nets.is_empty() {
-            write!(f, " to {}", list(&self.dst_nets))?;
-        }
-        match self.dst_ports.as_slice() {
-            [] => Ok(()),
-            [one] if one.first == one.last => write!(f, " to port {one}"),
-            ports => write!(f, " to ports {}", list(ports)),
-        }
+        self.addresses(f, "from", &asked.src)?;
+        ports(f, "from", &asked.src_ports, &asked.not_src_ports)?;
+        self.addresses(f, "to", &asked.dst)?;
+        ports(f, "to", &asked.dst_ports, &asked.not_dst_ports)
     }
 }
 
@@ -195,8 +372,9 @@ pub struct RuleId {
     pub policy: Arc<str>,
     /// The list in the policy that holds the rule.
     pub direction: Direction,
-    /// The index in that list, from 0.
-    pub index: u32,
+    /// The index in that list, from 0. `None` for what happens at the end of
+    /// a tier or of the profiles.
+    pub index: Option<u32>,
 }
 
 /// Where a rule stands in its document.
@@ -216,30 +394,72 @@ impl fmt::Display for SourceLine {
     }
 }
 
-/// One rule: if the packet matches, the action is final.
+/// One rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// Who it is.
     pub id: RuleId,
+    /// The tier it belongs to: a Pass goes on with the first later rule of
+    /// another stage or tier. `None` for failsafe rules and profiles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Arc<str>>,
     /// What it does.
     pub action: Action,
-    /// When it applies.
-    pub matches: Match,
-    /// Where it was written. `None` for a failsafe rule.
+    /// Whether it is only counted, and enforced by nobody.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub staged: bool,
+    /// When it applies: one of these must match. Without any it never does.
+    pub matches: Vec<Match>,
+    /// Where it was written. `None` for what no document says: a failsafe
+    /// rule, the end of a tier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceLine>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
 impl Rule {
-    /// The reason of the packets that this rule decides.
+    /// The reason of the packets that this rule decides; `None` if it decides
+    /// none, as it is staged, logs or passes: it is then counted beside the
+    /// verdict.
     #[must_use]
-    pub const fn reason(&self) -> Reason {
-        match (self.action, self.id.stage) {
-            (Action::Deny, _) => Reason::PolicyDeny,
-            (Action::Allow, Stage::Failsafe) => Reason::Failsafe,
-            (Action::Allow, _) => Reason::PolicyAllow,
+    pub const fn reason(&self) -> Option<Reason> {
+        if self.staged || !self.action.is_final() {
+            return None;
         }
+        Some(match (self.action, self.id.stage, self.id.index) {
+            (Action::Deny, _, None) => Reason::DefaultDeny,
+            (Action::Deny, _, Some(_)) => Reason::PolicyDeny,
+            (_, Stage::Failsafe, _) => Reason::Failsafe,
+            (_, _, None) => Reason::DefaultAllow,
+            (_, _, Some(_)) => Reason::PolicyAllow,
+        })
     }
+
+    /// Whether it is no rule of a document, but what happens where a tier, or
+    /// the profiles, end.
+    #[must_use]
+    pub const fn is_default(&self) -> bool {
+        self.id.index.is_none()
+    }
+
+    /// Whether a Pass of this rule goes beyond `other`.
+    #[must_use]
+    pub fn same_tier(&self, other: &Self) -> bool {
+        self.id.stage == other.id.stage && self.tier == other.tier
+    }
+}
+
+/// A set of networks that rules refer to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetSet {
+    /// What it is: `selector role == 'blocked'`, `this node's addresses`.
+    pub name: String,
+    /// Its networks, canonical.
+    pub nets: Vec<IpNet>,
 }
 
 /// What happens to a later fragment when a rule with L4 conditions is the
@@ -293,16 +513,146 @@ impl Default for Options {
 }
 
 /// The ordered rules of one endpoint and direction.
+///
+/// A packet meets them from the first to the last, but for the staged ones. A
+/// rule that matches and allows or denies decides; one that logs is noted, and
+/// the next one follows; one that passes is noted, and the first later rule of
+/// another stage or tier follows. Where none decides, [`Self::default`] does.
+/// Staged rules are met on a second walk, that enforces nothing: it takes them
+/// like the others, notes those that match, and ends where one of them, or
+/// a rule that is enforced, decides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ruleset {
     /// The endpoint's name.
     pub endpoint: String,
     /// The direction.
     pub direction: Direction,
+    /// The sets that rules refer to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<NetSet>,
     /// The rules, first to last.
     pub rules: Vec<Rule>,
-    /// What happens where no rule decides.
+    /// What happens where no rule decides: allow or deny.
     pub default: Action,
     /// What happens where rules don't apply.
     pub options: Options,
+}
+
+impl Ruleset {
+    /// Whether packets are denied because nothing allows them: then the
+    /// essentials pass all the same.
+    #[must_use]
+    pub fn denies_by_default(&self) -> bool {
+        self.default == Action::Deny
+            || self
+                .rules
+                .iter()
+                .any(|rule| rule.is_default() && rule.action == Action::Deny && !rule.staged)
+    }
+
+    /// When a rule applies, in words: `tcp from 192.0.2.0/24 to port 80`.
+    #[must_use]
+    pub fn words(&self, rule: &Rule) -> String {
+        let mut words: Vec<String> = rule
+            .matches
+            .iter()
+            .take(SHOWN)
+            .map(|condition| {
+                InWords {
+                    condition,
+                    sets: &self.sets,
+                }
+                .to_string()
+            })
+            .collect();
+        if rule.matches.is_empty() {
+            return "nothing".to_owned();
+        }
+        if rule.matches.len() > SHOWN {
+            words.push(format!("… ({} alternatives in all)", rule.matches.len()));
+        }
+        words.join(", or ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ruleset(matches: Vec<Match>) -> Ruleset {
+        let rule = Rule {
+            id: RuleId {
+                stage: Stage::Normal,
+                policy: "p".into(),
+                direction: Direction::Ingress,
+                index: Some(0),
+            },
+            tier: None,
+            action: Action::Allow,
+            staged: false,
+            matches,
+            source: None,
+        };
+        Ruleset {
+            endpoint: String::new(),
+            direction: Direction::Ingress,
+            sets: vec![NetSet {
+                name: "selector a == 'b'".into(),
+                nets: Vec::new(),
+            }],
+            rules: vec![rule],
+            default: Action::Deny,
+            options: Options::default(),
+        }
+    }
+
+    #[test]
+    fn rules_in_words() {
+        let range = |first, last| vec![PortRange { first, last }];
+        let nets = |text: &str| vec![text.parse().expect("a network")];
+        for (matches, words) in [
+            (vec![], "nothing"),
+            (vec![Match::default()], "everything"),
+            (
+                vec![
+                    Match {
+                        protocol: Some(6),
+                        src: Addresses {
+                            nets: nets("10.0.0.0/8"),
+                            not_nets: nets("10.1.0.0/16"),
+                            sets: vec![0],
+                            not_sets: Vec::new(),
+                        },
+                        src_ports: range(1, 9),
+                        not_dst_ports: range(80, 80),
+                        ..Match::default()
+                    },
+                    Match {
+                        family: Some(Family::V6),
+                        protocol: Some(58),
+                        icmp: Some(Icmp {
+                            kind: 128,
+                            code: Some(0),
+                        }),
+                        dst: Addresses {
+                            not_sets: vec![0],
+                            ..Addresses::default()
+                        },
+                        ..Match::default()
+                    },
+                ],
+                "tcp from 10.0.0.0/8 within selector a == 'b' except 10.1.0.0/16 from ports 1:9 \
+                 to all ports but 80, or icmpv6 type 128 code 0 over IPv6 to anywhere except \
+                 selector a == 'b'",
+            ),
+        ] {
+            let ruleset = ruleset(matches);
+            assert_eq!(ruleset.words(&ruleset.rules[0]), words);
+            let json = serde_json::to_string(&ruleset).expect("JSON");
+            assert_eq!(
+                serde_json::from_str::<Ruleset>(&json).expect("back"),
+                ruleset
+            );
+        }
+    }
 }

@@ -115,10 +115,11 @@ fn line(rule: &Rule) -> String {
     let Match {
         family,
         protocol,
-        src_nets,
-        dst_nets,
+        src,
+        dst,
         dst_ports,
-    } = &rule.matches;
+        ..
+    } = &rule.matches[0];
     let place = rule
         .source
         .as_ref()
@@ -127,15 +128,15 @@ fn line(rule: &Rule) -> String {
         "{} {}[{}] {}:{}: {}",
         rule.id.stage.name(),
         rule.id.policy,
-        rule.id.index,
+        rule.id.index.expect("a rule of a document"),
         place.line,
         place.column,
         rule.action.name()
     )];
     words.extend(family.map(|family| format!("{family:?}")));
     words.extend(protocol.map(|protocol| format!("proto {protocol}")));
-    words.extend(condition("src", src_nets));
-    words.extend(condition("dst", dst_nets));
+    words.extend(condition("src", &src.nets));
+    words.extend(condition("dst", &dst.nets));
     words.extend(condition("dport", dst_ports));
     words.join(" ")
 }

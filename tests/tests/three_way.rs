@@ -219,20 +219,21 @@ type Mistake = fn(&mut Ruleset, &mut Vec<u8>);
 const MISTAKES: &[(&str, Mistake)] = &[
     ("the end of a port range is exclusive", |ruleset, _| {
         for rule in &mut ruleset.rules {
-            for range in &mut rule.matches.dst_ports {
+            for range in rule.matches.iter_mut().flat_map(|m| &mut m.dst_ports) {
                 range.last = range.last.saturating_sub(1).max(range.first);
             }
         }
     }),
     ("source and destination are swapped", |ruleset, _| {
         for rule in &mut ruleset.rules {
-            let matches = &mut rule.matches;
-            std::mem::swap(&mut matches.src_nets, &mut matches.dst_nets);
+            for matches in &mut rule.matches {
+                std::mem::swap(&mut matches.src, &mut matches.dst);
+            }
         }
     }),
     ("a prefix is one bit short", |ruleset, _| {
         for rule in &mut ruleset.rules {
-            for net in &mut rule.matches.src_nets {
+            for net in rule.matches.iter_mut().flat_map(|m| &mut m.src.nets) {
                 *net = net.supernet().unwrap_or(*net);
             }
         }
@@ -284,8 +285,10 @@ const MISTAKES: &[(&str, Mistake)] = &[
             {
                 let is_v4 = |net: &ipnet::IpNet| matches!(net, ipnet::IpNet::V4(_));
                 for rule in &mut ruleset.rules {
-                    if rule.matches.src_nets.iter().any(is_v4) {
-                        rule.matches.src_nets.clear();
+                    for matches in &mut rule.matches {
+                        if matches.src.nets.iter().any(is_v4) {
+                            matches.src.nets.clear();
+                        }
                     }
                 }
             }
@@ -294,7 +297,7 @@ const MISTAKES: &[(&str, Mistake)] = &[
     ("IPv6 is forgotten", |ruleset, _| {
         ruleset
             .rules
-            .retain(|rule| rule.matches.family != Some(Family::V6));
+            .retain(|rule| rule.matches[0].family != Some(Family::V6));
     }),
     ("the last rule is missing", |ruleset, _| {
         ruleset.rules.pop();

@@ -246,11 +246,11 @@ fn changes<'a>(
     after: &'a [Rule],
     selected: &'a [String],
 ) -> BTreeMap<&'a str, Change> {
-    fn of<'a>(rules: &'a [Rule], policy: &str) -> Vec<(&'a RuleId, Action, &'a Match)> {
+    fn of<'a>(rules: &'a [Rule], policy: &str) -> Vec<(&'a RuleId, Action, &'a [Match])> {
         rules
             .iter()
             .filter(|rule| rule.id.stage != Stage::Failsafe && *rule.id.policy == *policy)
-            .map(|rule| (&rule.id, rule.action, &rule.matches))
+            .map(|rule| (&rule.id, rule.action, rule.matches.as_slice()))
             .collect()
     }
     let before = before.unwrap_or_default();
@@ -286,13 +286,15 @@ mod tests {
                 stage: Stage::Normal,
                 policy: policy.into(),
                 direction: Direction::Ingress,
-                index: 0,
+                index: Some(0),
             },
+            tier: None,
             action: Action::Deny,
-            matches: Match {
+            staged: false,
+            matches: vec![Match {
                 protocol: Some(protocol),
                 ..Match::default()
-            },
+            }],
             source: None,
         }
     }

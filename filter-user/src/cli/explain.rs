@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::args::{EndpointFlags, Global, OptionFlags, TableOrJson};
 use super::compiled::{Request, one_target};
 use super::error::Failure;
+use super::output::index_of;
 use super::replay::{decided_by, stage_of};
 use crate::compile::Image;
 use crate::datapath::Datapath;
@@ -139,6 +140,7 @@ impl Explain {
 /// What would happen to the packet if this were the only rule.
 fn alone(rule: &Rule, ruleset: &Ruleset, options: Options, frame: &[u8]) -> Decision {
     let alone = Ruleset {
+        sets: ruleset.sets.clone(),
         rules: vec![rule.clone()],
         endpoint: String::new(),
         direction: ruleset.direction,
@@ -175,31 +177,31 @@ fn undecided<'a>(ruleset: &'a Ruleset, decision: Decision, frame: &[u8]) -> Opti
         .find(|rule| alone(rule, ruleset, ruleset.options.clone(), frame).reason == decision.reason)
 }
 
-fn in_words(rule: &Rule) -> String {
-    format!("{} {}", rule.action.name(), rule.matches)
+fn in_words(ruleset: &Ruleset, rule: &Rule) -> String {
+    format!("{} {}", rule.action.name(), ruleset.words(rule))
 }
 
 /// Who a rule is and what it says; on a line of its own, where it stands.
-fn line_of(rule: &Rule) -> String {
+fn line_of(ruleset: &Ruleset, rule: &Rule) -> String {
     let who = match rule.id.stage {
         Stage::Failsafe => Stage::Failsafe.name().to_owned(),
-        stage => format!("{} {} {}", stage.name(), rule.id.policy, rule.id.index),
+        stage => format!("{} {} {}", stage.name(), rule.id.policy, index_of(rule)),
     };
     let place = rule
         .source
         .as_ref()
         .map_or_else(String::new, |source| format!("\n    {source}"));
-    format!("{who}: {}{place}", in_words(rule))
+    format!("{who}: {}{place}", in_words(ruleset, rule))
 }
 
-fn describe(rule: &Rule) -> Value {
+fn describe(ruleset: &Ruleset, rule: &Rule) -> Value {
     let failsafe = rule.id.stage == Stage::Failsafe;
     json!({
         "stage": rule.id.stage.name(),
         "policy": (!failsafe).then_some(&rule.id.policy),
-        "rule": (!failsafe).then_some(rule.id.index),
+        "rule": rule.id.index.filter(|_| !failsafe),
         "action": rule.action.name(),
-        "matches": rule.matches.to_string(),
+        "matches": ruleset.words(rule),
         "source": rule.source,
     })
 }
@@ -228,10 +230,15 @@ impl Answer<'_> {
             line("stage", stage);
         }
         match self.rule() {
-            Some(rule) if rule.id.stage == Stage::Failsafe => line("rule", &in_words(rule)),
+            Some(rule) if rule.id.stage == Stage::Failsafe => {
+                line("rule", &in_words(self.ruleset, rule))
+            }
             Some(rule) => {
                 line("policy", &rule.id.policy);
-                line("rule", &format!("{}: {}", rule.id.index, in_words(rule)));
+                line(
+                    "rule",
+                    &format!("{}: {}", index_of(rule), in_words(self.ruleset, rule)),
+                );
             }
             None => line("rule", "none"),
         }
@@ -240,12 +247,12 @@ impl Answer<'_> {
         }
         if let Some(rule) = self.undecided {
             text.push_str("dropped, as this rule may match it and its ports can't be read:\n");
-            let _ = writeln!(text, "  {}", line_of(rule));
+            let _ = writeln!(text, "  {}", line_of(self.ruleset, rule));
         }
         if !self.others.is_empty() {
             text.push_str("would have matched after it:\n");
             for rule in &self.others {
-                let _ = writeln!(text, "  {}", line_of(rule));
+                let _ = writeln!(text, "  {}", line_of(self.ruleset, rule));
             }
         }
         text
@@ -261,8 +268,8 @@ impl Answer<'_> {
             "policy": policy,
             "rule": rule,
             "source": self.rule().and_then(|rule| rule.source.as_ref()),
-            "undecided": self.undecided.map(describe),
-            "also_matching": self.others.iter().map(|rule| describe(rule)).collect::<Vec<_>>(),
+            "undecided": self.undecided.map(|rule| describe(self.ruleset, rule)),
+            "also_matching": self.others.iter().map(|rule| describe(self.ruleset, rule)).collect::<Vec<_>>(),
         })
     }
 }

@@ -6,6 +6,8 @@ use std::time::SystemTime;
 
 use clap::ValueEnum;
 
+use crate::ruleset::Rule;
+
 /// Colour in messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Color {
@@ -65,6 +67,14 @@ fn labelled(color: Color, style: &str, label: &str, text: impl Display) {
     } else {
         say(format_args!("{label}: {text}"));
     }
+}
+
+/// The index of a rule in its policy; what has none is a default.
+#[must_use]
+pub(super) fn index_of(rule: &Rule) -> String {
+    rule.id
+        .index
+        .map_or_else(|| "default".to_owned(), |index| index.to_string())
 }
 
 /// `1 policy`, `2 policies`.

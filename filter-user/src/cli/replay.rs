@@ -254,9 +254,7 @@ pub(super) fn decided_by(ruleset: &Ruleset, decision: Decision) -> (Option<&str>
         .rule
         .and_then(|rule| ruleset.rules.get(rule as usize))
     {
-        Some(rule) if rule.id.stage != Stage::Failsafe => {
-            (Some(&rule.id.policy), Some(rule.id.index))
-        }
+        Some(rule) if rule.id.stage != Stage::Failsafe => (Some(&rule.id.policy), rule.id.index),
         _ => (None, None),
     }
 }

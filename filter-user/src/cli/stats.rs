@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::args::Global;
 use super::error::Failure;
-use super::output::{columns, fit, grouped, terminal_size, time};
+use super::output::{columns, fit, grouped, index_of, terminal_size, time};
 use super::status::verdict_total;
 use crate::datapath::{Count, Datapath, Stats as Totals};
 
@@ -285,7 +285,7 @@ fn table(totals: &Totals, watched: bool, rates: Option<&Rates<'_>>, width: usize
                 vec![
                     format!("  {}", rule.id.stage.name()),
                     fit(&rule.id.policy, name_width),
-                    rule.id.index.to_string(),
+                    index_of(rule),
                     rule.action.name().to_owned(),
                     grouped(count.packets),
                     grouped(count.bytes),
@@ -382,10 +382,12 @@ mod tests {
                 stage: Stage::PreDnat,
                 policy: policy.into(),
                 direction: Direction::Ingress,
-                index: 0,
+                index: Some(0),
             },
+            tier: None,
             action: Action::Deny,
-            matches: Match::default(),
+            staged: false,
+            matches: vec![Match::default()],
             source: None,
         };
         let count = Count {

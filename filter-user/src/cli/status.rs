@@ -160,6 +160,7 @@ mod tests {
             ruleset: Ruleset {
                 endpoint: "worker-1".to_owned(),
                 direction: Direction::Ingress,
+                sets: Vec::new(),
                 rules: Vec::new(),
                 default: Action::Allow,
                 options: Options::default(),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::args::{EndpointFlags, Files, Global, OptionFlags};
 use super::compiled::{self, Request, Target};
 use super::error::Failure;
-use super::output::{count, note, say, size, warning};
+use super::output::{count, index_of, note, say, size, warning};
 use crate::policy::{Diagnostic, Model};
 
 /// Check policy files, offline
@@ -167,9 +167,9 @@ fn show(out: &mut impl Write, target: &Target) -> Result<(), Failure> {
             "  {} {} {}: {} {}",
             rule.id.stage.name(),
             rule.id.policy,
-            rule.id.index,
+            index_of(rule),
             rule.action.name(),
-            rule.matches
+            target.ruleset.words(rule)
         )?;
     }
     writeln!(out, "  default: {}", target.ruleset.default.name())?;

@@ -28,7 +28,7 @@ pub(super) fn compile(
     nets: impl Fn(&Rule) -> &[IpNet],
     words: &mut Words,
 ) -> Result<Dimension, CompileError> {
-    let here = |rule: &Rule| rule.matches.family.is_none_or(|only| only == family);
+    let here = |rule: &Rule| rule.matches[0].family.is_none_or(|only| only == family);
     let everywhere = RuleSet::of(rules.len(), |rule| {
         here(&rules[rule]) && nets(&rules[rule]).is_empty()
     });

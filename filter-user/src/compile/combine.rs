@@ -87,7 +87,7 @@ fn decision(rules: &[Rule], pair: &RuleSet, l4: &l4::Class) -> u32 {
     let kind = match (rule.action, rule.id.stage) {
         (Action::Deny, _) => DECIDE_DENY,
         (Action::Allow, Stage::Failsafe) => DECIDE_FAILSAFE,
-        (Action::Allow, _) => DECIDE_ALLOW,
+        (_, _) => DECIDE_ALLOW,
     };
     kind | first as u32
 }

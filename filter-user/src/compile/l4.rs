@@ -50,12 +50,12 @@ pub(super) fn compile(
         // Unknown where an extension chain hides the protocol.
         let known = u8::try_from(proto).ok();
         let speaks_of = |rule: &Rule| {
-            rule.matches
+            rule.matches[0]
                 .protocol
                 .is_none_or(|only| known.is_none_or(|known| only == known))
         };
         let asks_l4 = |rule: &Rule| {
-            rule.matches.needs_l4() || (known.is_none() && rule.matches.protocol.is_some())
+            rule.matches[0].needs_l4() || (known.is_none() && rule.matches[0].protocol.is_some())
         };
 
         // The header is absent: what asks for it can't be decided. A failsafe
@@ -117,7 +117,7 @@ fn block(
 ) -> Result<(), CompileError> {
     let mut cuts: BTreeSet<u32> = BTreeSet::from([0, 1 << 16]);
     for &rule in asking {
-        for range in &rules[rule].matches.dst_ports {
+        for range in &rules[rule].matches[0].dst_ports {
             cuts.insert(u32::from(range.first));
             cuts.insert(u32::from(range.last) + 1);
         }
@@ -127,7 +127,7 @@ fn block(
         let (first, end) = (pair[0], pair[1]);
         let mut set = matching.clone();
         for &rule in asking {
-            let ports = &rules[rule].matches.dst_ports;
+            let ports = &rules[rule].matches[0].dst_ports;
             if ports.iter().any(|range| range.contains(first as u16)) {
                 set.insert(rule);
             }

@@ -66,8 +66,10 @@ impl Image {
         let mut pairs = combine::Pairs::default();
         let mut families = [FamilyLayout::default(); 2];
         for (layout, family) in families.iter_mut().zip([Family::V4, Family::V6]) {
-            let src = address::compile(rules, family, |rule| &rule.matches.src_nets, &mut words)?;
-            let dst = address::compile(rules, family, |rule| &rule.matches.dst_nets, &mut words)?;
+            let src =
+                address::compile(rules, family, |rule| &rule.matches[0].src.nets, &mut words)?;
+            let dst =
+                address::compile(rules, family, |rule| &rule.matches[0].dst.nets, &mut words)?;
             *layout = pairs.join(&src, &dst, &mut words)?;
         }
         let l4 = l4::compile(rules, ruleset.options.fragments, &mut words)?;

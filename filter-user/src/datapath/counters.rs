@@ -17,7 +17,7 @@ use filter_common::verdict::Reason;
 use super::error::Error;
 use super::record::{Record, open_array};
 use super::{Count, Stats, sys};
-use crate::ruleset::{Rule, RuleId};
+use crate::ruleset::{Action, Rule, RuleId};
 
 const REASONS: usize = REASON_COUNTERS as usize;
 
@@ -112,20 +112,20 @@ fn pinned(path: &Path, record: &Record, copies: usize) -> Result<Vec<Count>, Err
 /// A rule keeps its total by identity and action. A rule that is gone leaves
 /// its total to the reason that it gave, so that no sum ever goes backwards.
 pub(super) fn carry(old: &[Rule], totals: &[Count], new: &[Rule]) -> Vec<Count> {
-    let places: HashMap<(&RuleId, Reason), usize> = (REASONS..)
+    let places: HashMap<(&RuleId, Action, Option<Reason>), usize> = (REASONS..)
         .zip(new)
-        .map(|(place, rule)| ((&rule.id, rule.reason()), place))
+        .map(|(place, rule)| ((&rule.id, rule.action, rule.reason()), place))
         .collect();
     let mut carried = vec![Count::default(); REASONS + new.len()];
     let (reasons, rules) = totals.split_at(REASONS);
     carried[..REASONS].copy_from_slice(reasons);
     for (rule, total) in old.iter().zip(rules) {
         let reason = rule.reason();
-        let place = places
-            .get(&(&rule.id, reason))
-            .copied()
-            .unwrap_or(reason_place(reason));
-        carried[place] = carried[place] + *total;
+        let same = places.get(&(&rule.id, rule.action, reason)).copied();
+        // What was noted beside a verdict is in no sum, and goes with its rule.
+        if let Some(place) = same.or(reason.map(reason_place)) {
+            carried[place] = carried[place] + *total;
+        }
     }
     carried
 }
@@ -135,8 +135,10 @@ pub(super) fn stats(interface: String, rules: &[Rule], totals: &[Count]) -> Stat
     let (retired, per_rule) = totals.split_at(REASONS);
     let mut reasons = retired.to_vec();
     for (rule, total) in rules.iter().zip(per_rule) {
-        let sum = &mut reasons[reason_place(rule.reason())];
-        *sum = *sum + *total;
+        if let Some(reason) = rule.reason() {
+            let sum = &mut reasons[reason_place(reason)];
+            *sum = *sum + *total;
+        }
     }
     Stats {
         interface,
@@ -155,7 +157,7 @@ pub(super) fn stats(interface: String, rules: &[Rule], totals: &[Count]) -> Stat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::{Action, Direction, Match, Stage};
+    use crate::ruleset::{Direction, Match, Stage};
 
     fn rule(index: u32, action: Action) -> Rule {
         Rule {
@@ -163,10 +165,12 @@ mod tests {
                 stage: Stage::Normal,
                 policy: "p".into(),
                 direction: Direction::Ingress,
-                index,
+                index: Some(index),
             },
+            tier: None,
             action,
-            matches: Match::default(),
+            staged: false,
+            matches: vec![Match::default()],
             source: None,
         }
     }

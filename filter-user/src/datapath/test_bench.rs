@@ -111,7 +111,7 @@ impl TestBench {
                 .ruleset
                 .rules
                 .get(rule as usize)
-                .map(crate::ruleset::Rule::reason),
+                .and_then(crate::ruleset::Rule::reason),
             None => abi::reason_counters()
                 .nth(counter as usize)
                 .map(|(reason, _)| reason),

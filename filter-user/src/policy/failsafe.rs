@@ -81,7 +81,7 @@ impl FailsafePort {
     pub fn to_match(self) -> Match {
         Match {
             protocol: Some(self.protocol),
-            src_nets: self.net.into_iter().collect(),
+            src: self.net.into_iter().collect::<Vec<_>>().into(),
             dst_ports: vec![PortRange {
                 first: self.port,
                 last: self.port,

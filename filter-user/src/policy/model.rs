@@ -4,8 +4,8 @@
 //! What is here has been checked, and only the functions of this module make
 //! it, so a model cannot hold an illegal rule.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -19,46 +19,195 @@ use super::selector::{Labels, Selector, is_label};
 use super::source::Span;
 use super::values::{self, NamedProtocol, Refusal, family_name};
 use super::yaml;
-use crate::ruleset::{Action, Family, Match, SourceLine, Stage};
+use crate::ruleset::{Action, Family, Icmp, PortRange, SourceLine, Stage};
 
 /// The profile that lets everything pass that no policy decides.
 pub const DEFAULT_ALLOW: &str = "projectcalico-default-allow";
 
-/// The policies and endpoints of a set of documents.
+/// The tier of policies that name none.
+pub const DEFAULT_TIER: &str = "default";
+
+/// The policies and what they refer to, of a set of documents.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Model {
-    policies: Vec<Policy>,
-    endpoints: Vec<HostEndpoint>,
+    pub(super) policies: Vec<Policy>,
+    pub(super) tiers: Vec<Tier>,
+    pub(super) profiles: Vec<Profile>,
+    pub(super) endpoints: Vec<HostEndpoint>,
+    pub(super) sets: Vec<NetworkSet>,
+}
+
+/// The kind of document that a policy comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Calico v1 `policy`.
+    V1Policy,
+    /// Calico v3 `GlobalNetworkPolicy`, or its staged twin.
+    GlobalNetworkPolicy,
+    /// Calico v3 `NetworkPolicy`, or its staged twin.
+    NetworkPolicy,
+    /// `OpenShift` `IngressNodeFirewall`.
+    IngressNodeFirewall,
+    /// Kubernetes `NetworkPolicy`.
+    KubernetesNetworkPolicy,
 }
 
 /// A policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    name: Arc<str>,
-    stage: Stage,
-    order: Option<f64>,
-    selector: Selector,
-    ingress: Vec<Rule>,
-    place: Place,
+    pub(super) kind: Kind,
+    pub(super) name: Arc<str>,
+    pub(super) tier: Arc<str>,
+    pub(super) stage: Stage,
+    pub(super) staged: bool,
+    pub(super) order: Option<f64>,
+    pub(super) selects: Selects,
+    pub(super) apply_on_forward: bool,
+    pub(super) types: Types,
+    pub(super) ingress: Vec<Rule>,
+    pub(super) egress: Vec<Rule>,
+    pub(super) place: Place,
 }
 
-/// A rule of a policy. Its index in the policy's list is its identity.
+/// Which endpoints a policy applies to: all of it must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selects {
+    /// What their labels must match.
+    pub labels: Selector,
+    /// The namespace they must be in.
+    pub namespace: Option<String>,
+    /// The interfaces they must stand for; empty: any.
+    pub interfaces: Vec<String>,
+}
+
+/// The directions that a policy has a word in, with rules or without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Types {
+    /// What comes in.
+    pub ingress: bool,
+    /// What goes out.
+    pub egress: bool,
+}
+
+/// A rule of a policy or profile. Its index in the list is its identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    action: Action,
-    matches: Match,
-    source: SourceLine,
+    /// What it does.
+    pub action: Action,
+    /// When it applies: one of these must hold. Without any it never does.
+    pub criteria: Vec<Criteria>,
+    /// Its place among the rules for one network; only an
+    /// `IngressNodeFirewall` has it.
+    pub order: Option<u32>,
+    /// Where it stands.
+    pub source: SourceLine,
+}
+
+/// The conditions of a rule, all of which must hold. What [`Match`] says of a
+/// field of the same name goes for it here.
+///
+/// [`Match`]: crate::ruleset::Match
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Criteria {
+    /// The IP version.
+    pub family: Option<Family>,
+    /// The protocol's number.
+    pub protocol: Option<u8>,
+    /// Any protocol but this.
+    pub not_protocol: Option<u8>,
+    /// The ICMP type and code.
+    pub icmp: Option<Icmp>,
+    /// Any ICMP type and code but these.
+    pub not_icmp: Option<Icmp>,
+    /// Where it comes from.
+    pub src: Peer,
+    /// Where it goes.
+    pub dst: Peer,
+}
+
+/// One side of a packet. An empty list, and what is `None`, is no condition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// In one of these networks, canonical.
+    pub nets: Vec<IpNet>,
+    /// In none of these.
+    pub not_nets: Vec<IpNet>,
+    /// In a set, or an address of an endpoint, with these labels.
+    pub selector: Option<Selector>,
+    /// In none with these labels.
+    pub not_selector: Option<Selector>,
+    /// An address of an endpoint with a profile of this tag.
+    pub tag: Option<String>,
+    /// Of none with this tag.
+    pub not_tag: Option<String>,
+    /// The ports.
+    pub ports: Vec<Port>,
+    /// Not these ports.
+    pub not_ports: Vec<Port>,
+}
+
+/// Ports as a rule names them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Port {
+    /// By number.
+    Range(PortRange),
+    /// By the name that an endpoint gives to one.
+    Named(String),
+}
+
+/// A tier: a group of policies with an order and an end of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tier {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its order: lower first, none last.
+    pub order: Option<f64>,
+    /// Whether its end passes packets on, instead of denying them.
+    pub default_pass: bool,
+    /// Where its name stands; `None` for one that is always there.
+    pub place: Option<Place>,
+}
+
+/// What decides where no policy selects an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Labels that its endpoints have as well.
+    pub labels: Labels,
+    /// Tags by which v1 rules refer to its endpoints.
+    pub tags: Vec<String>,
+    /// Its rules for what comes in.
+    pub ingress: Vec<Rule>,
+    /// Its rules for what goes out.
+    pub egress: Vec<Rule>,
+    /// Where its name stands.
+    pub place: Place,
 }
 
 /// A host endpoint that a document describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostEndpoint {
-    name: String,
-    node: Option<String>,
-    interface: Interface,
-    labels: Labels,
-    default_allow: bool,
-    place: Place,
+    pub(super) name: String,
+    pub(super) node: Option<String>,
+    /// `None` where `expected_ips` says which it is.
+    pub(super) interface: Option<Interface>,
+    pub(super) expected_ips: Vec<IpAddr>,
+    pub(super) labels: Labels,
+    pub(super) profiles: Vec<String>,
+    pub(super) ports: Vec<NamedPort>,
+    pub(super) place: Place,
+}
+
+/// A port that an endpoint has a name for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedPort {
+    /// The name.
+    pub name: String,
+    /// The protocol's number.
+    pub protocol: u8,
+    /// The port.
+    pub port: u16,
 }
 
 /// The interfaces that an endpoint stands for.
@@ -70,11 +219,38 @@ pub enum Interface {
     All,
 }
 
+/// Networks with labels, for the selectors of rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkSet {
+    /// Its name.
+    pub name: String,
+    /// Its namespace, if it is a `NetworkSet`.
+    pub namespace: Option<String>,
+    /// What selectors see of it; those that the namespace brings among them.
+    pub labels: Labels,
+    /// Its networks, canonical.
+    pub nets: Vec<IpNet>,
+    /// Where its name stands.
+    pub place: Place,
+}
+
 impl Model {
-    /// The policies in evaluation order: by stage, order and name.
+    /// The policies in evaluation order: by stage, tier, order and name.
     #[must_use]
     pub fn policies(&self) -> &[Policy] {
         &self.policies
+    }
+
+    /// The tiers that policies are in, by order and name.
+    #[must_use]
+    pub fn tiers(&self) -> &[Tier] {
+        &self.tiers
+    }
+
+    /// The profiles, in the order of their documents.
+    #[must_use]
+    pub fn profiles(&self) -> &[Profile] {
+        &self.profiles
     }
 
     /// The endpoints, in the order of their documents.
@@ -82,19 +258,55 @@ impl Model {
     pub fn endpoints(&self) -> &[HostEndpoint] {
         &self.endpoints
     }
+
+    /// The sets, in the order of their documents.
+    #[must_use]
+    pub fn sets(&self) -> &[NetworkSet] {
+        &self.sets
+    }
+
+    /// The tier of this name.
+    #[must_use]
+    pub fn tier(&self, name: &str) -> Option<&Tier> {
+        self.tiers.iter().find(|tier| *tier.name == *name)
+    }
+
+    /// The profile of this name.
+    #[must_use]
+    pub fn profile(&self, name: &str) -> Option<&Profile> {
+        self.profiles.iter().find(|profile| *profile.name == *name)
+    }
 }
 
 impl Policy {
-    /// Its name, unique in the model.
+    /// The kind of document it comes from.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Its name as it is shown and counted, unique in the model.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// [`Stage::PreDnat`] or [`Stage::Normal`].
+    /// The name of its tier.
+    #[must_use]
+    pub fn tier(&self) -> &Arc<str> {
+        &self.tier
+    }
+
+    /// [`Stage::Untracked`], [`Stage::PreDnat`] or [`Stage::Normal`].
     #[must_use]
     pub fn stage(&self) -> Stage {
         self.stage
+    }
+
+    /// Whether it is only counted.
+    #[must_use]
+    pub fn staged(&self) -> bool {
+        self.staged
     }
 
     /// Its order: lower first, none last.
@@ -105,8 +317,20 @@ impl Policy {
 
     /// Which endpoints it applies to.
     #[must_use]
-    pub fn selector(&self) -> &Selector {
-        &self.selector
+    pub fn selects(&self) -> &Selects {
+        &self.selects
+    }
+
+    /// Whether it applies to packets that are not for the host itself too.
+    #[must_use]
+    pub fn apply_on_forward(&self) -> bool {
+        self.apply_on_forward
+    }
+
+    /// The directions it has a word in.
+    #[must_use]
+    pub fn types(&self) -> Types {
+        self.types
     }
 
     /// Its ingress rules, first to last.
@@ -115,38 +339,16 @@ impl Policy {
         &self.ingress
     }
 
+    /// Its egress rules, first to last.
+    #[must_use]
+    pub fn egress(&self) -> &[Rule] {
+        &self.egress
+    }
+
     /// Where its name stands.
     #[must_use]
     pub fn place(&self) -> &Place {
         &self.place
-    }
-
-    fn compare(&self, other: &Self) -> Ordering {
-        let order = |policy: &Self| policy.order.unwrap_or(f64::INFINITY);
-        self.stage
-            .cmp(&other.stage)
-            .then_with(|| order(self).total_cmp(&order(other)))
-            .then_with(|| self.name.cmp(&other.name))
-    }
-}
-
-impl Rule {
-    /// What it does.
-    #[must_use]
-    pub fn action(&self) -> Action {
-        self.action
-    }
-
-    /// When it applies.
-    #[must_use]
-    pub fn matches(&self) -> &Match {
-        &self.matches
-    }
-
-    /// Where it stands.
-    #[must_use]
-    pub fn source(&self) -> &SourceLine {
-        &self.source
     }
 }
 
@@ -163,28 +365,64 @@ impl HostEndpoint {
         self.node.as_deref()
     }
 
-    /// The interfaces it stands for.
+    /// The interfaces it stands for; `None` where its addresses say it.
     #[must_use]
-    pub fn interface(&self) -> &Interface {
-        &self.interface
+    pub fn interface(&self) -> Option<&Interface> {
+        self.interface.as_ref()
     }
 
-    /// What selectors see of it.
+    /// Its addresses.
+    #[must_use]
+    pub fn expected_ips(&self) -> &[IpAddr] {
+        &self.expected_ips
+    }
+
+    /// What selectors see of it, but for the labels of its profiles.
     #[must_use]
     pub fn labels(&self) -> &Labels {
         &self.labels
     }
 
-    /// Whether it has the profile [`DEFAULT_ALLOW`].
+    /// The names of its profiles, first to last.
     #[must_use]
-    pub fn default_allow(&self) -> bool {
-        self.default_allow
+    pub fn profiles(&self) -> &[String] {
+        &self.profiles
+    }
+
+    /// The ports it has names for.
+    #[must_use]
+    pub fn ports(&self) -> &[NamedPort] {
+        &self.ports
     }
 
     /// Where its name stands.
     #[must_use]
     pub fn place(&self) -> &Place {
         &self.place
+    }
+}
+
+impl Model {
+    /// Brings tiers and policies into evaluation order.
+    fn sort(&mut self) {
+        let order = |order: Option<f64>| order.unwrap_or(f64::INFINITY);
+        self.tiers.sort_by(|a, b| {
+            order(a.order)
+                .total_cmp(&order(b.order))
+                .then_with(|| a.name.cmp(&b.name))
+        });
+        let tiers = &self.tiers;
+        let place = |policy: &Policy| tiers.iter().position(|tier| tier.name == policy.tier);
+        // An IngressNodeFirewall is a filter of its own, before the others.
+        let foreign = |policy: &Policy| policy.kind != Kind::IngressNodeFirewall;
+        self.policies.sort_by(|a, b| {
+            a.stage
+                .cmp(&b.stage)
+                .then_with(|| foreign(a).cmp(&foreign(b)))
+                .then_with(|| place(a).cmp(&place(b)))
+                .then_with(|| order(a.order).total_cmp(&order(b.order)))
+                .then_with(|| a.name.cmp(&b.name))
+        });
     }
 }
 
@@ -201,7 +439,13 @@ pub(super) fn validate(documents: &[Document<'_>], reporter: &mut Reporter<'_>) 
         }
     }
     refuse_duplicates(&model, reporter);
-    model.policies.sort_by(Policy::compare);
+    model.tiers.push(Tier {
+        name: DEFAULT_TIER.into(),
+        order: Some(1_000_000.0),
+        default_pass: false,
+        place: None,
+    });
+    model.sort();
     model
 }
 
@@ -227,8 +471,8 @@ fn refuse_duplicates(model: &Model, reporter: &mut Reporter<'_>) {
         } else if let Some(first) = interfaces.insert((node, &endpoint.interface), &endpoint.place)
         {
             let interface = match &endpoint.interface {
-                Interface::Named(name) => name,
-                Interface::All => "*",
+                Some(Interface::Named(name)) => name,
+                Some(Interface::All) | None => "*",
             };
             let what = format!(
                 "two host endpoints stand for the interface {}",
@@ -289,16 +533,32 @@ fn policy(document: &PolicyDocument<'_>, reporter: &mut Reporter<'_>) -> Option<
         ingress.extend(rule(rule_document, document.dialect, &path, reporter));
     }
     Some(Policy {
+        kind: match document.dialect {
+            Dialect::V1 => Kind::V1Policy,
+            Dialect::V3 => Kind::GlobalNetworkPolicy,
+        },
         name: Arc::from(&*document.name.value.text),
+        tier: DEFAULT_TIER.into(),
         stage: if pre_dnat {
             Stage::PreDnat
         } else {
             Stage::Normal
         },
+        staged: false,
         // -0 and 0 are one order.
         order: document.order.as_ref().map(|order| order.value + 0.0),
-        selector: selector?,
+        selects: Selects {
+            labels: selector?,
+            namespace: None,
+            interfaces: Vec::new(),
+        },
+        apply_on_forward: pre_dnat,
+        types: Types {
+            ingress: true,
+            egress: false,
+        },
         ingress,
+        egress: Vec::new(),
         place: reporter.place(document.name.span),
     })
 }
@@ -533,13 +793,21 @@ fn rule(
     let place = reporter.place(document.start);
     Some(Rule {
         action: action?,
-        matches: Match {
+        criteria: vec![Criteria {
             family: ip_version,
             protocol: protocol.map(|protocol| protocol.number),
-            src_nets,
-            dst_nets,
-            dst_ports,
-        },
+            src: Peer {
+                nets: src_nets,
+                ..Peer::default()
+            },
+            dst: Peer {
+                nets: dst_nets,
+                ports: dst_ports.into_iter().map(Port::Range).collect(),
+                ..Peer::default()
+            },
+            ..Criteria::default()
+        }],
+        order: None,
         source: SourceLine {
             file: place.file,
             line: place.start.line,
@@ -842,13 +1110,20 @@ fn host_endpoint(
     Some(HostEndpoint {
         name: text_of(name),
         node: document.node.as_ref().map(text_of),
-        interface: interface?,
+        interface: Some(interface?),
+        expected_ips: Vec::new(),
         labels: document
             .labels
             .iter()
             .map(|(key, value)| (text_of(key), text_of(value)))
             .collect(),
-        default_allow: !document.profiles.items.is_empty(),
+        profiles: document
+            .profiles
+            .items
+            .iter()
+            .map(|(_, name)| text_of(name))
+            .collect(),
+        ports: Vec::new(),
         place: reporter.place(name.span),
     })
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::diagnostic::{Code, Diagnostic, Place, quote};
 use super::failsafe::FailsafeList;
-use super::model::{HostEndpoint, Interface, Model, Policy};
+use super::model::{Criteria, DEFAULT_ALLOW, HostEndpoint, Interface, Model, Policy, Port};
 use super::selector::Labels;
-use crate::ruleset::{Action, Direction, Options, Rule, RuleId, Ruleset, Stage};
+use crate::ruleset::{Action, Direction, Match, Options, Rule, RuleId, Ruleset, Stage};
 
 /// One interface to filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,14 +52,17 @@ impl Endpoint {
 
     fn from_document(document: &HostEndpoint, interface: &str) -> Self {
         let name = match document.interface() {
-            Interface::Named(_) => document.name().to_owned(),
-            Interface::All => format!("{}/{interface}", document.name()),
+            Some(Interface::Named(_)) | None => document.name().to_owned(),
+            Some(Interface::All) => format!("{}/{interface}", document.name()),
         };
         Self {
             name,
             interface: interface.to_owned(),
             labels: document.labels().clone(),
-            default_allow: document.default_allow(),
+            default_allow: document
+                .profiles()
+                .iter()
+                .any(|profile| profile == DEFAULT_ALLOW),
             origin: Origin::Document(document.place().clone()),
         }
     }
@@ -155,11 +158,11 @@ pub fn endpoints_for(
     if interfaces.is_empty() {
         for document in documents {
             match document.interface() {
-                Interface::Named(name) => {
+                Some(Interface::Named(name)) => {
                     pick(documents, name)?;
                     endpoints.push(Endpoint::from_document(document, name));
                 }
-                Interface::All => {
+                Some(Interface::All) | None => {
                     return Err(EndpointError::NeedsInterfaces {
                         name: quote(document.name()),
                         place: document.place().to_string(),
@@ -193,7 +196,7 @@ fn pick<'m>(
     let of = |wanted: Interface| -> Vec<&HostEndpoint> {
         documents
             .iter()
-            .filter(|document| *document.interface() == wanted)
+            .filter(|document| document.interface() == Some(&wanted))
             .collect()
     };
     let mut found = of(Interface::Named(interface.to_owned()));
@@ -204,8 +207,8 @@ fn pick<'m>(
         [] => Err(EndpointError::NotInDocuments {
             interface: quote(interface),
             known: enumerate(documents.iter().map(|document| match document.interface() {
-                Interface::Named(name) => quote(name),
-                Interface::All => quote("*"),
+                Some(Interface::Named(name)) => quote(name),
+                Some(Interface::All) | None => quote("*"),
             })),
         }),
         [one] => Ok(one),
@@ -266,7 +269,7 @@ pub fn select(model: &Model, endpoint: &Endpoint, options: &SelectOptions) -> Se
     let selected: Vec<&Policy> = model
         .policies()
         .iter()
-        .filter(|policy| policy.selector().matches(&endpoint.labels))
+        .filter(|policy| policy.selects().labels.matches(&endpoint.labels))
         .collect();
     let normal = selected
         .iter()
@@ -282,9 +285,11 @@ pub fn select(model: &Model, endpoint: &Endpoint, options: &SelectOptions) -> Se
         let id = |index| rule_id(policy.stage(), policy.name(), index);
         rules.extend(policy.ingress().iter().zip(0..).map(|(rule, index)| Rule {
             id: id(index),
-            action: rule.action(),
-            matches: rule.matches().clone(),
-            source: Some(rule.source().clone()),
+            tier: Some(Arc::clone(policy.tier())),
+            action: rule.action,
+            staged: false,
+            matches: rule.criteria.iter().map(lower).collect(),
+            source: Some(rule.source.clone()),
         }));
     }
 
@@ -299,6 +304,7 @@ pub fn select(model: &Model, endpoint: &Endpoint, options: &SelectOptions) -> Se
         ruleset: Ruleset {
             endpoint: endpoint.name.clone(),
             direction: Direction::Ingress,
+            sets: Vec::new(),
             rules,
             default,
             options: options.options.clone(),
@@ -311,14 +317,35 @@ pub fn select(model: &Model, endpoint: &Endpoint, options: &SelectOptions) -> Se
     }
 }
 
+fn lower(criteria: &Criteria) -> Match {
+    Match {
+        family: criteria.family,
+        protocol: criteria.protocol,
+        src: criteria.src.nets.clone().into(),
+        dst: criteria.dst.nets.clone().into(),
+        dst_ports: criteria
+            .dst
+            .ports
+            .iter()
+            .filter_map(|port| match port {
+                Port::Range(range) => Some(*range),
+                Port::Named(_) => None,
+            })
+            .collect(),
+        ..Match::default()
+    }
+}
+
 fn failsafe_rules(list: &FailsafeList) -> Vec<Rule> {
     let policy = Arc::from(FAILSAFE);
     let ports = list.ports().iter().zip(0..);
     ports
         .map(|(port, index)| Rule {
             id: rule_id(Stage::Failsafe, &policy, index),
+            tier: None,
             action: Action::Allow,
-            matches: port.to_match(),
+            staged: false,
+            matches: vec![port.to_match()],
             source: None,
         })
         .collect()
@@ -329,7 +356,7 @@ fn rule_id(stage: Stage, policy: &Arc<str>, index: u32) -> RuleId {
         stage,
         policy: Arc::clone(policy),
         direction: Direction::Ingress,
-        index,
+        index: Some(index),
     }
 }
 
@@ -377,7 +404,7 @@ fn denies_everything(
 #[must_use]
 pub fn unselected(model: &Model, endpoints: &[Endpoint]) -> Vec<Diagnostic> {
     let idle = model.policies().iter().filter(|policy| {
-        let selects = |endpoint: &Endpoint| policy.selector().matches(&endpoint.labels);
+        let selects = |endpoint: &Endpoint| policy.selects().labels.matches(&endpoint.labels);
         !endpoints.iter().any(selects)
     });
     idle.map(|policy| {
@@ -386,7 +413,7 @@ pub fn unselected(model: &Model, endpoints: &[Endpoint]) -> Vec<Diagnostic> {
             format!("the policy {} selects no endpoint", quote(policy.name())),
         )
         .at(policy.place().clone())
-        .label(format!("selects {}", policy.selector()))
+        .label(format!("selects {}", policy.selects().labels))
         .help(format!(
             "none of its rules would be in force; there is {}",
             enumerate(endpoints.iter().map(describe))
@@ -477,9 +504,9 @@ mod tests {
         assert_eq!(
             ids,
             [
-                (Stage::PreDnat, "early", 0),
-                (Stage::Normal, "normal", 0),
-                (Stage::Normal, "normal", 1),
+                (Stage::PreDnat, "early", Some(0)),
+                (Stage::Normal, "normal", Some(0)),
+                (Stage::Normal, "normal", Some(1)),
             ]
         );
         let names: Vec<_> = selected

@@ -68,7 +68,11 @@ enum Answer {
 /// Tries the rules in their order.
 fn rules(ruleset: &Ruleset, packet: &Packet) -> Decision {
     for (index, rule) in (0..).zip(&ruleset.rules) {
-        match answer(&rule.matches, packet) {
+        match rule
+            .matches
+            .first()
+            .map_or(Answer::No, |matches| answer(matches, packet))
+        {
             Answer::No => {}
             Answer::Yes => {
                 return match (rule.action, rule.id.stage) {
@@ -80,7 +84,7 @@ fn rules(ruleset: &Ruleset, packet: &Packet) -> Decision {
                         rule: Some(index),
                         ..pass(Reason::Failsafe)
                     },
-                    (Action::Allow, _) => Decision {
+                    _ => Decision {
                         rule: Some(index),
                         ..pass(Reason::PolicyAllow)
                     },
@@ -97,11 +101,11 @@ fn rules(ruleset: &Ruleset, packet: &Packet) -> Decision {
         }
     }
     match ruleset.default {
-        Action::Allow => pass(Reason::DefaultAllow),
         Action::Deny if ruleset.options.essentials && is_essential(packet) => {
             pass(Reason::Essential)
         }
         Action::Deny => drop(Reason::DefaultDeny),
+        _ => pass(Reason::DefaultAllow),
     }
 }
 
@@ -114,7 +118,7 @@ fn answer(matches: &Match, packet: &Packet) -> Answer {
     if matches.family.is_some_and(|wanted| wanted != family) {
         return Answer::No;
     }
-    if !among(packet.src, &matches.src_nets) || !among(packet.dst, &matches.dst_nets) {
+    if !among(packet.src, &matches.src.nets) || !among(packet.dst, &matches.dst.nets) {
         return Answer::No;
     }
     match (matches.protocol, packet.protocol) {

@@ -21,10 +21,12 @@ fn rule(action: Action, stage: Stage, matches: Match) -> Rule {
             stage,
             policy: "p".into(),
             direction: Direction::Ingress,
-            index: 0,
+            index: Some(0),
         },
+        tier: None,
         action,
-        matches,
+        staged: false,
+        matches: vec![matches],
         source: None,
     }
 }
@@ -58,7 +60,7 @@ fn protocol(number: u8) -> Match {
 
 fn from(net: &str) -> Match {
     Match {
-        src_nets: vec![net.parse().unwrap()],
+        src: vec![net.parse().unwrap()].into(),
         ..Match::default()
     }
 }
@@ -67,6 +69,7 @@ fn ruleset(default: Action, rules: &[Rule]) -> Ruleset {
     Ruleset {
         endpoint: "eth0".to_owned(),
         direction: Direction::Ingress,
+        sets: Vec::new(),
         rules: rules.to_vec(),
         default,
         options: Options::default(),
@@ -283,8 +286,8 @@ fn families_are_apart() {
 #[test]
 fn all_conditions_must_hold_and_one_of_a_list() {
     let mut matches = ports(TCP, &[(80, 80), (443, 443)]);
-    matches.src_nets = vec!["10.0.0.0/8".parse().unwrap(), "::/0".parse().unwrap()];
-    matches.dst_nets = vec!["192.0.2.10/32".parse().unwrap()];
+    matches.src.nets = vec!["10.0.0.0/8".parse().unwrap(), "::/0".parse().unwrap()];
+    matches.dst.nets = vec!["192.0.2.10/32".parse().unwrap()];
     let rules = ruleset(Action::Allow, &[deny(matches.clone())]);
     denied_by(&rules, &v4(TCP, 0, &tcp(80)), 0);
     denied_by(&rules, &v4(TCP, 0, &tcp(443)), 0);
@@ -292,7 +295,7 @@ fn all_conditions_must_hold_and_one_of_a_list() {
     passes(&rules, &v4(UDP, 0, &udp(80)), Reason::DefaultAllow);
     // The source matches by ::/0, the destination doesn't.
     passes(&rules, &v6(TCP, 64, &tcp(80)), Reason::DefaultAllow);
-    std::mem::swap(&mut matches.src_nets, &mut matches.dst_nets);
+    std::mem::swap(&mut matches.src, &mut matches.dst);
     let rules = ruleset(Action::Allow, &[deny(matches)]);
     passes(&rules, &v4(TCP, 0, &tcp(80)), Reason::DefaultAllow);
 }
@@ -371,7 +374,7 @@ fn an_unreadable_packet_is_judged_by_l3_alone() {
     allowed_by(&rules, &short, Reason::PolicyAllow, 1);
     // The undecidable one is of another address, or protocol: skipped.
     let mut elsewhere = ports(TCP, &[(80, 80)]);
-    elsewhere.src_nets = vec!["10.9.0.0/16".parse().unwrap()];
+    elsewhere.src.nets = vec!["10.9.0.0/16".parse().unwrap()];
     let rules = ruleset(
         Action::Allow,
         &[deny(elsewhere), deny(ports(UDP, &[(80, 80)]))],

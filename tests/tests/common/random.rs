@@ -29,12 +29,13 @@ pub(crate) fn ruleset(rules: usize) -> impl Strategy<Value = Ruleset> {
                 // Stages come in their order, failsafes first.
                 rules.sort_by_key(|rule| rule.id.stage);
                 for (index, rule) in (0..).zip(&mut rules) {
-                    rule.id.index = index;
+                    rule.id.index = Some(index);
                 }
                 Ruleset {
                     endpoint: "random".to_owned(),
                     direction: Direction::Ingress,
                     rules,
+                    sets: Vec::new(),
                     default: if deny { Action::Deny } else { Action::Allow },
                     options: Options {
                         fragments: if l3_only {
@@ -70,14 +71,16 @@ fn rule() -> impl Strategy<Value = Rule> {
             stage,
             policy: "p".into(),
             direction: Direction::Ingress,
-            index: 0,
+            index: Some(0),
         },
         action: if allow || stage == Stage::Failsafe {
             Action::Allow
         } else {
             Action::Deny
         },
-        matches,
+        tier: None,
+        staged: false,
+        matches: vec![matches],
         source: None,
     })
 }
@@ -109,9 +112,10 @@ fn matches() -> impl Strategy<Value = Match> {
             Match {
                 family,
                 protocol,
-                src_nets: nets(src),
-                dst_nets: nets(dst),
+                src: nets(src).into(),
+                dst: nets(dst).into(),
                 dst_ports: if has_ports { ports } else { Vec::new() },
+                ..Match::default()
             }
         })
 }
@@ -354,7 +358,8 @@ impl Recipe {
         for range in ruleset
             .rules
             .iter()
-            .flat_map(|rule| &rule.matches.dst_ports)
+            .flat_map(|rule| &rule.matches)
+            .flat_map(|matches| &matches.dst_ports)
         {
             let (first, last) = (range.first, range.last);
             ports.extend([first.wrapping_sub(1), first, first.wrapping_add(1)]);
@@ -399,7 +404,12 @@ impl Recipe {
                 0x0a01_0203
             },
         ];
-        for net in ruleset.rules.iter().flat_map(|rule| nets(&rule.matches)) {
+        for net in ruleset
+            .rules
+            .iter()
+            .flat_map(|rule| &rule.matches)
+            .flat_map(nets)
+        {
             let (first, last) = match (net, self.v6) {
                 (IpNet::V4(net), false) => (
                     net.network().to_bits().into(),
@@ -439,9 +449,9 @@ impl Recipe {
         for (which, nets) in [
             (
                 self.src,
-                (|m: &Match| &m.src_nets) as fn(&Match) -> &Vec<IpNet>,
+                (|m: &Match| &m.src.nets) as fn(&Match) -> &Vec<IpNet>,
             ),
-            (self.dst, |m: &Match| &m.dst_nets),
+            (self.dst, |m: &Match| &m.dst.nets),
         ] {
             let bits = self.address(ruleset, which, nets);
             ip.extend(u32::try_from(bits).unwrap().to_be_bytes());
@@ -483,11 +493,11 @@ impl Recipe {
             self.hop_limit,
         ]);
         ip.extend(
-            self.address(ruleset, self.src, |m| &m.src_nets)
+            self.address(ruleset, self.src, |m| &m.src.nets)
                 .to_be_bytes(),
         );
         ip.extend(
-            self.address(ruleset, self.dst, |m| &m.dst_nets)
+            self.address(ruleset, self.dst, |m| &m.dst.nets)
                 .to_be_bytes(),
         );
         ip.extend(payload);

@@ -14,13 +14,17 @@ pub(crate) fn ruleset(default: Action, rules: impl IntoIterator<Item = Rule>) ->
     let rules = (0..)
         .zip(rules)
         .map(|(index, rule)| Rule {
-            id: RuleId { index, ..rule.id },
+            id: RuleId {
+                index: Some(index),
+                ..rule.id
+            },
             ..rule
         })
         .collect();
     Ruleset {
         endpoint: "eth0".to_owned(),
         direction: Direction::Ingress,
+        sets: Vec::new(),
         rules,
         default,
         options: Options::default(),
@@ -34,10 +38,12 @@ fn rule(stage: Stage, action: Action, matches: Match) -> Rule {
             policy: "test".into(),
             direction: Direction::Ingress,
             // Its place in the ruleset, once it has one.
-            index: 0,
+            index: Some(0),
         },
+        tier: None,
         action,
-        matches,
+        staged: false,
+        matches: vec![matches],
         source: None,
     }
 }
@@ -93,7 +99,7 @@ pub(crate) fn family(family: Family) -> Match {
 /// Sources.
 pub(crate) fn from(nets: &[&str]) -> Match {
     Match {
-        src_nets: parse(nets),
+        src: parse(nets).into(),
         ..Match::default()
     }
 }
@@ -101,7 +107,7 @@ pub(crate) fn from(nets: &[&str]) -> Match {
 /// Destinations.
 pub(crate) fn to(nets: &[&str]) -> Match {
     Match {
-        dst_nets: parse(nets),
+        dst: parse(nets).into(),
         ..Match::default()
     }
 }

@@ -31,7 +31,7 @@ fn nested_prefixes() {
 #[test]
 fn source_and_destination_must_both_match() {
     let both = Match {
-        dst_nets: to(&["192.0.2.0/24", "2001:db8:2::/48"]).dst_nets,
+        dst: to(&["192.0.2.0/24", "2001:db8:2::/48"]).dst,
         ..from(&["10.0.0.0/8", "2001:db8:1::/48"])
     };
     let Some(mut filter) = Filter::load(&ruleset(Action::Allow, [deny(both)])) else {

@@ -10,7 +10,7 @@ use crate::{Filter, between, decision, plain, v4, v6, v6_with};
 /// ssh from anywhere, 6443 from one net, DHCP; all else is denied.
 fn rules() -> Ruleset {
     let api = Match {
-        src_nets: from(&["203.0.113.0/24"]).src_nets,
+        src: from(&["203.0.113.0/24"]).src,
         ..ports(6, &[(6443, 6443)])
     };
     ruleset(

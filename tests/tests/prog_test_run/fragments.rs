@@ -123,7 +123,7 @@ fn rules_without_ports_decide_it() {
 #[test]
 fn a_port_rule_of_another_address_does_not_matter() {
     let matches = Match {
-        src_nets: from(&["198.51.100.0/24"]).src_nets,
+        src: from(&["198.51.100.0/24"]).src,
         ..ports(6, &[(80, 80)])
     };
     let Some(mut filter) = Filter::load(&ruleset(Action::Allow, [deny(matches)])) else {
