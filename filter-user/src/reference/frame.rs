@@ -35,6 +35,8 @@ pub(super) struct Packet {
 pub(super) enum L4 {
     /// It has ports.
     Ports {
+        /// The source's.
+        source: u16,
         /// The destination's.
         destination: u16,
     },
@@ -287,6 +289,7 @@ fn l4(protocol: u8, bytes: &[u8], offset: u16, more: bool) -> Result<L4, Reason>
             code: bytes[1],
         },
         _ => L4::Ports {
+            source: u16::from_be_bytes([bytes[0], bytes[1]]),
             destination: u16::from_be_bytes([bytes[2], bytes[3]]),
         },
     })

@@ -1,6 +1,8 @@
 //! Frames written out byte by byte, so that nothing but the standards stands
 //! between a test and what it means.
 
+mod rules;
+
 use filter_common::verdict::{Reason, Verdict};
 
 use super::evaluate;
