@@ -10,7 +10,7 @@ use crate::verdict::{Reason, Verdict};
 
 /// Changes with everything in this module. Pinned state of another version is
 /// not read.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Words in a page: one element of the image's map.
 pub const PAGE_WORDS: usize = 256;
@@ -61,11 +61,24 @@ pub struct Layout {
     /// First word of the blocks: for each 65,536 selectors the class, two in
     /// a word, the even one in the low half.
     pub blocks: u32,
+    /// First word of the table of 65,536 source ports → class, two in a word
+    /// like in a block; [`NONE`] where no rule asks for a source port.
+    pub source_ports: u32,
+    /// First word of the table (L4 class × `source_port_classes` + source port
+    /// class) → joint L4 class, which then stands for the L4 class.
+    pub joint: u32,
+    /// Number of source port classes.
+    pub source_port_classes: u32,
     /// First word of the table (pair class × `l4_classes` + L4 class) →
-    /// [decision](DECISION_KIND).
+    /// [decision](DECISION_KIND), or [`NOTED`] and the place of a record.
     pub decisions: u32,
-    /// Number of L4 classes.
+    /// Number of L4 classes, joint ones where there are such.
     pub l4_classes: u32,
+    /// First word of the records of noted rules; [`NONE`] where there are
+    /// none. A record is the decision, the number of noted rules (1 to
+    /// [`MAX_NOTES`]), and each one's index, with [`NOTE_EVENT`] where it
+    /// reports the packet.
+    pub notes: u32,
     /// [`flags`].
     pub flags: u32,
 }
@@ -94,8 +107,8 @@ pub mod flags {
 /// The part of a decision word that says what was decided; the rest is the
 /// rule's index.
 pub const DECISION_KIND: u32 = 0xff << 24;
-/// No rule decides.
-pub const DECIDE_DEFAULT: u32 = 0;
+/// No rule decides, and the packet passes.
+pub const DECIDE_DEFAULT_ALLOW: u32 = 0;
 /// The rule denies.
 pub const DECIDE_DENY: u32 = 1 << 24;
 /// The rule allows.
@@ -104,6 +117,17 @@ pub const DECIDE_ALLOW: u32 = 2 << 24;
 pub const DECIDE_FAILSAFE: u32 = 3 << 24;
 /// A rule can't be decided without the L4 header.
 pub const DECIDE_UNDECIDABLE: u32 = 4 << 24;
+/// No rule decides, and the packet is dropped if it is no essential.
+pub const DECIDE_DEFAULT_DENY: u32 = 5 << 24;
+/// In the decision table: the rest is the place of a record behind
+/// [`Layout::notes`], which begins with the decision.
+pub const NOTED: u32 = 1 << 31;
+/// Beside the index of a noted rule: it reports the packet.
+pub const NOTE_EVENT: u32 = 1 << 31;
+/// Rules that can be counted for a packet beside its verdict.
+pub const MAX_NOTES: usize = 32;
+/// The highest place of a record.
+pub const MAX_RECORD: u32 = NOTED - 1;
 /// Rules that a ruleset can have: their index fits beside the kind.
 pub const MAX_RULES: usize = 1 << 24;
 
@@ -145,7 +169,7 @@ pub fn reason_counters() -> impl Iterator<Item = (Reason, Verdict)> {
 
 const _: () = {
     assert!(size_of::<FamilyLayout>() == 20);
-    assert!(size_of::<Layout>() == 60);
+    assert!(size_of::<Layout>() == 76);
     assert!(size_of::<Page>() == 1024);
     assert!(size_of::<Count>() == 16);
     assert!(REASON_COUNTERS as usize == Reason::ALL.len() + 1);

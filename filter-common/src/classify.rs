@@ -3,8 +3,9 @@
 //! and the classes to the decision.
 
 use crate::abi::{
-    DECIDE_ALLOW, DECIDE_DEFAULT, DECIDE_DENY, DECIDE_FAILSAFE, DECIDE_UNDECIDABLE, DECISION_KIND,
-    FamilyLayout, NONE, PAGE_WORDS_U32, POINTER, REASON_COUNTERS, flags, reason_counter,
+    DECIDE_ALLOW, DECIDE_DEFAULT_ALLOW, DECIDE_DEFAULT_DENY, DECIDE_DENY, DECIDE_FAILSAFE,
+    DECIDE_UNDECIDABLE, DECISION_KIND, FamilyLayout, NONE, NOTED, PAGE_WORDS_U32, POINTER,
+    REASON_COUNTERS, flags, reason_counter,
 };
 use crate::packet::Packet;
 use crate::parse::{Family, Key, L4, NoKey, parse};
@@ -32,6 +33,18 @@ pub trait Tables {
     /// [`crate::abi::Layout::l4_classes`].
     fn l4_classes(&self) -> u32;
 
+    /// [`crate::abi::Layout::source_ports`].
+    fn source_ports(&self) -> u32;
+
+    /// [`crate::abi::Layout::joint`].
+    fn joint(&self) -> u32;
+
+    /// [`crate::abi::Layout::source_port_classes`].
+    fn source_port_classes(&self) -> u32;
+
+    /// [`crate::abi::Layout::notes`].
+    fn notes(&self) -> u32;
+
     /// [`crate::abi::Layout::flags`].
     fn flags(&self) -> u32;
 }
@@ -45,6 +58,9 @@ pub struct Outcome {
     pub reason: Reason,
     /// The index of the rule that decided; [`NONE`] where none did.
     pub rule: u32,
+    /// The word with the number of noted rules, behind which they stand;
+    /// [`NONE`] where there are none.
+    pub notes: u32,
 }
 
 impl Outcome {
@@ -54,6 +70,7 @@ impl Outcome {
             verdict,
             reason,
             rule,
+            notes: NONE,
         }
     }
 
@@ -83,15 +100,27 @@ impl Outcome {
 #[inline(always)]
 pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Outcome {
     match parse(packet) {
-        Ok(key) => match classify(&key, tables) {
-            Some(decision) => outcome(&key, decision, tables.flags()),
-            None => Outcome::drop(Reason::Internal),
-        },
+        Ok(key) => decide_key(&key, tables).unwrap_or(Outcome::drop(Reason::Internal)),
         Err(no_key) => without_key(no_key, tables.flags()),
     }
 }
 
-/// The decision word for `key`. `None` where a table is too short.
+/// What happens to a packet that rules speak about. `None` where a table is
+/// too short.
+#[inline(always)]
+fn decide_key<T: Tables>(key: &Key, tables: &T) -> Option<Outcome> {
+    let decision = classify(key, tables)?;
+    if tables.notes() == NONE || decision & NOTED == 0 {
+        return Some(outcome(key, decision, tables.flags()));
+    }
+    let record = tables.notes().wrapping_add(decision & !NOTED);
+    let mut outcome = outcome(key, tables.word(record)?, tables.flags());
+    outcome.notes = record.wrapping_add(1);
+    Some(outcome)
+}
+
+/// The word of the decision table for `key`. `None` where a table is too
+/// short.
 #[inline(always)]
 pub fn classify<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
     let family = tables.family(key.family);
@@ -107,7 +136,7 @@ pub fn classify<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
                 .wrapping_add(dst),
         )?
     };
-    let l4 = l4_class(key, tables)?;
+    let l4 = whole_l4_class(key, tables)?;
     tables.word(
         tables
             .decisions()
@@ -140,6 +169,24 @@ fn address_class<T: Tables>(key: &Key, address: &[u8; 16], root: u32, tables: &T
         descend!(4 5 6 7 8 9 10 11 12 13 14 15);
     }
     Some(entry)
+}
+
+/// The class of the L4 header, source port and all.
+#[inline(always)]
+fn whole_l4_class<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
+    let l4 = l4_class(key, tables)?;
+    if tables.source_ports() == NONE {
+        return Some(l4);
+    }
+    let sport = u32::from(key.sport);
+    let word = tables.word(tables.source_ports().wrapping_add(sport >> 1))?;
+    let class = (word >> ((sport & 1) * 16)) & 0xffff;
+    tables.word(
+        tables
+            .joint()
+            .wrapping_add(l4.wrapping_mul(tables.source_port_classes()))
+            .wrapping_add(class),
+    )
 }
 
 #[inline(always)]
@@ -178,11 +225,15 @@ fn outcome(key: &Key, decision: u32, flags: u32) -> Outcome {
             // The compiler gives no such decision to a header that was read.
             L4::Read => Reason::Internal,
         }),
-        DECIDE_DEFAULT if flags & flags::DEFAULT_DENY == 0 => Outcome::pass(Reason::DefaultAllow),
-        DECIDE_DEFAULT if flags & flags::ESSENTIALS != 0 && is_essential(key) => {
-            Outcome::pass(Reason::Essential)
+        DECIDE_DEFAULT_ALLOW => Outcome::pass(Reason::DefaultAllow),
+        // Where nothing is denied by default the verifier deletes this.
+        DECIDE_DEFAULT_DENY if flags & flags::DEFAULT_DENY != 0 => {
+            if flags & flags::ESSENTIALS != 0 && is_essential(key) {
+                Outcome::pass(Reason::Essential)
+            } else {
+                Outcome::drop(Reason::DefaultDeny)
+            }
         }
-        DECIDE_DEFAULT => Outcome::drop(Reason::DefaultDeny),
         _ => Outcome::drop(Reason::Internal),
     }
 }

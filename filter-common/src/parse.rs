@@ -45,6 +45,8 @@ pub struct Key {
     /// Destination port, or ICMP type << 8 | code; 0 where not [`L4::Read`]
     /// or where the protocol has neither.
     pub selector: u16,
+    /// Source port; 0 likewise.
+    pub sport: u16,
 }
 
 /// Why a frame has no key.
@@ -145,15 +147,16 @@ fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<Key, NoKey> {
         fragment & v4::FRAGMENT_OFFSET,
         fragment & v4::MORE_FRAGMENTS != 0,
     );
-    let (l4, selector) = l4(packet, proto, part, offset + header_length, offset + total)?;
+    let l4 = l4(packet, proto, part, offset + header_length, offset + total)?;
     Ok(Key {
         family: Family::V4,
         src: address(v4::SOURCE),
         dst: address(v4::DESTINATION),
         hop_limit: header[v4::TTL],
         proto: u16::from(proto),
-        l4,
-        selector,
+        l4: l4.state,
+        selector: l4.selector,
+        sport: l4.sport,
     })
 }
 
@@ -178,12 +181,9 @@ fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<Key, NoKey> {
     }
 
     let chain = extensions(packet, header[v6::NEXT_HEADER], offset + v6::HEADER, end)?;
-    let (proto, l4, selector) = match chain {
-        Chain::Payload { proto, part, at } => {
-            let (l4, selector) = l4(packet, proto, part, at, end)?;
-            (u16::from(proto), l4, selector)
-        }
-        Chain::Hidden(l4) => (UNKNOWN_PROTOCOL, l4, 0),
+    let (proto, l4) = match chain {
+        Chain::Payload { proto, part, at } => (u16::from(proto), l4(packet, proto, part, at, end)?),
+        Chain::Hidden(state) => (UNKNOWN_PROTOCOL, Header::without_fields(state)),
     };
     Ok(Key {
         family: Family::V6,
@@ -191,8 +191,9 @@ fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<Key, NoKey> {
         dst: address(v6::DESTINATION),
         hop_limit: header[v6::HOP_LIMIT],
         proto,
-        l4,
-        selector,
+        l4: l4.state,
+        selector: l4.selector,
+        sport: l4.sport,
     })
 }
 
@@ -313,6 +314,24 @@ impl Part {
     }
 }
 
+/// What was read of an L4 header.
+struct Header {
+    state: L4,
+    selector: u16,
+    sport: u16,
+}
+
+impl Header {
+    #[inline(always)]
+    const fn without_fields(state: L4) -> Self {
+        Self {
+            state,
+            selector: 0,
+            sport: 0,
+        }
+    }
+}
+
 /// Reads what rules ask about from the L4 header at `at`; the IP packet ends
 /// at `end`, which lies in the frame.
 #[inline(always)]
@@ -322,23 +341,28 @@ fn l4<P: Packet>(
     part: Part,
     at: usize,
     end: usize,
-) -> Result<(L4, u16), NoKey> {
+) -> Result<Header, NoKey> {
     let header = l4::header(proto);
     match part {
         // It would overwrite the flags of a TCP header (RFC 3128).
         Part::Later { offset: 1 } if proto == l4::TCP => Err(NoKey::TinyFragment),
-        Part::Later { .. } => Ok((L4::LaterFragment, 0)),
-        _ if header == 0 => Ok((L4::Read, 0)),
+        Part::Later { .. } => Ok(Header::without_fields(L4::LaterFragment)),
+        _ if header == 0 => Ok(Header::without_fields(L4::Read)),
         Part::First if at + header > end => Err(NoKey::TinyFragment),
-        Part::Whole if at + header > end => Ok((L4::Unreadable, 0)),
+        Part::Whole if at + header > end => Ok(Header::without_fields(L4::Unreadable)),
         Part::First | Part::Whole => {
-            let field = if l4::has_ports(proto) {
-                at + l4::DESTINATION_PORT
+            // Source and destination port, or type, code and checksum.
+            let [a, b, c, d] = packet.read(at).ok_or(NoKey::Internal)?;
+            let (selector, sport) = if l4::has_ports(proto) {
+                (be16([c, d]), be16([a, b]))
             } else {
-                at
+                (be16([a, b]), 0)
             };
-            let selector = packet.read(field).map(be16).ok_or(NoKey::Internal)?;
-            Ok((L4::Read, selector))
+            Ok(Header {
+                state: L4::Read,
+                selector,
+                sport,
+            })
         }
     }
 }

@@ -4,11 +4,14 @@
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 #[cfg(feature = "trace")]
 use aya_ebpf::{macros::map, maps::PerCpuArray};
-use filter_common::abi::Count;
-use filter_common::classify::Outcome;
+use filter_common::abi::{self, Count, NONE, NOTE_EVENT, REASON_COUNTERS};
+use filter_common::classify::{Outcome, Tables as _};
 use filter_common::verdict::{Reason, Verdict};
 
 use crate::frame::Frame;
+use crate::image::Image;
+
+const MAX_NOTES: u32 = abi::MAX_NOTES as u32;
 
 /// One a reason, then one a rule. The loader sets the number.
 #[cfg(not(feature = "trace"))]
@@ -18,15 +21,36 @@ static COUNTERS: PerCpuArray<Count, 1> = PerCpuArray::new();
 #[map]
 static COUNTERS: PerCpuArray<Count> = PerCpuArray::with_max_entries(1, 0);
 
-/// Counts the packet; an outcome without a counter becomes a counted drop.
+/// Counts the packet, and the rules that it met beside its verdict; an outcome
+/// without a counter becomes a counted drop.
 #[inline(always)]
 pub(crate) fn count(outcome: Outcome, frame: &Frame<'_>) -> Verdict {
+    // Nothing where no rule is noted: the verifier deletes it.
+    if Image.notes() != NONE && outcome.notes != NONE && count_notes(outcome, frame).is_none() {
+        add(Reason::Internal as u32, frame);
+        return Verdict::Drop;
+    }
     if add(outcome.counter(), frame) {
         outcome.verdict
     } else {
         add(Reason::Internal as u32, frame);
         Verdict::Drop
     }
+}
+
+/// `None` where a record is cut short, which no compiled image has.
+#[inline(always)]
+fn count_notes(outcome: Outcome, frame: &Frame<'_>) -> Option<()> {
+    let count = Image.word(outcome.notes)?;
+    for index in 0..MAX_NOTES {
+        if index >= count {
+            break;
+        }
+        let note = Image.word(outcome.notes.wrapping_add(1).wrapping_add(index))?;
+        let rule = note & !NOTE_EVENT;
+        add(REASON_COUNTERS.wrapping_add(rule), frame).then_some(())?;
+    }
+    Some(())
 }
 
 #[inline(always)]

@@ -34,8 +34,12 @@ static LAYOUT: Layout = Layout {
     }; 2],
     protocols: 0,
     blocks: 0,
+    source_ports: 0,
+    joint: 0,
+    source_port_classes: 0,
     decisions: 0,
     l4_classes: 0,
+    notes: 0,
     flags: 0,
 };
 
@@ -95,6 +99,26 @@ impl Tables for Image {
     #[inline(always)]
     fn l4_classes(&self) -> u32 {
         constant!(l4_classes)
+    }
+
+    #[inline(always)]
+    fn source_ports(&self) -> u32 {
+        constant!(source_ports)
+    }
+
+    #[inline(always)]
+    fn joint(&self) -> u32 {
+        constant!(joint)
+    }
+
+    #[inline(always)]
+    fn source_port_classes(&self) -> u32 {
+        constant!(source_port_classes)
+    }
+
+    #[inline(always)]
+    fn notes(&self) -> u32 {
+        constant!(notes)
     }
 
     #[inline(always)]

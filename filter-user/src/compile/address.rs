@@ -1,6 +1,6 @@
 //! Addresses → classes: for one dimension (source or destination) and one IP
 //! version, the trie that gives each address the class of addresses which the
-//! same rules match.
+//! same lines match.
 
 use std::collections::HashMap;
 
@@ -8,73 +8,182 @@ use filter_common::abi::{NONE, PAGE_WORDS_U32, POINTER, ROOT_WORDS};
 use ipnet::IpNet;
 
 use super::CompileError;
-use super::rule_set::RuleSet;
+use super::line_set::LineSet;
+use super::lines::Lines;
 use super::words::Words;
-use crate::ruleset::{Family, Rule};
+use crate::ruleset::{Addresses, Family, Match, NetSet};
 
-/// One dimension, compiled.
+/// One dimension, cut into classes.
 #[derive(Debug)]
 pub(super) struct Dimension {
-    /// The rules of each class.
-    pub(super) classes: Vec<RuleSet>,
-    /// First word of the trie; [`NONE`] where there is one class.
-    pub(super) root: u32,
+    /// The lines of each class.
+    pub(super) classes: Vec<LineSet>,
+    segments: Vec<Segment>,
 }
 
-/// Compiles one dimension of `rules`; `nets` names the dimension.
-pub(super) fn compile(
-    rules: &[Rule],
-    family: Family,
-    nets: impl Fn(&Rule) -> &[IpNet],
-    words: &mut Words,
-) -> Result<Dimension, CompileError> {
-    let here = |rule: &Rule| rule.matches[0].family.is_none_or(|only| only == family);
-    let everywhere = RuleSet::of(rules.len(), |rule| {
-        here(&rules[rule]) && nets(&rules[rule]).is_empty()
-    });
-    let mut prefixes: Vec<Prefix> = rules
-        .iter()
-        .enumerate()
-        .filter(|(_, rule)| here(rule))
-        .flat_map(|(index, rule)| {
-            nets(rule)
-                .iter()
-                .filter_map(move |net| Prefix::of(net, family, index as u32))
-        })
-        .collect();
-    prefixes.sort_unstable();
+impl Dimension {
+    /// Cuts the dimension that `side` names where the lines say.
+    pub(super) fn cut(
+        lines: &Lines<'_>,
+        sets: &[NetSet],
+        family: Family,
+        side: fn(&Match) -> &Addresses,
+    ) -> Self {
+        let conditions = Conditions::of(lines, sets, family, side);
+        let mut prefixes: Vec<Prefix> = (0..)
+            .zip(&conditions.lists)
+            .flat_map(|(list, nets)| {
+                nets.iter()
+                    .filter_map(move |net| Prefix::of(net, family, list))
+            })
+            .collect();
+        prefixes.sort_unstable();
+        let (mut segments, containing) = segments(&prefixes);
 
-    let (segments, sets) = segments(&prefixes);
-    let classes: Vec<RuleSet> = sets
-        .into_iter()
-        .map(|set| {
-            let mut class = everywhere.clone();
-            for rule in set {
-                class.insert(rule as usize);
+        // Addresses in different lists may still mean the same to all lines;
+        // and no address may be in the lists of a class.
+        let mut classes = Vec::new();
+        let mut numbers: HashMap<LineSet, u32> = HashMap::new();
+        let mut known = vec![None; containing.len()];
+        for segment in &mut segments {
+            let lists = segment.class as usize;
+            segment.class = *known[lists].get_or_insert_with(|| {
+                *numbers
+                    .entry(conditions.lines_in(&containing[lists]))
+                    .or_insert_with_key(|set| {
+                        classes.push(set.clone());
+                        (classes.len() - 1) as u32
+                    })
+            });
+        }
+        segments.dedup_by_key(|segment| segment.class);
+        Self { classes, segments }
+    }
+
+    /// Writes the trie; [`NONE`] where there is but one class.
+    pub(super) fn write(&self, words: &mut Words) -> Result<u32, CompileError> {
+        if self.classes.len() == 1 {
+            Ok(NONE)
+        } else {
+            trie(&self.segments, words)
+        }
+    }
+
+    /// An address of each class, at the top of 128 bits.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for lint and diff"))]
+    pub(super) fn examples(&self) -> Vec<u128> {
+        let mut examples = vec![0; self.classes.len()];
+        // The first segment of a class is kept.
+        for segment in self.segments.iter().rev() {
+            examples[segment.class as usize] = segment.first;
+        }
+        examples
+    }
+}
+
+/// What the lines ask of an address, in terms of lists of networks that
+/// contain it or don't. A list that several lines have is there once.
+struct Conditions<'r> {
+    lists: Vec<&'r [IpNet]>,
+    /// The lines that no list is needed for.
+    everywhere: LineSet,
+    /// Of each list: the lines that ask for it first, with the other lists
+    /// that they ask for.
+    wanted: Vec<Vec<(usize, Vec<u32>)>>,
+    /// Of each list: the lines that it keeps from matching.
+    unwanted: Vec<Vec<usize>>,
+}
+
+impl<'r> Conditions<'r> {
+    fn of(
+        lines: &Lines<'r>,
+        sets: &'r [NetSet],
+        family: Family,
+        side: fn(&Match) -> &Addresses,
+    ) -> Self {
+        let mut conditions = Self {
+            lists: Vec::new(),
+            everywhere: LineSet::empty(lines.count()),
+            wanted: Vec::new(),
+            unwanted: Vec::new(),
+        };
+        let mut inline: HashMap<&'r [IpNet], u32> = HashMap::new();
+        let mut named: HashMap<u32, u32> = HashMap::new();
+        for (index, line) in lines.all.iter().enumerate() {
+            if line.matches.family.is_some_and(|only| only != family) {
+                continue;
             }
-            class
-        })
-        .collect();
-    let root = if classes.len() == 1 {
-        NONE
-    } else {
-        trie(&segments, words)?
-    };
-    Ok(Dimension { classes, root })
+            let asked = side(line.matches);
+            let mut list =
+                |nets: &'r [IpNet]| *inline.entry(nets).or_insert_with(|| conditions.list(nets));
+            let inline = |nets: &'r Vec<IpNet>| (!nets.is_empty()).then_some(nets.as_slice());
+            let mut wanted: Vec<u32> = inline(&asked.nets).map(&mut list).into_iter().collect();
+            let mut unwanted: Vec<u32> =
+                inline(&asked.not_nets).map(&mut list).into_iter().collect();
+            let mut set = |&set: &u32| {
+                *named.entry(set).or_insert_with(|| {
+                    // A set that isn't there contains nothing.
+                    let nets = sets.get(set as usize).map(|set| set.nets.as_slice());
+                    conditions.list(nets.unwrap_or_default())
+                })
+            };
+            wanted.extend(asked.sets.iter().map(&mut set));
+            unwanted.extend(asked.not_sets.iter().map(set));
+            match wanted.split_first() {
+                None => conditions.everywhere.insert(index),
+                Some((&first, rest)) => {
+                    conditions.wanted[first as usize].push((index, rest.to_vec()));
+                }
+            }
+            for list in unwanted {
+                conditions.unwanted[list as usize].push(index);
+            }
+        }
+        conditions
+    }
+
+    fn list(&mut self, nets: &'r [IpNet]) -> u32 {
+        self.lists.push(nets);
+        self.wanted.push(Vec::new());
+        self.unwanted.push(Vec::new());
+        (self.lists.len() - 1) as u32
+    }
+
+    /// The lines that match an address in these lists, and in no other;
+    /// `lists` is sorted.
+    fn lines_in(&self, lists: &[u32]) -> LineSet {
+        let mut set = self.everywhere.clone();
+        for &list in lists {
+            for (line, others) in &self.wanted[list as usize] {
+                if others
+                    .iter()
+                    .all(|other| lists.binary_search(other).is_ok())
+                {
+                    set.insert(*line);
+                }
+            }
+        }
+        for &list in lists {
+            for &line in &self.unwanted[list as usize] {
+                set.remove(line);
+            }
+        }
+        set
+    }
 }
 
-/// A network of one rule. Addresses of both versions are aligned to the top
-/// of 128 bits, so that one algorithm serves both. The order is what
+/// A network of a list. Addresses of both versions are aligned to the top of
+/// 128 bits, so that one algorithm serves both. The order is what
 /// [`segments`] needs: by first address, the wider network first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Prefix {
     first: u128,
     length: u8,
-    rule: u32,
+    list: u32,
 }
 
 impl Prefix {
-    fn of(net: &IpNet, family: Family, rule: u32) -> Option<Self> {
+    fn of(net: &IpNet, family: Family, list: u32) -> Option<Self> {
         let first = match (net, family) {
             (IpNet::V4(net), Family::V4) => u128::from(net.network().to_bits()) << 96,
             (IpNet::V6(net), Family::V6) => net.network().to_bits(),
@@ -83,7 +192,7 @@ impl Prefix {
         Some(Self {
             first,
             length: net.prefix_len(),
-            rule,
+            list,
         })
     }
 
@@ -99,8 +208,8 @@ struct Segment {
     class: u32,
 }
 
-/// Cuts the address space where the set of matching rules changes. Class 0
-/// has no network; the sets are those of the networks alone, sorted.
+/// Cuts the address space where the lists that contain an address change.
+/// Class 0 is in no list; the lists of a class are sorted.
 fn segments(prefixes: &[Prefix]) -> (Vec<Segment>, Vec<Vec<u32>>) {
     let mut classes: HashMap<Vec<u32>, u32> = HashMap::from([(Vec::new(), 0)]);
     let mut sets = vec![Vec::new()];
@@ -112,7 +221,7 @@ fn segments(prefixes: &[Prefix]) -> (Vec<Segment>, Vec<Vec<u32>>) {
         let prefix = group[0];
         sweep.leave_before(Some(prefix.first));
         let mut set: Vec<u32> = sets[sweep.class() as usize].clone();
-        set.extend(group.iter().map(|prefix| prefix.rule));
+        set.extend(group.iter().map(|prefix| prefix.list));
         set.sort_unstable();
         set.dedup();
         let class = *classes.entry(set).or_insert_with_key(|set| {
@@ -125,7 +234,6 @@ fn segments(prefixes: &[Prefix]) -> (Vec<Segment>, Vec<Vec<u32>>) {
     sweep.leave_before(None);
     (sweep.segments, sets)
 }
-
 /// A walk over the address space, from network to network.
 struct Sweep {
     segments: Vec<Segment>,

@@ -1,156 +1,248 @@
 //! (protocol, selector) → class, where the selector is the destination port
 //! or the ICMP type and code.
 //!
-//! A class knows two sets of rules: those that match, and those that would
+//! A class knows two sets of lines: those that match, and those that would
 //! need an L4 header which this packet doesn't show.
 
 use std::collections::{BTreeSet, HashMap};
 
 use filter_common::abi::{BLOCK_WORDS, PAGE_WORDS_U32};
 use filter_common::parse::UNKNOWN_PROTOCOL;
+use filter_common::wire::l4;
 
 use super::CompileError;
-use super::rule_set::RuleSet;
+use super::line_set::LineSet;
+use super::lines::{Line, Lines};
 use super::words::Words;
-use crate::ruleset::{Fragments, Rule, Stage};
+use crate::ruleset::{Fragments, Icmp, Match, PortRange};
 
-/// What a class of L4 headers means to the rules.
+/// What a class of L4 headers means to the lines.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Class {
-    /// The rules whose L4 part matches.
-    pub(super) matching: RuleSet,
-    /// The rules that can't be decided.
-    pub(super) undecidable: RuleSet,
+    /// The lines whose L4 part matches.
+    pub(super) matching: LineSet,
+    /// The lines that can't be decided.
+    pub(super) undecidable: LineSet,
 }
 
-/// The dimension, compiled.
+/// The dimension, cut into classes.
 #[derive(Debug)]
 pub(super) struct Dimension {
     /// Each class.
     pub(super) classes: Vec<Class>,
+    /// Each protocol from 0 on, at last the unknown one.
+    pub(super) protocols: Vec<Protocol>,
+}
+
+/// The classes of one protocol.
+#[derive(Debug)]
+pub(super) struct Protocol {
+    /// Where the header was read: from each selector on, the class.
+    pub(super) read: Vec<(u16, u16)>,
+    /// Where it can't be read.
+    pub(super) unreadable: u16,
+    /// Where the packet is a later fragment.
+    pub(super) later_fragment: u16,
+}
+
+/// Where the dimension is in the image.
+#[derive(Debug)]
+pub(super) struct Written {
     /// First word of the protocol table.
     pub(super) protocols: u32,
     /// First word of the selector blocks.
     pub(super) blocks: u32,
 }
 
-/// Compiles the dimension.
-pub(super) fn compile(
-    rules: &[Rule],
-    fragments: Fragments,
-    words: &mut Words,
-) -> Result<Dimension, CompileError> {
-    let mut classes = Classes::default();
-    let protocols = words.reserve((u64::from(UNKNOWN_PROTOCOL) + 1) * 2)?;
-    // Page-aligned, so that blocks can be reserved one by one behind it.
-    let blocks = words.reserve_pages(0)? * PAGE_WORDS_U32;
-    let mut block_count = 0;
-
-    for proto in 0..=UNKNOWN_PROTOCOL {
-        // Unknown where an extension chain hides the protocol.
-        let known = u8::try_from(proto).ok();
-        let speaks_of = |rule: &Rule| {
-            rule.matches[0]
-                .protocol
-                .is_none_or(|only| known.is_none_or(|known| only == known))
-        };
-        let asks_l4 = |rule: &Rule| {
-            rule.matches[0].needs_l4() || (known.is_none() && rule.matches[0].protocol.is_some())
-        };
-
-        // The header is absent: what asks for it can't be decided. A failsafe
-        // only ever opens, so it is closed where it isn't sure.
-        let matching = RuleSet::of(rules.len(), |rule| {
-            speaks_of(&rules[rule]) && !asks_l4(&rules[rule])
-        });
-        let undecidable = RuleSet::of(rules.len(), |rule| {
-            let rule = &rules[rule];
-            speaks_of(rule) && asks_l4(rule) && rule.id.stage != Stage::Failsafe
-        });
-        let unreadable = classes.number(Class {
-            matching: matching.clone(),
-            undecidable: undecidable.clone(),
-        })?;
-        let later_fragment = classes.number(Class {
-            matching: matching.clone(),
-            undecidable: match fragments {
-                Fragments::Drop => undecidable,
-                Fragments::L3Only => RuleSet::empty(rules.len()),
-            },
-        })?;
-
-        // The header was read. Where rules ask for its selector: a block.
-        let asking: Vec<usize> = (0..rules.len())
-            .filter(|&rule| speaks_of(&rules[rule]) && asks_l4(&rules[rule]))
-            .collect();
-        let row = protocols + u32::from(proto) * 2;
-        if known.is_none() || asking.is_empty() {
-            let read = classes.number(Class {
-                matching,
-                undecidable: RuleSet::empty(rules.len()),
-            })?;
-            words.set_half(row, 0, read);
-        } else {
-            let start = words.reserve(u64::from(BLOCK_WORDS))?;
-            block_count += 1;
-            words.set_half(row + 1, 1, block_count);
-            block(rules, &asking, &matching, &mut classes, words, start)?;
-        }
-        words.set_half(row, 1, unreadable);
-        words.set_half(row + 1, 0, later_fragment);
+impl Dimension {
+    /// Cuts the dimension where the lines say.
+    pub(super) fn cut(lines: &Lines<'_>, fragments: Fragments) -> Result<Self, CompileError> {
+        let mut classes = Classes::default();
+        let protocols = (0..=UNKNOWN_PROTOCOL)
+            // Unknown where an extension chain hides the protocol.
+            .map(|proto| cut_protocol(lines, u8::try_from(proto).ok(), fragments, &mut classes))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            classes: classes.list,
+            protocols,
+        })
     }
-    Ok(Dimension {
-        classes: classes.list,
-        protocols,
-        blocks,
-    })
+
+    /// Writes the tables.
+    pub(super) fn write(&self, words: &mut Words) -> Result<Written, CompileError> {
+        let protocols = words.reserve(self.protocols.len() as u64 * 2)?;
+        // Page-aligned, so that blocks can be reserved one by one behind it.
+        let blocks = words.reserve_pages(0)? * PAGE_WORDS_U32;
+        let mut block_count = 0;
+        for (row, protocol) in (0..).map(|row| protocols + row * 2).zip(&self.protocols) {
+            match protocol.read.as_slice() {
+                [(_, class)] => words.set_half(row, 0, *class),
+                steps => {
+                    let start = words.reserve(u64::from(BLOCK_WORDS))?;
+                    block_count += 1;
+                    words.set_half(row + 1, 1, block_count);
+                    write_steps(steps, words, start);
+                }
+            }
+            words.set_half(row, 1, protocol.unreadable);
+            words.set_half(row + 1, 0, protocol.later_fragment);
+        }
+        Ok(Written { protocols, blocks })
+    }
 }
 
-/// Fills a block: each selector's class.
-fn block(
-    rules: &[Rule],
-    asking: &[usize],
-    matching: &RuleSet,
-    classes: &mut Classes,
-    words: &mut Words,
-    start: u32,
-) -> Result<(), CompileError> {
-    let mut cuts: BTreeSet<u32> = BTreeSet::from([0, 1 << 16]);
-    for &rule in asking {
-        for range in &rules[rule].matches[0].dst_ports {
-            cuts.insert(u32::from(range.first));
-            cuts.insert(u32::from(range.last) + 1);
+/// Fills a table of 65,536 halves from `start` on: from each key on, the value.
+pub(super) fn write_steps(steps: &[(u16, u16)], words: &mut Words, start: u32) {
+    for (index, &(first, class)) in steps.iter().enumerate() {
+        let end = steps
+            .get(index + 1)
+            .map_or(1 << 16, |&(next, _)| u32::from(next));
+        for key in u32::from(first)..end {
+            words.set_half(start + key / 2, key % 2, class);
         }
     }
-    let cuts: Vec<u32> = cuts.into_iter().collect();
-    for pair in cuts.windows(2) {
-        let (first, end) = (pair[0], pair[1]);
-        let mut set = matching.clone();
-        for &rule in asking {
-            let ports = &rules[rule].matches[0].dst_ports;
-            if ports.iter().any(|range| range.contains(first as u16)) {
-                set.insert(rule);
+}
+
+fn cut_protocol(
+    lines: &Lines<'_>,
+    known: Option<u8>,
+    fragments: Fragments,
+    classes: &mut Classes,
+) -> Result<Protocol, CompileError> {
+    let count = lines.count();
+    let speaks_of = |line: &Line<'_>| {
+        let of = |only: u8| known.is_none_or(|known| only == known);
+        line.matches.protocol.is_none_or(of)
+            && line
+                .matches
+                .not_protocol
+                .is_none_or(|not| known.is_none_or(|known| not != known))
+    };
+    let asks_l4 = |line: &Line<'_>| {
+        let asks_protocol = line.matches.protocol.is_some() || line.matches.not_protocol.is_some();
+        line.matches.needs_l4() || (known.is_none() && asks_protocol)
+    };
+
+    // The header is absent: what asks for it can't be decided.
+    let l3_only = LineSet::of(count, |line| {
+        let line = &lines.all[line];
+        speaks_of(line) && !asks_l4(line)
+    });
+    let undecidable = LineSet::of(count, |line| {
+        let line = &lines.all[line];
+        speaks_of(line) && asks_l4(line) && !line.optional
+    });
+    let unreadable = classes.number(Class {
+        matching: l3_only.clone(),
+        undecidable: undecidable.clone(),
+    })?;
+    let later_fragment = classes.number(Class {
+        matching: l3_only.clone(),
+        undecidable: match fragments {
+            Fragments::Drop => undecidable,
+            Fragments::L3Only => LineSet::empty(count),
+        },
+    })?;
+
+    // The header was read.
+    let asking: Vec<usize> = (0..count)
+        .filter(|&line| speaks_of(&lines.all[line]) && lines.all[line].matches.needs_l4())
+        .collect();
+    let mut read: Vec<(u16, u16)> = Vec::new();
+    for first in cuts(lines, &asking, known) {
+        let mut matching = l3_only.clone();
+        for &line in &asking {
+            if known.is_some_and(|proto| matches(lines.all[line].matches, proto, first)) {
+                matching.insert(line);
             }
         }
         let class = classes.number(Class {
-            matching: set,
-            undecidable: RuleSet::empty(rules.len()),
+            matching,
+            undecidable: LineSet::empty(count),
         })?;
-        for selector in first..end {
-            words.set_half(start + selector / 2, selector % 2, class);
+        if read.last().is_none_or(|&(_, last)| last != class) {
+            read.push((first, class));
         }
     }
-    Ok(())
+    Ok(Protocol {
+        read,
+        unreadable,
+        later_fragment,
+    })
 }
 
-#[derive(Default)]
-struct Classes {
-    list: Vec<Class>,
+/// Selectors at which a line may begin or cease to match.
+fn cuts(lines: &Lines<'_>, asking: &[usize], proto: Option<u8>) -> BTreeSet<u16> {
+    let mut cuts = BTreeSet::from([0]);
+    let Some(proto) = proto else {
+        return cuts;
+    };
+    let mut cut = |range: PortRange| {
+        cuts.insert(range.first);
+        cuts.extend(range.last.checked_add(1));
+    };
+    for matches in asking.iter().map(|&line| lines.all[line].matches) {
+        if l4::has_ports(proto) {
+            matches.dst_ports.iter().copied().for_each(&mut cut);
+            matches.not_dst_ports.iter().copied().for_each(&mut cut);
+        } else {
+            matches.icmp.map(selectors).into_iter().for_each(&mut cut);
+            matches
+                .not_icmp
+                .map(selectors)
+                .into_iter()
+                .for_each(&mut cut);
+        }
+    }
+    cuts
+}
+
+/// Whether the L4 header of a packet has what the line asks for, source ports
+/// apart. A protocol without ports has none that a condition on ports could
+/// hold for, negated or not; likewise ICMP.
+fn matches(asked: &Match, proto: u8, selector: u16) -> bool {
+    let ports = !asked.dst_ports.is_empty()
+        || !asked.not_dst_ports.is_empty()
+        || !asked.src_ports.is_empty()
+        || !asked.not_src_ports.is_empty();
+    let icmp = asked.icmp.is_some() || asked.not_icmp.is_some();
+    let is_icmp = matches!(proto, l4::ICMP | l4::ICMPV6);
+    (!ports || l4::has_ports(proto) && in_ranges(&asked.dst_ports, &asked.not_dst_ports, selector))
+        && (!icmp
+            || is_icmp
+                && asked
+                    .icmp
+                    .is_none_or(|icmp| selectors(icmp).contains(selector))
+                && !asked
+                    .not_icmp
+                    .is_some_and(|icmp| selectors(icmp).contains(selector)))
+}
+
+/// Whether a port is in one of the ranges (if there are any), and in none of
+/// the others.
+pub(super) fn in_ranges(ranges: &[PortRange], not: &[PortRange], port: u16) -> bool {
+    let listed = |ranges: &[PortRange]| ranges.iter().any(|range| range.contains(port));
+    (ranges.is_empty() || listed(ranges)) && !listed(not)
+}
+
+/// The selectors (type << 8 | code) that mean this.
+fn selectors(icmp: Icmp) -> PortRange {
+    let of = |code: u8| u16::from_be_bytes([icmp.kind, code]);
+    PortRange {
+        first: of(icmp.code.unwrap_or(0)),
+        last: of(icmp.code.unwrap_or(u8::MAX)),
+    }
+}
+
+/// Classes by what they mean.
+#[derive(Debug, Default)]
+pub(super) struct Classes {
+    pub(super) list: Vec<Class>,
     numbers: HashMap<Class, u16>,
 }
 
 impl Classes {
-    fn number(&mut self, class: Class) -> Result<u16, CompileError> {
+    pub(super) fn number(&mut self, class: Class) -> Result<u16, CompileError> {
         if let Some(&number) = self.numbers.get(&class) {
             return Ok(number);
         }

@@ -1,7 +1,8 @@
 //! Ruleset → image: the compiled tables, pure bytes.
 //!
 //! Each dimension of a packet is cut into equivalence classes (values that
-//! the same rules match), and tables join the classes to the decision. No
+//! the same lines match, a line being one alternative of a rule), and tables
+//! join the classes to the decision. No
 //! aya, no unsafe, no policy knowledge; the same ruleset gives the same bytes.
 
 #![expect(
@@ -10,18 +11,26 @@
 )]
 
 mod address;
+mod classes;
 mod combine;
+mod decide;
 mod l4;
-mod rule_set;
+mod line_set;
+mod lines;
+mod source_port;
 mod words;
 
-use filter_common::abi::{self, FamilyLayout, Layout, NONE};
+use std::collections::HashMap;
+
+use filter_common::abi::{self, FamilyLayout, Layout, NONE, NOTED};
 use filter_common::classify::{self, Outcome, Tables};
 use filter_common::packet::Cursor;
 use filter_common::parse;
 
-use crate::decision::Decision;
-use crate::ruleset::{Action, Family, Ruleset, Switch};
+use crate::decision::{Decision, Judgement};
+use crate::ruleset::{Rule, Ruleset, Switch};
+use classes::Classes;
+use words::Words;
 
 /// The compiled tables of one ruleset.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +59,23 @@ pub enum CompileError {
         "the rules distinguish more than 65,536 classes of ports; merge overlapping port ranges"
     )]
     TooManyClasses,
+    /// More rules that log, pass or are staged than are counted for one packet.
+    #[error(
+        "a packet can meet more than {max} rules that log, pass or are staged, from {first} to {last}; \
+         merge some of them, or let them exclude each other",
+        max = abi::MAX_NOTES
+    )]
+    TooManyNotes {
+        /// The first of them.
+        first: String,
+        /// The last.
+        last: String,
+    },
+    /// More combinations of such rules than a decision can name.
+    #[error(
+        "the rules that log, pass or are staged combine in too many ways; let fewer of them overlap"
+    )]
+    TooManyNoteRecords,
     /// More rules than a decision can name.
     #[error("{0} rules are more than the {max} a ruleset can have", max = abi::MAX_RULES)]
     TooManyRules(usize),
@@ -62,25 +88,26 @@ impl Image {
         if rules.len() > abi::MAX_RULES {
             return Err(CompileError::TooManyRules(rules.len()));
         }
-        let mut words = words::Words::new(max_memory);
-        let mut pairs = combine::Pairs::default();
+        let classes = Classes::of(ruleset)?;
+        let mut words = Words::new(max_memory);
         let mut families = [FamilyLayout::default(); 2];
-        for (layout, family) in families.iter_mut().zip([Family::V4, Family::V6]) {
-            let src =
-                address::compile(rules, family, |rule| &rule.matches[0].src.nets, &mut words)?;
-            let dst =
-                address::compile(rules, family, |rule| &rule.matches[0].dst.nets, &mut words)?;
-            *layout = pairs.join(&src, &dst, &mut words)?;
+        for (layout, family) in families.iter_mut().zip(&classes.families) {
+            *layout = family.joined.write(&family.src, &family.dst, &mut words)?;
         }
-        let l4 = l4::compile(rules, ruleset.options.fragments, &mut words)?;
-        let decisions = combine::decisions(rules, &pairs.classes, &l4.classes, &mut words)?;
+        let l4 = classes.l4.write(&mut words)?;
+        let source_ports = classes.source_ports.write(&classes.joint, &mut words)?;
+        let (decisions, notes) = decisions(ruleset, &classes, &mut words)?;
         Ok(Self {
             layout: Layout {
                 families,
                 protocols: l4.protocols,
                 blocks: l4.blocks,
                 decisions,
-                l4_classes: l4.classes.len() as u32,
+                l4_classes: classes.whole_l4.len() as u32,
+                source_ports: source_ports.ports,
+                joint: source_ports.joint,
+                source_port_classes: classes.source_ports.classes.len() as u32,
+                notes,
                 flags: flags(ruleset),
             },
             words: words.finish(),
@@ -93,6 +120,22 @@ impl Image {
     #[must_use]
     pub fn classify(&self, frame: &[u8]) -> Decision {
         classify::decide(&Cursor::over(frame), self).into()
+    }
+
+    /// Decides a frame, and says what else the kernel program would count.
+    #[must_use]
+    pub fn judge(&self, frame: &[u8]) -> Judgement {
+        let outcome = classify::decide(&Cursor::over(frame), self);
+        let mut noted = Vec::new();
+        if outcome.notes != NONE {
+            let count = self.word(outcome.notes).unwrap_or(0);
+            let notes = (0..count).filter_map(|index| self.word(outcome.notes + 1 + index));
+            noted.extend(notes.map(|note| note & !abi::NOTE_EVENT));
+        }
+        Judgement {
+            decision: outcome.into(),
+            noted,
+        }
     }
 
     /// Bytes of the tables.
@@ -120,10 +163,71 @@ impl Image {
     }
 }
 
+/// Writes the decision of each pair class with each L4 class, and the notes
+/// of those that have any; where both begin.
+fn decisions(
+    ruleset: &Ruleset,
+    classes: &Classes<'_>,
+    words: &mut Words,
+) -> Result<(u32, u32), CompileError> {
+    let (pairs, l4) = (&classes.pairs.classes, &classes.whole_l4);
+    let rules = &ruleset.rules;
+    let staged = rules.iter().any(|rule| rule.staged);
+    let start = words.reserve(pairs.len() as u64 * l4.len() as u64)?;
+    let notes = words.reserve(0)?;
+    let mut written: HashMap<decide::Fate, u32> = HashMap::new();
+    let cells = pairs
+        .iter()
+        .flat_map(|pair| l4.iter().map(move |l4| (pair, l4)));
+    for (cell, (pair, l4)) in (start..).zip(cells) {
+        let fate = decide::fate(&classes.lines, pair, l4, staged);
+        let decision = decide::word(rules, ruleset.default, fate.end);
+        if fate.noted.is_empty() {
+            words.set(cell, decision);
+            continue;
+        }
+        if fate.noted.len() > abi::MAX_NOTES {
+            return Err(CompileError::TooManyNotes {
+                first: name_of(rules, fate.noted.first()),
+                last: name_of(rules, fate.noted.last()),
+            });
+        }
+        let record = match written.get(&fate) {
+            Some(&record) => record,
+            None => {
+                let at = words.reserve(fate.noted.len() as u64 + 2)?;
+                words.set(at, decision);
+                words.set(at + 1, fate.noted.len() as u32);
+                for (index, &rule) in (at + 2..).zip(&fate.noted) {
+                    words.set(index, decide::note(rules, rule));
+                }
+                let record = at - notes;
+                written.insert(fate, record);
+                record
+            }
+        };
+        if record > abi::MAX_RECORD {
+            return Err(CompileError::TooManyNoteRecords);
+        }
+        words.set(cell, NOTED | record);
+    }
+    Ok((start, if written.is_empty() { NONE } else { notes }))
+}
+
+fn name_of(rules: &[Rule], index: Option<&usize>) -> String {
+    index.map_or_else(String::new, |&index| {
+        let id = &rules[index].id;
+        match id.index {
+            Some(index) => format!("{} {index}", id.policy),
+            None => id.policy.to_string(),
+        }
+    })
+}
+
 fn flags(ruleset: &Ruleset) -> u32 {
     let options = &ruleset.options;
     [
-        (ruleset.default == Action::Deny, abi::flags::DEFAULT_DENY),
+        (ruleset.denies_by_default(), abi::flags::DEFAULT_DENY),
         (options.essentials, abi::flags::ESSENTIALS),
         (options.non_ip == Switch::Drop, abi::flags::DROP_NON_IP),
         (
@@ -159,6 +263,22 @@ impl Tables for Image {
 
     fn l4_classes(&self) -> u32 {
         self.layout.l4_classes
+    }
+
+    fn source_ports(&self) -> u32 {
+        self.layout.source_ports
+    }
+
+    fn joint(&self) -> u32 {
+        self.layout.joint
+    }
+
+    fn source_port_classes(&self) -> u32 {
+        self.layout.source_port_classes
+    }
+
+    fn notes(&self) -> u32 {
+        self.layout.notes
     }
 
     fn flags(&self) -> u32 {

@@ -11,7 +11,7 @@ use super::error::Error;
 use super::generation::{Generation, StderrLog, Trace};
 use super::{Count, Stats, counters};
 use crate::compile::Image;
-use crate::decision::Decision;
+use crate::decision::{Decision, Judgement};
 use crate::ruleset::Ruleset;
 
 // enum xdp_action of include/uapi/linux/bpf.h.
@@ -53,11 +53,18 @@ impl TestBench {
         })
     }
 
+    /// Runs the program on one frame of at least [`Self::MIN_FRAME`] bytes, and
+    /// gives the decision alone.
+    pub fn run(&mut self, frame: &[u8]) -> Result<Decision, Error> {
+        self.judge(frame).map(|judgement| judgement.decision)
+    }
+
     /// Runs the program on one frame of at least [`Self::MIN_FRAME`] bytes.
     ///
-    /// The decision is read from the counters, so that a packet which is
-    /// not counted exactly once, with its bytes, is an error.
-    pub fn run(&mut self, frame: &[u8]) -> Result<Decision, Error> {
+    /// The judgement is read from the counters, so that a packet which does not
+    /// have exactly one verdict's counter, or is counted twice by any, or
+    /// without its bytes, is an error.
+    pub fn judge(&mut self, frame: &[u8]) -> Result<Judgement, Error> {
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         let result = self
@@ -70,31 +77,50 @@ impl TestBench {
             trace.flush();
         }
         let totals = self.read()?;
-        let mut changed = totals
-            .iter()
-            .zip(&self.totals)
-            .enumerate()
-            .filter(|(_, (new, old))| new != old)
-            .map(|(index, (new, old))| (index, *new - *old));
         let one = Count {
             packets: 1,
             bytes: frame.len() as u64,
         };
-        let index = match (changed.next(), changed.next()) {
-            (Some((index, count)), None) if count == one => index,
-            (first, second) => {
+        let mut verdicts = Vec::new();
+        let mut noted = Vec::new();
+        for (index, (new, old)) in (0..).zip(totals.iter().zip(&self.totals)) {
+            if new == old {
+                continue;
+            }
+            let count = *new - *old;
+            if count != one {
                 return Err(Error::Failed(format!(
-                    "a frame of {} bytes was not counted exactly once: {first:?} {second:?}",
+                    "counter {index} counted a frame of {} bytes as {count:?}",
                     frame.len()
                 )));
             }
+            match self.rule(index) {
+                Some((rule, true)) => noted.push(rule),
+                _ => verdicts.push(index),
+            }
+        }
+        let [verdict] = verdicts[..] else {
+            return Err(Error::Failed(format!(
+                "a frame of {} bytes has not one verdict: counters {verdicts:?} counted it",
+                frame.len()
+            )));
         };
-        drop(changed);
         self.totals = totals;
-        self.decision(result.return_value, index)
+        Ok(Judgement {
+            decision: self.decision(result.return_value, verdict)?,
+            noted,
+        })
     }
 
-    fn decision(&self, action: u32, counter: usize) -> Result<Decision, Error> {
+    /// The rule that a counter is for, and whether it is counted beside the
+    /// verdict.
+    fn rule(&self, counter: u32) -> Option<(u32, bool)> {
+        let index = counter.checked_sub(REASON_COUNTERS)?;
+        let rule = self.ruleset.rules.get(index as usize)?;
+        Some((index, rule.reason().is_none()))
+    }
+
+    fn decision(&self, action: u32, counter: u32) -> Result<Decision, Error> {
         let verdict = match action {
             XDP_PASS => Verdict::Pass,
             XDP_DROP => Verdict::Drop,
@@ -104,7 +130,6 @@ impl TestBench {
                 )));
             }
         };
-        let counter = u32::try_from(counter).unwrap_or(u32::MAX);
         let rule = counter.checked_sub(REASON_COUNTERS);
         let reason = match rule {
             Some(rule) => self

@@ -1,0 +1,113 @@
+//! Lines that match → what happens: the walk along the rules, done once for
+//! each class and not for each packet.
+
+use filter_common::abi::{
+    DECIDE_ALLOW, DECIDE_DEFAULT_ALLOW, DECIDE_DEFAULT_DENY, DECIDE_DENY, DECIDE_FAILSAFE,
+    DECIDE_UNDECIDABLE, NOTE_EVENT,
+};
+
+use super::l4;
+use super::line_set::LineSet;
+use super::lines::Lines;
+use crate::ruleset::{Action, Rule, Stage};
+
+/// Where a walk ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum End {
+    /// At a rule that decides; also at the end of a tier.
+    Rule(usize),
+    /// At a rule that can't be decided.
+    Undecidable(usize),
+    /// Behind all rules.
+    Default,
+}
+
+/// What becomes of the packets of a class.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Fate {
+    /// What decides.
+    pub(super) end: End,
+    /// The rules that are counted beside it, in order.
+    pub(super) noted: Vec<usize>,
+}
+
+/// The fate of the packets that match the lines of `pair` and `l4`.
+pub(super) fn fate(lines: &Lines<'_>, pair: &LineSet, l4: &l4::Class, staged: bool) -> Fate {
+    let mut noted = Vec::new();
+    let end = walk(lines, pair, l4, false, &mut noted);
+    if staged {
+        walk(lines, pair, l4, true, &mut noted);
+        noted.sort_unstable();
+    }
+    Fate { end, noted }
+}
+
+/// Walks along the rules, with the staged ones or without, and notes what is
+/// met on the way: with them, only those.
+fn walk(
+    lines: &Lines<'_>,
+    pair: &LineSet,
+    l4: &l4::Class,
+    staged: bool,
+    noted: &mut Vec<usize>,
+) -> End {
+    let mut next = 0;
+    while let Some(line) = pair.next_in_either(next, &l4.matching, &l4.undecidable) {
+        let index = lines.all[line].rule;
+        let rule = &lines.rules[index];
+        next = lines.behind(index);
+        if rule.staged && !staged {
+            continue;
+        }
+        let matches = (line..next).any(|line| pair.contains(line) && l4.matching.contains(line));
+        if !matches {
+            return End::Undecidable(index);
+        }
+        let note = rule.staged == staged;
+        match rule.action {
+            Action::Allow | Action::Deny => {
+                if rule.staged {
+                    noted.push(index);
+                }
+                return End::Rule(index);
+            }
+            Action::Log if note => noted.push(index),
+            Action::Log => {}
+            Action::Pass => {
+                if note {
+                    noted.push(index);
+                }
+                next = lines.behind_tier(index);
+            }
+        }
+    }
+    End::Default
+}
+
+/// The decision word for an end.
+pub(super) fn word(rules: &[Rule], default: Action, end: End) -> u32 {
+    let by_default = |action| match action {
+        Action::Deny => DECIDE_DEFAULT_DENY,
+        _ => DECIDE_DEFAULT_ALLOW,
+    };
+    match end {
+        End::Undecidable(_) => DECIDE_UNDECIDABLE,
+        End::Default => by_default(default),
+        End::Rule(index) => {
+            let rule = &rules[index];
+            match (rule.action, rule.id.stage) {
+                (action, _) if rule.is_default() => by_default(action),
+                (Action::Deny, _) => DECIDE_DENY | index as u32,
+                (_, Stage::Failsafe) => DECIDE_FAILSAFE | index as u32,
+                _ => DECIDE_ALLOW | index as u32,
+            }
+        }
+    }
+}
+
+/// The word for a noted rule: an enforced Log is an event as well.
+pub(super) fn note(rules: &[Rule], index: usize) -> u32 {
+    let rule = &rules[index];
+    let event = rule.action == Action::Log && !rule.staged;
+    index as u32 | if event { NOTE_EVENT } else { 0 }
+}
