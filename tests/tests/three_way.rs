@@ -3,22 +3,24 @@
 //!
 //! reference = host finds bugs of the compiler and the classifier; host =
 //! kernel finds bugs of maps, code generation and counting. Verdict, reason,
-//! rule and counters are compared. The last tests check the comparison: wrong
+//! rule, what is noted, and counters are compared. The last tests check the comparison: wrong
 //! evaluators must be caught, and the packets must reach every reason.
 #![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
+#[path = "common/mistakes.rs"]
+mod mistakes;
 #[path = "common/random.rs"]
 mod random;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use filter_common::verdict::Reason;
 use filter_user::compile::Image;
-use filter_user::decision::Decision;
 use filter_user::reference;
-use filter_user::ruleset::{Family, Ruleset, Stage};
+use filter_user::ruleset::Ruleset;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRng, TestRunner};
 
@@ -76,13 +78,13 @@ fn frames(ruleset: &Ruleset, recipes: &[Recipe]) -> Vec<Frame> {
 }
 
 /// Two answers about a frame must be one.
-fn same(
-    (first, decision): (&str, Decision),
-    (second, other): (&str, Decision),
+fn same<A: fmt::Debug + PartialEq>(
+    (first, answer): (&str, A),
+    (second, other): (&str, A),
     frame: &Frame,
 ) -> Result<(), TestCaseError> {
     prop_assert_eq!(
-        decision,
+        answer,
         other,
         "{} and {} disagree about the frame {:?}",
         first,
@@ -121,8 +123,8 @@ fn reference_and_host_agree() {
         cases += frames.len();
         frames.iter().try_for_each(|frame| {
             same(
-                ("reference", reference::evaluate(ruleset, &frame.0)),
-                ("host", image.classify(&frame.0)),
+                ("reference", reference::judge(ruleset, &frame.0)),
+                ("host", image.judge(&frame.0)),
                 frame,
             )
         })
@@ -145,8 +147,8 @@ fn reference_and_host_agree_on_every_truncation() {
             for length in (0..frame.0.len()).take(400) {
                 let cut = Frame(frame.0[..length].to_vec());
                 same(
-                    ("reference", reference::evaluate(ruleset, &cut.0)),
-                    ("host", image.classify(&cut.0)),
+                    ("reference", reference::judge(ruleset, &cut.0)),
+                    ("host", image.judge(&cut.0)),
                     &cut,
                 )?;
             }
@@ -180,23 +182,24 @@ fn host_and_kernel_agree() {
             .iter()
             .filter(|frame| frame.0.len() >= TestBench::MIN_FRAME)
         {
-            let host = image.classify(&frame.0);
-            let kernel = bench.run(&frame.0).map_err(|error| failed(&error))?;
-            same(("host", host), ("kernel", kernel), frame)?;
+            let host = image.judge(&frame.0);
+            let kernel = bench.judge(&frame.0).map_err(|error| failed(&error))?;
+            same(("host", host.clone()), ("kernel", kernel), frame)?;
             cases += 1;
             let one = Count {
                 packets: 1,
                 bytes: frame.0.len() as u64,
             };
-            if let Some(rule) = host.rule {
-                by_rule[rule as usize] = by_rule[rule as usize] + one;
+            for rule in host.decision.rule.iter().chain(&host.noted) {
+                by_rule[*rule as usize] = by_rule[*rule as usize] + one;
             }
             let sum = by_reason
-                .entry((host.reason, host.verdict.name()))
+                .entry((host.decision.reason, host.decision.verdict.name()))
                 .or_insert(Count::default());
             *sum = *sum + one;
         }
-        // Everything was counted once, in its rule and in its reason.
+        // Everything was counted once, in its reason, and in each rule that it
+        // met.
         let stats = bench.stats().map_err(|error| failed(&error))?;
         let counted: Vec<Count> = stats.rules.iter().map(|(_, count)| *count).collect();
         prop_assert_eq!(counted, by_rule);
@@ -212,115 +215,6 @@ fn host_and_kernel_agree() {
     assert!(cases >= 20_000, "only {cases} cases");
 }
 
-/// A mistake that an evaluator might make: what it takes a ruleset and a frame
-/// for.
-type Mistake = fn(&mut Ruleset, &mut Vec<u8>);
-
-const MISTAKES: &[(&str, Mistake)] = &[
-    ("the end of a port range is exclusive", |ruleset, _| {
-        for rule in &mut ruleset.rules {
-            for range in rule.matches.iter_mut().flat_map(|m| &mut m.dst_ports) {
-                range.last = range.last.saturating_sub(1).max(range.first);
-            }
-        }
-    }),
-    ("source and destination are swapped", |ruleset, _| {
-        for rule in &mut ruleset.rules {
-            for matches in &mut rule.matches {
-                std::mem::swap(&mut matches.src, &mut matches.dst);
-            }
-        }
-    }),
-    ("a prefix is one bit short", |ruleset, _| {
-        for rule in &mut ruleset.rules {
-            for net in rule.matches.iter_mut().flat_map(|m| &mut m.src.nets) {
-                *net = net.supernet().unwrap_or(*net);
-            }
-        }
-    }),
-    ("the IHL is ignored", |_, frame| {
-        if is_ipv4(frame) && frame.len() >= 34 && frame[14] > 0x45 {
-            frame[14] = 0x45;
-        }
-    }),
-    ("the fragment offset is ignored", |_, frame| {
-        if is_ipv4(frame) && frame.len() >= 34 {
-            frame[20..22].fill(0);
-        }
-    }),
-    ("\"more fragments\" is ignored", |_, frame| {
-        if is_ipv4(frame) && frame.len() >= 34 {
-            frame[20] &= !0x20;
-        }
-    }),
-    ("a third VLAN tag is looked through", |_, frame| {
-        let is_tag = |at: usize| {
-            frame.get(at..at + 2).is_some_and(|tag| {
-                [[0x81, 0x00], [0x88, 0xa8], [0x91, 0x00]].contains(&[tag[0], tag[1]])
-            })
-        };
-        if is_tag(12) && is_tag(16) && is_tag(20) {
-            frame.drain(12..16);
-        }
-    }),
-    ("padding is read as L4", |_, frame| {
-        if is_ipv4(frame) && frame.len() >= 34 {
-            let all = u16::try_from(frame.len() - 14).unwrap_or(u16::MAX);
-            frame[16..18].copy_from_slice(&all.to_be_bytes());
-        }
-    }),
-    (
-        "the hop limit of neighbour discovery is not asked for",
-        |_, frame| {
-            if frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.len() >= 54 {
-                frame[21] = 255;
-            }
-        },
-    ),
-    (
-        "an IPv4-mapped address is an IPv4 address",
-        |ruleset, frame| {
-            if frame.get(12..14) == Some(&[0x86, 0xdd])
-                && frame.get(22..34) == Some(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff])
-            {
-                let is_v4 = |net: &ipnet::IpNet| matches!(net, ipnet::IpNet::V4(_));
-                for rule in &mut ruleset.rules {
-                    for matches in &mut rule.matches {
-                        if matches.src.nets.iter().any(is_v4) {
-                            matches.src.nets.clear();
-                        }
-                    }
-                }
-            }
-        },
-    ),
-    ("IPv6 is forgotten", |ruleset, _| {
-        ruleset
-            .rules
-            .retain(|rule| rule.matches[0].family != Some(Family::V6));
-    }),
-    ("the last rule is missing", |ruleset, _| {
-        ruleset.rules.pop();
-    }),
-    ("the last match decides", |ruleset, _| {
-        ruleset.rules.reverse();
-    }),
-    ("failsafes are ordinary rules", |ruleset, _| {
-        for rule in &mut ruleset.rules {
-            if rule.id.stage == Stage::Failsafe {
-                rule.id.stage = Stage::Normal;
-            }
-        }
-    }),
-    ("options are forgotten", |ruleset, _| {
-        ruleset.options = filter_user::ruleset::Options::default();
-    }),
-];
-
-fn is_ipv4(frame: &[u8]) -> bool {
-    frame.get(12..14) == Some(&[8, 0])
-}
-
 /// The comparison must be able to fail: a check that can't is a defect.
 #[test]
 fn every_seeded_mistake_is_caught() {
@@ -329,14 +223,14 @@ fn every_seeded_mistake_is_caught() {
         packets: 1..=220,
         repeatable: true,
     };
-    for (name, mistake) in MISTAKES {
+    for (name, mistake) in mistakes::all() {
         let result = compare(&size(), |ruleset, frames| {
             frames.iter().try_for_each(|frame| {
                 let (mut taken, mut bytes) = (ruleset.clone(), frame.0.clone());
                 mistake(&mut taken, &mut bytes);
                 same(
-                    ("reference", reference::evaluate(ruleset, &frame.0)),
-                    ("mistaken", reference::evaluate(&taken, &bytes)),
+                    ("reference", reference::judge(ruleset, &frame.0)),
+                    ("mistaken", reference::judge(&taken, &bytes)),
                     frame,
                 )
             })
@@ -349,8 +243,8 @@ fn every_seeded_mistake_is_caught() {
     // And what makes no mistake is not caught.
     expect_agreement(compare(&size(), |ruleset, frames| {
         frames.iter().try_for_each(|frame| {
-            let decision = reference::evaluate(ruleset, &frame.0);
-            same(("reference", decision), ("itself", decision), frame)
+            let answer = reference::judge(ruleset, &frame.0);
+            same(("reference", answer.clone()), ("itself", answer), frame)
         })
     }));
 }
@@ -387,4 +281,46 @@ fn the_packets_reach_every_reason() {
             assert!(count >= 100, "{reason:?} {verdict}: {count} of {reached:?}");
         }
     }
+}
+
+/// Nor can packets that meet no rule of a kind.
+#[test]
+fn the_packets_meet_rules_of_every_kind() {
+    let size = Size {
+        rulesets: 400,
+        packets: 1..=220,
+        repeatable: true,
+    };
+    let mut met: BTreeMap<String, u32> = BTreeMap::new();
+    let mut at_once = 0;
+    expect_agreement(compare(&size, |ruleset, frames| {
+        for frame in frames {
+            let judgement = reference::judge(ruleset, &frame.0);
+            at_once = at_once.max(judgement.noted.len());
+            for index in judgement.decision.rule.iter().chain(&judgement.noted) {
+                let rule = &ruleset.rules[*index as usize];
+                let end = if rule.is_default() { " at the end" } else { "" };
+                let staged = if rule.staged { "staged " } else { "" };
+                let kind = format!("{staged}{}{end}", rule.action.name());
+                *met.entry(kind).or_default() += 1;
+            }
+        }
+        Ok(())
+    }));
+    for kind in [
+        "allow",
+        "deny",
+        "log",
+        "pass",
+        "staged allow",
+        "staged deny",
+        "staged log",
+        "staged pass",
+        "staged allow at the end",
+        "staged deny at the end",
+    ] {
+        let count = met.get(kind).copied().unwrap_or(0);
+        assert!(count >= 200, "{kind}: {count} of {met:?}");
+    }
+    assert!(at_once >= 5, "only {at_once} rules noted at once");
 }

@@ -71,9 +71,10 @@ impl Dimension {
         Ok(dimension)
     }
 
-    /// Whether source ports make a difference.
-    pub(super) fn is_used(&self) -> bool {
-        self.classes.len() > 1
+    /// Whether source ports make a difference. One class of all ports does
+    /// where lines ask for ports that contradict each other.
+    fn is_used(&self, joint: &[u16]) -> bool {
+        self.classes.len() > 1 || (0..).zip(joint).any(|(l4, class)| l4 != *class)
     }
 
     /// The classes of the whole L4 header: each of `l4` with each of these,
@@ -95,7 +96,7 @@ impl Dimension {
 
     /// Writes the tables, if source ports make a difference.
     pub(super) fn write(&self, joint: &[u16], words: &mut Words) -> Result<Written, CompileError> {
-        if !self.is_used() {
+        if !self.is_used(joint) {
             return Ok(Written {
                 ports: NONE,
                 joint: NONE,
