@@ -29,7 +29,7 @@ use random::{Frame, Recipe, recipe, ruleset};
 const BUDGET: u64 = 64 << 20;
 const MAX_RULES: usize = 40;
 
-type Failure = TestError<(Ruleset, Vec<Recipe>)>;
+type Failure = Box<TestError<(Ruleset, Vec<Recipe>)>>;
 
 /// How much is compared, and from which random numbers.
 struct Size {
@@ -71,6 +71,7 @@ fn compare(
             let frames = frames(&ruleset, &recipes);
             (check.borrow_mut())(&ruleset, &frames)
         })
+        .map_err(Box::new)
 }
 
 fn frames(ruleset: &Ruleset, recipes: &[Recipe]) -> Vec<Frame> {
@@ -100,7 +101,7 @@ fn compiled(ruleset: &Ruleset) -> Result<Image, TestCaseError> {
 
 /// Panics with the smallest counter-example.
 fn expect_agreement(result: Result<(), Failure>) {
-    match result {
+    match result.map_err(|failure| *failure) {
         Ok(()) => {}
         Err(TestError::Abort(reason)) => panic!("{reason}"),
         Err(TestError::Fail(reason, (ruleset, recipes))) => {
@@ -236,7 +237,7 @@ fn every_seeded_mistake_is_caught() {
             })
         });
         assert!(
-            matches!(result, Err(TestError::Fail(..))),
+            result.is_err_and(|failure| matches!(*failure, TestError::Fail(..))),
             "not caught: {name}"
         );
     }

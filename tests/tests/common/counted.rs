@@ -1,13 +1,14 @@
 //! Where a packet must be counted.
 
 use filter_user::datapath::{Count, Stats};
-use filter_user::decision::Decision;
+use filter_user::decision::Judgement;
 
 /// Between `before` and `after`, one packet was counted, `frame`: in the sum
-/// of the decision's reason and verdict, in its rule if one decided, and
-/// nowhere else.
+/// of the decision's reason and verdict, in its rule if one decided, in
+/// those that were noted, and nowhere else.
 #[track_caller]
-pub(crate) fn once(before: &Stats, after: &Stats, decision: Decision, frame: &[u8]) {
+pub(crate) fn once(before: &Stats, after: &Stats, judgement: &Judgement, frame: &[u8]) {
+    let decision = judgement.decision;
     let one = Count {
         packets: 1,
         bytes: frame.len() as u64,
@@ -30,7 +31,7 @@ pub(crate) fn once(before: &Stats, after: &Stats, decision: Decision, frame: &[u
     assert_eq!(seen, 1, "{decision:?} has no counter");
     assert_eq!(before.rules.len(), after.rules.len());
     for (index, (old, new)) in (0..).zip(before.rules.iter().zip(&after.rules)) {
-        let its = decision.rule == Some(index);
+        let its = decision.rule == Some(index) || judgement.noted.contains(&index);
         let wanted = if its { one } else { none };
         assert_eq!(
             new.1 - old.1,

@@ -13,12 +13,12 @@ use ipnet::IpNet;
 pub(crate) fn ruleset(default: Action, rules: impl IntoIterator<Item = Rule>) -> Ruleset {
     let rules = (0..)
         .zip(rules)
-        .map(|(index, rule)| Rule {
-            id: RuleId {
-                index: Some(index),
-                ..rule.id
-            },
-            ..rule
+        .map(|(index, mut rule)| {
+            // The end of a tier keeps to be one.
+            if let Some(place) = &mut rule.id.index {
+                *place = index;
+            }
+            rule
         })
         .collect();
     Ruleset {
@@ -63,6 +63,42 @@ pub(crate) fn failsafe(matches: Match) -> Rule {
     rule(Stage::Failsafe, Action::Allow, matches)
 }
 
+/// A rule that logs, of the normal stage.
+pub(crate) fn log(matches: Match) -> Rule {
+    rule(Stage::Normal, Action::Log, matches)
+}
+
+/// A rule that passes on to the next tier, of the normal stage.
+pub(crate) fn pass_on(matches: Match) -> Rule {
+    rule(Stage::Normal, Action::Pass, matches)
+}
+
+/// What happens at the end of a tier of the normal stage.
+pub(crate) fn end(action: Action) -> Rule {
+    let mut rule = rule(Stage::Normal, action, Match::default());
+    rule.id.index = None;
+    rule.id.policy = "end".into();
+    rule
+}
+
+/// The rule, in a tier.
+pub(crate) fn in_tier(tier: &str, mut rule: Rule) -> Rule {
+    rule.tier = Some(tier.into());
+    rule
+}
+
+/// The rule, only counted.
+pub(crate) fn staged(mut rule: Rule) -> Rule {
+    rule.staged = true;
+    rule
+}
+
+/// The rule, where one of these matches.
+pub(crate) fn any_of(alternatives: impl Into<Vec<Match>>, mut rule: Rule) -> Rule {
+    rule.matches = alternatives.into();
+    rule
+}
+
 /// The rule, in another stage.
 pub(crate) fn in_stage(stage: Stage, mut rule: Rule) -> Rule {
     rule.id.stage = stage;
@@ -80,10 +116,7 @@ pub(crate) fn protocol(number: u8) -> Match {
 /// Destination ports of a protocol, both ends included.
 pub(crate) fn ports(number: u8, ranges: &[(u16, u16)]) -> Match {
     Match {
-        dst_ports: ranges
-            .iter()
-            .map(|&(first, last)| PortRange { first, last })
-            .collect(),
+        dst_ports: self::ranges(ranges),
         ..protocol(number)
     }
 }
@@ -112,6 +145,15 @@ pub(crate) fn to(nets: &[&str]) -> Match {
     }
 }
 
-fn parse(nets: &[&str]) -> Vec<IpNet> {
+/// Port ranges, both ends included.
+pub(crate) fn ranges(ranges: &[(u16, u16)]) -> Vec<PortRange> {
+    ranges
+        .iter()
+        .map(|&(first, last)| PortRange { first, last })
+        .collect()
+}
+
+/// Networks.
+pub(crate) fn parse(nets: &[&str]) -> Vec<IpNet> {
     nets.iter().map(|net| net.parse().unwrap()).collect()
 }

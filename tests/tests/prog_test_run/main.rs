@@ -9,6 +9,7 @@ mod counted;
 mod rules;
 
 mod action;
+mod alternatives;
 mod default_action;
 mod destination_nets;
 mod destination_ports;
@@ -16,12 +17,22 @@ mod essentials;
 mod failsafe;
 mod first_match;
 mod fragments;
+mod icmp;
 mod ip_version;
 mod ipv6_extensions;
+mod log;
 mod nets;
 mod non_ip;
+mod not_icmp;
+mod not_nets;
+mod not_ports;
+mod not_protocol;
 mod protocol;
+mod sets;
 mod source_nets;
+mod source_ports;
+mod staged;
+mod tiers;
 mod vlan;
 
 use std::net::IpAddr;
@@ -29,7 +40,7 @@ use std::net::IpAddr;
 use filter_common::verdict::{Reason, Verdict};
 use filter_user::compile::Image;
 use filter_user::datapath::TestBench;
-use filter_user::decision::Decision;
+use filter_user::decision::{Decision, Judgement};
 use filter_user::ruleset::Ruleset;
 use tests::packet::{Ethernet, Extension, Ipv4, Ipv6, Packet, Payload};
 
@@ -51,42 +62,62 @@ impl Filter {
     /// The frame gets this answer and is counted once, there and nowhere else.
     #[track_caller]
     fn expect(&mut self, frame: &[u8], wanted: Decision) {
+        self.expect_noting(&[], frame, wanted);
+    }
+
+    /// The same, and these rules note it.
+    #[track_caller]
+    fn expect_noting(&mut self, noted: &[u32], frame: &[u8], decision: Decision) {
+        let wanted = Judgement {
+            decision,
+            noted: noted.to_vec(),
+        };
         let before = self.0.stats().unwrap();
-        let found = self.0.run(frame).unwrap();
+        let found = self.0.judge(frame).unwrap();
         let after = self.0.stats().unwrap();
         assert_eq!(found, wanted, "of {frame:02x?}");
-        counted::once(&before, &after, found, frame);
+        counted::once(&before, &after, &found, frame);
     }
 
     /// Dropped by a deny rule.
     #[track_caller]
     fn denied_by(&mut self, rule: u32, frame: &[u8]) {
-        self.expect(
-            frame,
-            decision(Verdict::Drop, Reason::PolicyDeny, Some(rule)),
-        );
+        self.expect(frame, denied_by(rule));
     }
 
     /// Passed by an allow rule.
     #[track_caller]
     fn allowed_by(&mut self, rule: u32, frame: &[u8]) {
-        self.expect(
-            frame,
-            decision(Verdict::Pass, Reason::PolicyAllow, Some(rule)),
-        );
+        self.expect(frame, allowed_by(rule));
     }
 
     /// Dropped for this reason, by no rule.
     #[track_caller]
     fn drops(&mut self, reason: Reason, frame: &[u8]) {
-        self.expect(frame, decision(Verdict::Drop, reason, None));
+        self.expect(frame, drops(reason));
     }
 
     /// Passed for this reason, by no rule.
     #[track_caller]
     fn passes(&mut self, reason: Reason, frame: &[u8]) {
-        self.expect(frame, decision(Verdict::Pass, reason, None));
+        self.expect(frame, passes(reason));
     }
+}
+
+fn denied_by(rule: u32) -> Decision {
+    decision(Verdict::Drop, Reason::PolicyDeny, Some(rule))
+}
+
+fn allowed_by(rule: u32) -> Decision {
+    decision(Verdict::Pass, Reason::PolicyAllow, Some(rule))
+}
+
+fn drops(reason: Reason) -> Decision {
+    decision(Verdict::Drop, reason, None)
+}
+
+fn passes(reason: Reason) -> Decision {
+    decision(Verdict::Pass, reason, None)
 }
 
 fn decision(verdict: Verdict, reason: Reason, rule: Option<u32>) -> Decision {
