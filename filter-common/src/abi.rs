@@ -125,7 +125,7 @@ pub const NOTED: u32 = 1 << 31;
 /// Beside the index of a noted rule: it reports the packet.
 pub const NOTE_EVENT: u32 = 1 << 31;
 /// Rules that can be counted for a packet beside its verdict.
-pub const MAX_NOTES: usize = 32;
+pub const MAX_NOTES: u32 = 32;
 /// The highest place of a record.
 pub const MAX_RECORD: u32 = NOTED - 1;
 /// Rules that a ruleset can have: their index fits beside the kind.

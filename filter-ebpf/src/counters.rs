@@ -4,14 +4,12 @@
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 #[cfg(feature = "trace")]
 use aya_ebpf::{macros::map, maps::PerCpuArray};
-use filter_common::abi::{self, Count, NONE, NOTE_EVENT, REASON_COUNTERS};
+use filter_common::abi::{Count, MAX_NOTES, NONE, NOTE_EVENT, REASON_COUNTERS};
 use filter_common::classify::{Outcome, Tables as _};
 use filter_common::verdict::{Reason, Verdict};
 
 use crate::frame::Frame;
 use crate::image::Image;
-
-const MAX_NOTES: u32 = abi::MAX_NOTES as u32;
 
 /// One a reason, then one a rule. The loader sets the number.
 #[cfg(not(feature = "trace"))]

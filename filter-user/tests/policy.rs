@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use filter_user::policy::diagnostic::{Code, render};
 use filter_user::policy::{
-    Labels, SelectOptions, Source, check, endpoints_for, select, unselected,
+    Host, Labels, SelectOptions, Source, check, endpoints_for, select, unselected,
 };
-use filter_user::ruleset::{Action, Match, Rule, Stage};
+use filter_user::ruleset::{Action, Direction, Match, Rule, Stage};
 use serde_json::{Value, json};
 
 fn corpus(folder: &str) -> Vec<PathBuf> {
@@ -88,13 +88,18 @@ fn story(source: Source) -> String {
     };
     // Where the document has an endpoint of its own, its labels count.
     let public = Labels::from([("ibm.role".into(), "worker_public".into())]);
-    let endpoints = endpoints_for(&model, &["eth0".into()], &public)
-        .or_else(|_| endpoints_for(&model, &[], &Labels::new()))
-        .or_else(|_| endpoints_for(&model, &["eth0".into()], &Labels::new()))
+    let endpoints = endpoints_for(&model, &["eth0".into()], &public, &Host::default())
+        .or_else(|_| endpoints_for(&model, &[], &Labels::new(), &Host::default()))
+        .or_else(|_| endpoints_for(&model, &["eth0".into()], &Labels::new(), &Host::default()))
         .expect("an endpoint");
     text += &render(&unselected(&model, &endpoints), &sources, false);
     for endpoint in &endpoints {
-        let selected = select(&model, endpoint, &SelectOptions::default());
+        let selected = select(
+            &model,
+            endpoint,
+            Direction::Ingress,
+            &SelectOptions::default(),
+        );
         text += &render(&selected.warnings, &sources, false);
         let ruleset = &selected.ruleset;
         writeln!(text, "endpoint {}", ruleset.endpoint).expect("memory");
@@ -166,8 +171,15 @@ fn both_formats_come_down_to_the_same_rules() {
             .join(name);
         let model = check(&[source(&path)]).model.expect("a good document");
         let labels = Labels::from([("ibm.role".into(), "worker_public".into())]);
-        let endpoints = endpoints_for(&model, &["eth0".into()], &labels).expect("an endpoint");
-        let ruleset = select(&model, &endpoints[0], &SelectOptions::default()).ruleset;
+        let endpoints = endpoints_for(&model, &["eth0".into()], &labels, &Host::default())
+            .expect("an endpoint");
+        let ruleset = select(
+            &model,
+            &endpoints[0],
+            Direction::Ingress,
+            &SelectOptions::default(),
+        )
+        .ruleset;
         let rules = ruleset.rules.into_iter();
         let rules = rules.map(|rule| (rule.id, rule.action, rule.matches));
         (rules.collect::<Vec<_>>(), ruleset.default)

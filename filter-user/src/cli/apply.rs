@@ -1,9 +1,10 @@
 //! `nodewall apply`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{Write as _, stdout};
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use nix::net::if_::if_nametoindex;
 
@@ -12,7 +13,8 @@ use super::compiled::{self, Request, Target};
 use super::error::Failure;
 use super::output::{Color, note, size, warning};
 use crate::datapath::{self, Applied, Datapath, Mode};
-use crate::ruleset::{Action, Match, Rule, RuleId, Stage};
+use crate::policy::PROFILE_PREFIX;
+use crate::ruleset::{NetSet, Rule, Ruleset, Stage};
 
 /// Put policies in force, atomically, and exit
 ///
@@ -38,6 +40,11 @@ pub(super) struct Apply {
     /// to compare with what is in force
     #[arg(long)]
     dry_run: bool,
+
+    /// Enforce what the policies say of ingress where they have a word in
+    /// egress as well, which this version doesn't enforce
+    #[arg(long, env = "NODEWALL_INGRESS_ONLY", value_parser = FalseyValueParser::new())]
+    ingress_only: bool,
 
     #[command(flatten)]
     options: OptionFlags,
@@ -71,12 +78,22 @@ impl Apply {
     /// Compiles for every endpoint, and finds what can be found before any
     /// interface is changed.
     fn targets(&self, global: &Global) -> Result<Vec<Target>, Failure> {
-        let targets = compiled::all_targets(&Request::new(
-            &self.files,
-            &self.endpoint,
-            &self.options,
-            global,
-        ))?;
+        let targets = compiled::all_targets(
+            &Request::new(&self.files, &self.endpoint, &self.options, global).on_this_host(),
+        )?;
+        let egress: BTreeSet<&str> = targets
+            .iter()
+            .flat_map(|target| target.egress.iter().map(String::as_str))
+            .collect();
+        if !egress.is_empty() && !self.ingress_only {
+            let names: Vec<&str> = egress.into_iter().collect();
+            return Err(Failure::failed(format_args!(
+                "this version does not enforce egress, which these policies have a word in: {}. \
+                 --ingress-only enforces what they say of ingress; `nodewall explain --direction \
+                 egress` and `replay` evaluate the rest.",
+                names.join(", ")
+            )));
+        }
         // One interface that is missing is the datapath's to explain.
         if targets.len() > 1 && !self.dry_run {
             for interface in targets.iter().map(|target| target.interface.as_str()) {
@@ -145,11 +162,7 @@ fn names(targets: &[Target]) -> String {
 
 fn print(target: &Target, applied: &Applied) -> Result<(), Failure> {
     let mut out = stdout().lock();
-    let changes = changes(
-        applied.before.as_deref(),
-        &target.ruleset.rules,
-        &target.policies,
-    );
+    let changes = changes(applied.before.as_ref(), &target.ruleset, &target.policies);
     for (policy, change) in changes {
         writeln!(out, "policy {policy}: {change}")?;
     }
@@ -188,11 +201,11 @@ fn dry_run(datapath: &Datapath, targets: &[Target], color: Color) -> Result<(), 
         let before = in_force.as_ref().map(|all| {
             all.iter()
                 .find(|status| status.interface == target.interface)
-                .map(|status| status.ruleset.rules.as_slice())
+                .map(|status| &status.ruleset)
         });
         match before {
             Some(before) => {
-                for (policy, change) in changes(before, &target.ruleset.rules, &target.policies) {
+                for (policy, change) in changes(before, &target.ruleset, &target.policies) {
                     let would_be = if change == Change::Unchanged {
                         "would be left"
                     } else {
@@ -242,30 +255,27 @@ impl fmt::Display for Change {
 /// rule was written is no part of it. A policy without rules is among
 /// `selected` alone, so it is new each time.
 fn changes<'a>(
-    before: Option<&'a [Rule]>,
-    after: &'a [Rule],
+    before: Option<&'a Ruleset>,
+    after: &'a Ruleset,
     selected: &'a [String],
 ) -> BTreeMap<&'a str, Change> {
-    fn of<'a>(rules: &'a [Rule], policy: &str) -> Vec<(&'a RuleId, Action, &'a [Match])> {
+    let policies = before.into_iter().flat_map(|before| {
+        let rules = before.rules.iter();
         rules
-            .iter()
-            .filter(|rule| rule.id.stage != Stage::Failsafe && *rule.id.policy == *policy)
-            .map(|rule| (&rule.id, rule.action, rule.matches.as_slice()))
-            .collect()
-    }
-    let before = before.unwrap_or_default();
-    before
-        .iter()
-        .filter(|rule| rule.id.stage != Stage::Failsafe)
-        .map(|rule| &*rule.id.policy)
+            .filter(|rule| of_a_policy(rule))
+            .map(|rule| &*rule.id.policy)
+    });
+    policies
         .chain(selected.iter().map(String::as_str))
         .map(|policy| {
-            let (old, new) = (of(before, policy), of(after, policy));
+            let old = before
+                .map(|before| content(before, policy))
+                .unwrap_or_default();
             let change = if !selected.iter().any(|name| name == policy) {
                 Change::Removed
             } else if old.is_empty() {
                 Change::Created
-            } else if old == new {
+            } else if old == content(after, policy) {
                 Change::Unchanged
             } else {
                 Change::Configured
@@ -275,10 +285,40 @@ fn changes<'a>(
         .collect()
 }
 
+/// Whether a policy's document has this rule.
+fn of_a_policy(rule: &Rule) -> bool {
+    rule.id.stage != Stage::Failsafe
+        && !rule.is_default()
+        && !rule.id.policy.starts_with(PROFILE_PREFIX)
+}
+
+/// The rules of a policy, as far as two of them are the same: with the content
+/// of the sets and not their numbers, and without their places.
+fn content<'a>(ruleset: &'a Ruleset, policy: &str) -> Vec<(Rule, Vec<&'a NetSet>)> {
+    let rules = ruleset.rules.iter();
+    rules
+        .filter(|rule| of_a_policy(rule) && *rule.id.policy == *policy)
+        .map(|rule| {
+            let mut rule = rule.clone();
+            rule.source = None;
+            let mut sets = Vec::new();
+            for asked in &mut rule.matches {
+                for side in [&mut asked.src, &mut asked.dst] {
+                    for set in side.sets.iter_mut().chain(&mut side.not_sets) {
+                        sets.extend(ruleset.sets.get(*set as usize));
+                        *set = 0;
+                    }
+                }
+            }
+            (rule, sets)
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::Direction;
+    use crate::ruleset::{Action, Direction, Match, Options, RuleId};
 
     fn rule(policy: &str, protocol: u8) -> Rule {
         Rule {
@@ -301,9 +341,48 @@ mod tests {
 
     #[test]
     fn each_policy_is_created_configured_unchanged_or_removed() {
-        let before = [rule("same", 6), rule("other", 6), rule("gone", 6)];
-        let after = [rule("same", 6), rule("other", 17), rule("new", 6)];
-        let selected = ["same", "other", "new", "no-rules"].map(str::to_owned);
+        let ruleset = |sets: &[&str], rules: &[Rule]| Ruleset {
+            endpoint: "eth0".into(),
+            direction: Direction::Ingress,
+            sets: sets
+                .iter()
+                .map(|net| NetSet {
+                    name: "selector x".into(),
+                    nets: vec![net.parse().expect("a network")],
+                })
+                .collect(),
+            rules: rules.to_vec(),
+            default: Action::Deny,
+            options: Options::default(),
+        };
+        let from_set = |policy: &str, set: u32| {
+            let mut rule = rule(policy, 6);
+            rule.matches[0].src.sets = vec![set];
+            rule
+        };
+        // The number of a set may change, and its content is what counts.
+        let before = ruleset(
+            &["10.0.0.0/8", "192.0.2.0/24"],
+            &[
+                rule("same", 6),
+                rule("other", 6),
+                rule("gone", 6),
+                from_set("same-set", 1),
+                from_set("other-set", 0),
+            ],
+        );
+        let after = ruleset(
+            &["192.0.2.0/24"],
+            &[
+                rule("same", 6),
+                rule("other", 17),
+                rule("new", 6),
+                from_set("same-set", 0),
+                from_set("other-set", 0),
+            ],
+        );
+        let selected =
+            ["same", "other", "new", "no-rules", "same-set", "other-set"].map(str::to_owned);
         let changes: Vec<_> = changes(Some(&before), &after, &selected)
             .into_iter()
             .collect();
@@ -314,7 +393,9 @@ mod tests {
                 ("new", Change::Created),
                 ("no-rules", Change::Created),
                 ("other", Change::Configured),
-                ("same", Change::Unchanged)
+                ("other-set", Change::Configured),
+                ("same", Change::Unchanged),
+                ("same-set", Change::Unchanged),
             ]
         );
     }

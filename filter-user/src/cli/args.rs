@@ -1,13 +1,15 @@
 //! Flags that several verbs share.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
+use ipnet::IpNet;
 
 use super::output::Color;
 use crate::datapath::DEFAULT_PIN_ROOT;
-use crate::ruleset::{Fragments, Options, Switch};
+use crate::ruleset::{Direction, Fragments, Options, Switch};
 
 /// Flags of every verb.
 #[derive(Args, Clone, Debug)]
@@ -60,6 +62,11 @@ pub(super) struct EndpointFlags {
     )]
     pub interface: Vec<String>,
 
+    /// This host's name in the documents: of the host endpoints in the files
+    /// only those of this node are meant
+    #[arg(long, value_name = "NAME", env = "NODEWALL_NODE")]
+    pub node: Option<String>,
+
     /// Label of that endpoint, for the policies' selectors; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
@@ -81,6 +88,24 @@ pub(super) struct OptionFlags {
     /// and DHCPv6
     #[arg(long, value_name = "LIST", env = "NODEWALL_FAILSAFE_INBOUND")]
     pub failsafe_inbound: Option<String>,
+
+    /// Ports on other hosts that stay reachable, likewise. Default: Calico's
+    /// outbound list and DHCPv6
+    #[arg(long, value_name = "LIST", env = "NODEWALL_FAILSAFE_OUTBOUND")]
+    pub failsafe_outbound: Option<String>,
+
+    /// This node's own addresses; packets to others are forwarded, and only
+    /// policies with applyOnForward, preDNAT or doNotTrack apply to those.
+    /// `auto`: ask the kernel (`apply`, where the interface forwards); `any`:
+    /// none is forwarded
+    #[arg(
+        long = "node-address",
+        value_name = "ADDRESS",
+        value_delimiter = ',',
+        env = "NODEWALL_NODE_ADDRESS",
+        value_parser = node_address
+    )]
+    pub node_addresses: Vec<NodeAddress>,
 
     /// Later fragments that a rule with ports could match
     #[arg(
@@ -167,6 +192,49 @@ impl SwitchFlag {
         match self {
             Self::Pass => Switch::Pass,
             Self::Drop => Switch::Drop,
+        }
+    }
+}
+
+/// `--node-address`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NodeAddress {
+    /// Ask the kernel.
+    Auto,
+    /// All of them.
+    Any,
+    /// This one, or this network.
+    Net(IpNet),
+}
+
+fn node_address(text: &str) -> Result<NodeAddress, String> {
+    match text {
+        "auto" => Ok(NodeAddress::Auto),
+        "any" => Ok(NodeAddress::Any),
+        _ => text
+            .parse::<IpAddr>()
+            .map(IpNet::from)
+            .or_else(|_| text.parse::<IpNet>().map(|net| net.trunc()))
+            .map(NodeAddress::Net)
+            .map_err(|_| "write an address, a network, `auto` or `any`".to_owned()),
+    }
+}
+
+/// `--direction`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum DirectionFlag {
+    /// From the wire to the host
+    Ingress,
+    /// From the host to the wire
+    Egress,
+}
+
+impl DirectionFlag {
+    /// As the ruleset knows it.
+    pub(super) const fn direction(self) -> Direction {
+        match self {
+            Self::Ingress => Direction::Ingress,
+            Self::Egress => Direction::Egress,
         }
     }
 }

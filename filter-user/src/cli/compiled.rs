@@ -3,15 +3,18 @@
 
 use std::path::PathBuf;
 
-use super::args::{EndpointFlags, Files, Global, OptionFlags};
+use ipnet::IpNet;
+
+use super::args::{EndpointFlags, Files, Global, NodeAddress, OptionFlags};
 use super::error::Failure;
 use super::output::{Color, count, message};
 use crate::compile::Image;
+use crate::datapath;
 use crate::policy::{
-    self, Checked, Diagnostic, Endpoint, FailsafeList, Labels, Model, SelectOptions, Severity,
-    Source, diagnostic,
+    self, Checked, Diagnostic, Endpoint, Failsafe, Host, Labels, Model, Policy, SelectOptions,
+    Severity, Source, diagnostic,
 };
-use crate::ruleset::Ruleset;
+use crate::ruleset::{Direction, Ruleset};
 
 /// What the command line asks for.
 pub(super) struct Request<'a> {
@@ -20,6 +23,9 @@ pub(super) struct Request<'a> {
     pub(super) endpoint: &'a EndpointFlags,
     pub(super) options: &'a OptionFlags,
     pub(super) color: Color,
+    /// Whether this host is asked for what the flags don't say: its name, its
+    /// addresses.
+    pub(super) live: bool,
 }
 
 impl<'a> Request<'a> {
@@ -36,7 +42,13 @@ impl<'a> Request<'a> {
             endpoint,
             options,
             color: global.color,
+            live: false,
         }
+    }
+
+    /// The same, with this host asked for what the flags don't say.
+    pub(super) fn on_this_host(self) -> Self {
+        Self { live: true, ..self }
     }
 
     /// Prints diagnostics to stderr.
@@ -58,6 +70,8 @@ pub(super) struct Target {
     pub(super) image: Image,
     /// Why nothing would be filtered there: no policy selects it.
     pub(super) idle: Option<String>,
+    /// The policies that have a word in what goes out.
+    pub(super) egress: Vec<String>,
 }
 
 /// Reads and checks the files.
@@ -80,14 +94,14 @@ pub(super) fn errors(diagnostics: &[Diagnostic]) -> u64 {
 pub(super) fn all_targets(request: &Request<'_>) -> Result<Vec<Target>, Failure> {
     let (sources, model) = valid(request)?;
     let endpoints = endpoints(request, &model)?;
-    busy_targets(request, &sources, &model, &endpoints)
+    busy_targets(request, &sources, &model, &endpoints, Direction::Ingress)
 }
 
 /// Compiles for the one endpoint that the files and flags name.
-pub(super) fn one_target(request: &Request<'_>) -> Result<Target, Failure> {
+pub(super) fn one_target(request: &Request<'_>, direction: Direction) -> Result<Target, Failure> {
     let (sources, model) = valid(request)?;
     let endpoint = policy::only_endpoint(endpoints(request, &model)?).map_err(Failure::failed)?;
-    let mut targets = busy_targets(request, &sources, &model, &[endpoint])?;
+    let mut targets = busy_targets(request, &sources, &model, &[endpoint], direction)?;
     Ok(targets.remove(0))
 }
 
@@ -104,7 +118,66 @@ fn valid(request: &Request<'_>) -> Result<(Vec<Source>, Model), Failure> {
 /// The endpoints that the files and the flags name.
 pub(super) fn endpoints(request: &Request<'_>, model: &Model) -> Result<Vec<Endpoint>, Failure> {
     let labels: Labels = request.endpoint.labels.iter().cloned().collect();
-    policy::endpoints_for(model, &request.endpoint.interface, &labels).map_err(Failure::failed)
+    let host = host(request)?;
+    policy::endpoints_for(model, &request.endpoint.interface, &labels, &host)
+        .map_err(Failure::failed)
+}
+
+fn host(request: &Request<'_>) -> Result<Host, Failure> {
+    let mut host = Host {
+        node: request.endpoint.node.clone(),
+        node_is_certain: request.endpoint.node.is_some(),
+        interfaces: Vec::new(),
+    };
+    if request.live {
+        if host.node.is_none() {
+            let name = nix::unistd::gethostname().ok();
+            host.node = name.and_then(|name| name.into_string().ok());
+        }
+        host.interfaces = datapath::addresses()?.interfaces;
+    }
+    Ok(host)
+}
+
+/// The addresses that are the node's own, where others are to be told from
+/// them.
+fn node_addresses(request: &Request<'_>, interface: &str) -> Result<Option<Vec<IpNet>>, Failure> {
+    let given = &request.options.node_addresses;
+    if given.contains(&NodeAddress::Any) {
+        return Ok(None);
+    }
+    let ask = given.contains(&NodeAddress::Auto)
+        || (given.is_empty() && request.live && datapath::forwards(interface));
+    let mut nets = if ask {
+        datapath::addresses()?.own
+    } else {
+        Vec::new()
+    };
+    nets.extend(given.iter().filter_map(|address| match address {
+        NodeAddress::Net(net) => Some(*net),
+        NodeAddress::Auto | NodeAddress::Any => None,
+    }));
+    Ok((!nets.is_empty()).then_some(nets))
+}
+
+fn failsafe(request: &Request<'_>) -> Result<Failsafe, Failure> {
+    let mut failsafe = Failsafe::default();
+    let options = request.options;
+    for (flag, given, list) in [
+        ("inbound", &options.failsafe_inbound, &mut failsafe.inbound),
+        (
+            "outbound",
+            &options.failsafe_outbound,
+            &mut failsafe.outbound,
+        ),
+    ] {
+        if let Some(given) = given {
+            *list = given
+                .parse()
+                .map_err(|error| Failure::Usage(format!("--failsafe-{flag}: {error}")))?;
+        }
+    }
+    Ok(failsafe)
 }
 
 /// Compiles for these endpoints, each of which must be selected by a policy.
@@ -113,9 +186,10 @@ fn busy_targets(
     sources: &[Source],
     model: &Model,
     endpoints: &[Endpoint],
+    direction: Direction,
 ) -> Result<Vec<Target>, Failure> {
     let mut warnings = Vec::new();
-    let targets = targets(request, model, endpoints, &mut warnings);
+    let targets = targets(request, model, endpoints, direction, &mut warnings);
     request.show(&warnings, sources);
     let targets = targets?;
     match targets.iter().find_map(|target| target.idle.as_ref()) {
@@ -130,27 +204,39 @@ pub(super) fn targets(
     request: &Request<'_>,
     model: &Model,
     endpoints: &[Endpoint],
+    direction: Direction,
     warnings: &mut Vec<Diagnostic>,
 ) -> Result<Vec<Target>, Failure> {
-    let failsafe: FailsafeList = match &request.options.failsafe_inbound {
-        None => FailsafeList::default(),
-        Some(list) => list
-            .parse()
-            .map_err(|error| Failure::Usage(format!("--failsafe-inbound: {error}")))?,
-    };
-    let options = SelectOptions {
-        failsafe,
-        options: request.options.options(),
-    };
+    let failsafe = failsafe(request)?;
     let mut targets = Vec::new();
     for endpoint in endpoints {
-        let selected = policy::select(model, endpoint, &options);
+        let options = SelectOptions {
+            failsafe: failsafe.clone(),
+            options: request.options.options(),
+            node_addresses: node_addresses(request, &endpoint.interface)?,
+        };
+        let selected = policy::select(model, endpoint, direction, &options);
+        let refused = errors(&selected.warnings);
         warnings.extend(selected.warnings);
-        let idle = selected
-            .selected_policies
+        if refused > 0 {
+            return Err(Failure::failed(format_args!(
+                "endpoint {:?}: not all of its rules can be enforced, as shown above",
+                endpoint.name
+            )));
+        }
+        let policies = model.policies().iter();
+        let selecting: Vec<&Policy> = policies
+            .filter(|policy| endpoint.is_selected_by(policy))
+            .collect();
+        let idle = selecting
             .is_empty()
             .then(|| idle(model, endpoint))
             .flatten();
+        let egress = selecting
+            .iter()
+            .filter(|policy| policy.types().egress && !policy.staged())
+            .map(|policy| policy.name().to_string())
+            .collect();
         let image =
             Image::compile(&selected.ruleset, request.options.max_memory).map_err(|error| {
                 Failure::failed(format_args!("endpoint {:?}: {error}", endpoint.name))
@@ -165,6 +251,7 @@ pub(super) fn targets(
             ruleset: selected.ruleset,
             image,
             idle,
+            egress,
         });
     }
     warnings.extend(policy::unselected(model, endpoints));
@@ -181,7 +268,11 @@ fn idle(model: &Model, endpoint: &Endpoint) -> Option<String> {
              select (--label KEY=VALUE, or in its document)."
         ));
     }
-    endpoint.default_allow.then(|| {
+    let open = endpoint
+        .profiles
+        .iter()
+        .any(|name| name == policy::DEFAULT_ALLOW);
+    open.then(|| {
         format!(
             "the files hold no policy, so nothing would be filtered on the endpoint {name:?}. Name \
              the policy's file with -f; `nodewall detach` takes a filter off."

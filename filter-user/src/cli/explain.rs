@@ -7,7 +7,7 @@ use clap::Args;
 use filter_common::verdict::Reason;
 use serde_json::{Value, json};
 
-use super::args::{EndpointFlags, Global, OptionFlags, TableOrJson};
+use super::args::{DirectionFlag, EndpointFlags, Global, OptionFlags, TableOrJson};
 use super::compiled::{Request, one_target};
 use super::error::Failure;
 use super::output::index_of;
@@ -55,6 +55,15 @@ pub(super) struct Explain {
     #[arg(long, conflicts_with_all = ["filenames", "recursive", "labels"])]
     in_force: bool,
 
+    /// The direction that the packet is taken to have
+    #[arg(
+        long,
+        value_enum,
+        default_value = "ingress",
+        conflicts_with = "in_force"
+    )]
+    direction: DirectionFlag,
+
     #[command(flatten)]
     endpoint: EndpointFlags,
 
@@ -92,8 +101,9 @@ impl Explain {
                 endpoint: &self.endpoint,
                 options: &self.options,
                 color: global.color,
+                live: false,
             };
-            one_target(&request)?.ruleset
+            one_target(&request, self.direction.direction())?.ruleset
         };
         let image = Image::compile(&ruleset, self.options.max_memory).map_err(Failure::failed)?;
         let frame = packet.frame();
@@ -231,7 +241,7 @@ impl Answer<'_> {
         }
         match self.rule() {
             Some(rule) if rule.id.stage == Stage::Failsafe => {
-                line("rule", &in_words(self.ruleset, rule))
+                line("rule", &in_words(self.ruleset, rule));
             }
             Some(rule) => {
                 line("policy", &rule.id.policy);

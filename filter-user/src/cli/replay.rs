@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use filter_common::verdict::{Reason, Verdict};
 use serde::Serialize;
 
-use super::args::{EndpointFlags, Files, Global, OptionFlags};
+use super::args::{DirectionFlag, EndpointFlags, Files, Global, OptionFlags};
 use super::capture::Capture;
 use super::compiled::{Request, Target, one_target};
 use super::error::Failure;
@@ -72,15 +72,6 @@ enum Engine {
     Reference,
 }
 
-/// `--direction`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum DirectionFlag {
-    /// From the wire to the host
-    Ingress,
-    /// From the host to the wire
-    Egress,
-}
-
 /// `-o`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -127,22 +118,15 @@ impl Judge {
 impl Replay {
     /// Runs the verb.
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
-        if self.direction == DirectionFlag::Egress {
-            return Err(Failure::failed(
-                "this version enforces ingress rules only, so there are no egress rules to replay",
-            ));
-        }
         if self.trace && self.engine != Engine::Kernel {
             return Err(Failure::Usage(
                 "--trace is the kernel program's: use it with --engine kernel".to_owned(),
             ));
         }
-        let Target { ruleset, image, .. } = one_target(&Request::new(
-            &self.files,
-            &self.endpoint,
-            &self.options,
-            global,
-        ))?;
+        let Target { ruleset, image, .. } = one_target(
+            &Request::new(&self.files, &self.endpoint, &self.options, global),
+            self.direction.direction(),
+        )?;
         let mut capture = Capture::open(&self.pcap).map_err(Failure::failed)?;
         let mut judge = match self.engine {
             Engine::Reference => Judge::Reference,

@@ -10,6 +10,7 @@ use super::compiled::{self, Request, Target};
 use super::error::Failure;
 use super::output::{count, index_of, note, say, size, warning};
 use crate::policy::{Diagnostic, Model};
+use crate::ruleset::Direction;
 
 /// Check policy files, offline
 ///
@@ -139,7 +140,13 @@ impl Validate {
                 return;
             }
         };
-        match compiled::targets(request, model, &endpoints, &mut report.diagnostics) {
+        match compiled::targets(
+            request,
+            model,
+            &endpoints,
+            Direction::Ingress,
+            &mut report.diagnostics,
+        ) {
             Ok(targets) => {
                 report.failure = targets
                     .iter()

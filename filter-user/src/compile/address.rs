@@ -70,7 +70,7 @@ impl Dimension {
     }
 
     /// An address of each class, at the top of 128 bits.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for lint and diff"))]
+    #[expect(dead_code, reason = "for lint and diff")]
     pub(super) fn examples(&self) -> Vec<u128> {
         let mut examples = vec![0; self.classes.len()];
         // The first segment of a class is kept.

@@ -129,8 +129,8 @@ impl Image {
         let mut noted = Vec::new();
         if outcome.notes != NONE {
             let count = self.word(outcome.notes).unwrap_or(0);
-            let notes = (0..count).filter_map(|index| self.word(outcome.notes + 1 + index));
-            noted.extend(notes.map(|note| note & !abi::NOTE_EVENT));
+            let words = (0..count).filter_map(|index| self.word(outcome.notes + 1 + index));
+            noted.extend(words.map(|word| word & !abi::NOTE_EVENT));
         }
         Judgement {
             decision: outcome.into(),
@@ -186,25 +186,24 @@ fn decisions(
             words.set(cell, decision);
             continue;
         }
-        if fate.noted.len() > abi::MAX_NOTES {
+        if fate.noted.len() > abi::MAX_NOTES as usize {
             return Err(CompileError::TooManyNotes {
                 first: name_of(rules, fate.noted.first()),
                 last: name_of(rules, fate.noted.last()),
             });
         }
-        let record = match written.get(&fate) {
-            Some(&record) => record,
-            None => {
-                let at = words.reserve(fate.noted.len() as u64 + 2)?;
-                words.set(at, decision);
-                words.set(at + 1, fate.noted.len() as u32);
-                for (index, &rule) in (at + 2..).zip(&fate.noted) {
-                    words.set(index, decide::note(rules, rule));
-                }
-                let record = at - notes;
-                written.insert(fate, record);
-                record
+        let record = if let Some(&record) = written.get(&fate) {
+            record
+        } else {
+            let at = words.reserve(fate.noted.len() as u64 + 2)?;
+            words.set(at, decision);
+            words.set(at + 1, fate.noted.len() as u32);
+            for (index, &rule) in (at + 2..).zip(&fate.noted) {
+                words.set(index, decide::note(rules, rule));
             }
+            let record = at - notes;
+            written.insert(fate, record);
+            record
         };
         if record > abi::MAX_RECORD {
             return Err(CompileError::TooManyNoteRecords);

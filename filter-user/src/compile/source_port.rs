@@ -50,15 +50,14 @@ impl Dimension {
                 let asked = lines.all[line].matches;
                 l4::in_ranges(&asked.src_ports, &asked.not_src_ports, port)
             });
-            let class = match numbers.get(&set) {
-                Some(&class) => class,
-                None => {
-                    let class = u16::try_from(dimension.classes.len())
-                        .map_err(|_| CompileError::TooManyClasses)?;
-                    dimension.classes.push(set.clone());
-                    numbers.insert(set, class);
-                    class
-                }
+            let class = if let Some(&class) = numbers.get(&set) {
+                class
+            } else {
+                let class = u16::try_from(dimension.classes.len())
+                    .map_err(|_| CompileError::TooManyClasses)?;
+                dimension.classes.push(set.clone());
+                numbers.insert(set, class);
+                class
             };
             if dimension
                 .steps

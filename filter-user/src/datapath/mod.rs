@@ -9,6 +9,7 @@
 mod counters;
 mod error;
 mod generation;
+mod host;
 mod interface;
 mod pins;
 mod record;
@@ -26,6 +27,7 @@ use filter_common::verdict::{Reason, Verdict};
 
 pub use error::Error;
 use generation::{Generation, Trace};
+pub use host::{HostAddresses, addresses, forwards};
 use interface::Interface;
 use pins::Slot;
 use record::Record;
@@ -67,8 +69,8 @@ pub struct Applied {
     pub mode: Mode,
     /// The generation now in force, from 1.
     pub generation: u64,
-    /// The rules that were in force before; `None` where nothing was attached.
-    pub before: Option<Vec<Rule>>,
+    /// What was in force before; `None` where nothing was attached.
+    pub before: Option<Ruleset>,
 }
 
 /// Packets and bytes (frame length without FCS).
@@ -293,7 +295,7 @@ impl Datapath {
         Ok(Applied {
             mode,
             generation: number,
-            before: before.map(|before| before.record.ruleset.rules),
+            before: before.map(|before| before.record.ruleset),
         })
     }
 

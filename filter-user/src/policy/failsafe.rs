@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::values;
-use crate::ruleset::{Match, PortRange};
+use crate::ruleset::{Addresses, Direction, Match, PortRange};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -40,15 +40,19 @@ pub struct FailsafeError {
     pub reason: String,
 }
 
-impl Default for FailsafeList {
+const fn open(protocol: u8, port: u16) -> FailsafePort {
+    FailsafePort {
+        protocol,
+        net: None,
+        port,
+    }
+}
+
+impl FailsafeList {
     /// Calico's inbound ports, and the one of `DHCPv6`, whose clients starve
     /// under XDP as those of DHCP do.
-    fn default() -> Self {
-        let open = |protocol, port| FailsafePort {
-            protocol,
-            net: None,
-            port,
-        };
+    #[must_use]
+    pub fn inbound() -> Self {
         Self(vec![
             open(TCP, 22),
             open(UDP, 68),
@@ -62,9 +66,24 @@ impl Default for FailsafeList {
             open(UDP, 546),
         ])
     }
-}
 
-impl FailsafeList {
+    /// Calico's outbound ports, and the one of `DHCPv6` servers.
+    #[must_use]
+    pub fn outbound() -> Self {
+        Self(vec![
+            open(UDP, 53),
+            open(UDP, 67),
+            open(TCP, 179),
+            open(TCP, 2379),
+            open(TCP, 2380),
+            open(TCP, 5473),
+            open(TCP, 6443),
+            open(TCP, 6666),
+            open(TCP, 6667),
+            open(UDP, 547),
+        ])
+    }
+
     /// No port stays open.
     pub const NONE: Self = Self(Vec::new());
 
@@ -76,12 +95,19 @@ impl FailsafeList {
 }
 
 impl FailsafePort {
-    /// The condition under which a packet that comes in is for this port.
+    /// The condition under which a packet is for this port; the network is
+    /// that of the other side.
     #[must_use]
-    pub fn to_match(self) -> Match {
+    pub fn to_match(self, direction: Direction) -> Match {
+        let other: Addresses = self.net.into_iter().collect::<Vec<_>>().into();
+        let (src, dst) = match direction {
+            Direction::Ingress => (other, Addresses::default()),
+            Direction::Egress => (Addresses::default(), other),
+        };
         Match {
             protocol: Some(self.protocol),
-            src: self.net.into_iter().collect::<Vec<_>>().into(),
+            src,
+            dst,
             dst_ports: vec![PortRange {
                 first: self.port,
                 last: self.port,
@@ -224,7 +250,7 @@ mod tests {
     #[test]
     fn keeps_calicos_ports_and_dhcpv6_open() {
         assert_eq!(
-            FailsafeList::default().to_string(),
+            FailsafeList::inbound().to_string(),
             "tcp:22,udp:68,tcp:179,tcp:2379,tcp:2380,tcp:5473,tcp:6443,tcp:6666,tcp:6667,udp:546"
         );
     }

@@ -8,7 +8,9 @@
 
 pub mod diagnostic;
 mod documents;
+pub mod endpoints;
 pub mod failsafe;
+mod lower;
 pub mod model;
 mod schema;
 pub mod select;
@@ -18,12 +20,10 @@ mod values;
 pub mod yaml;
 
 pub use diagnostic::{Code, Diagnostic, Severity};
+pub use endpoints::{Endpoint, EndpointError, Host, endpoints_for, only_endpoint};
 pub use failsafe::FailsafeList;
-pub use model::Model;
-pub use select::{
-    Endpoint, EndpointError, SelectOptions, Selected, endpoints_for, only_endpoint, select,
-    unselected,
-};
+pub use model::{DEFAULT_ALLOW, Model, Policy};
+pub use select::{Failsafe, PROFILE_PREFIX, SelectOptions, Selected, select, unselected};
 pub use selector::Labels;
 pub use source::{LoadError, Source, load};
 

@@ -1,247 +1,54 @@
 //! Model + endpoint → ruleset: which policies apply to an endpoint, in which
 //! order, and what happens to the rest.
 
-use std::fmt;
 use std::sync::Arc;
 
-use super::diagnostic::{Code, Diagnostic, Place, quote};
+use super::diagnostic::{Code, Diagnostic, quote};
+use super::endpoints::{Endpoint, Origin, enumerate};
 use super::failsafe::FailsafeList;
-use super::model::{Criteria, DEFAULT_ALLOW, HostEndpoint, Interface, Model, Policy, Port};
-use super::selector::Labels;
-use crate::ruleset::{Action, Direction, Match, Options, Rule, RuleId, Ruleset, Stage};
-
-/// One interface to filter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Its name: that of its document, or the interface's. Of an endpoint for
-    /// all interfaces there is one for each, named `name/interface`.
-    pub name: String,
-    /// The interface.
-    pub interface: String,
-    /// What selectors see of it.
-    pub labels: Labels,
-    /// Whether what no policy decides passes.
-    pub default_allow: bool,
-    /// Who says that there is such an endpoint.
-    pub origin: Origin,
-}
-
-/// Where an endpoint comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// A document, at this place.
-    Document(Place),
-    /// The command line.
-    CommandLine,
-}
-
-impl Endpoint {
-    /// The endpoint that an interface is without a document: like Calico's
-    /// automatic ones, it lets pass what no policy decides.
-    #[must_use]
-    pub fn from_command_line(interface: impl Into<String>, labels: Labels) -> Self {
-        let interface = interface.into();
-        Self {
-            name: interface.clone(),
-            interface,
-            labels,
-            default_allow: true,
-            origin: Origin::CommandLine,
-        }
-    }
-
-    fn from_document(document: &HostEndpoint, interface: &str) -> Self {
-        let name = match document.interface() {
-            Some(Interface::Named(_)) | None => document.name().to_owned(),
-            Some(Interface::All) => format!("{}/{interface}", document.name()),
-        };
-        Self {
-            name,
-            interface: interface.to_owned(),
-            labels: document.labels().clone(),
-            default_allow: document
-                .profiles()
-                .iter()
-                .any(|profile| profile == DEFAULT_ALLOW),
-            origin: Origin::Document(document.place().clone()),
-        }
-    }
-}
-
-/// Why it isn't clear which endpoints are meant.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EndpointError {
-    /// Neither a document nor the command line has one.
-    #[error(
-        "there is no host endpoint to apply the policies to; add a HostEndpoint document, or name \
-         an interface with --interface (and the labels that the policies select with --label)"
-    )]
-    None,
-    /// Labels beside documents that have their own.
-    #[error(
-        "--label does not go together with a host endpoint in a file, which has its own labels; \
-         add the labels to the document ({place}), or leave that file out"
-    )]
-    LabelsWithDocument {
-        /// The first endpoint.
-        place: String,
-    },
-    /// Labels without an endpoint that they would belong to.
-    #[error("--label needs an endpoint; name its interface with --interface")]
-    LabelsWithoutInterface,
-    /// An interface that the documents don't have.
-    #[error(
-        "the files hold no host endpoint for the interface {interface}; they hold {known}; name \
-         one of those, or add a HostEndpoint document for {interface}"
-    )]
-    NotInDocuments {
-        /// The interface, in quotes.
-        interface: String,
-        /// The endpoints there are.
-        known: String,
-    },
-    /// Endpoints of several hosts with the same interface.
-    #[error(
-        "the files hold several host endpoints for the interface {interface}: {places}; leave \
-         those of other hosts out"
-    )]
-    Ambiguous {
-        /// The interface, in quotes.
-        interface: String,
-        /// Where they are.
-        places: String,
-    },
-    /// An endpoint for all interfaces, and none named.
-    #[error(
-        "the host endpoint {name} ({place}) stands for all interfaces; name the ones to filter \
-         with --interface"
-    )]
-    NeedsInterfaces {
-        /// The endpoint, in quotes.
-        name: String,
-        /// Where it is.
-        place: String,
-    },
-    /// A name that no interface can have.
-    #[error("{0} can't be the name of an interface; `ip link` shows those there are")]
-    InvalidInterface(String),
-    /// Several endpoints where one is evaluated.
-    #[error("there are several host endpoints: {0}; name one with --interface")]
-    Several(String),
-}
-
-/// The endpoints that documents and command line describe together.
-///
-/// Where the documents hold none, each interface named on the command line is
-/// one. Where they hold some, the command line picks among them; naming none
-/// picks all. One for all interfaces stands for those named that have none of
-/// their own.
-pub fn endpoints_for(
-    model: &Model,
-    interfaces: &[String],
-    labels: &Labels,
-) -> Result<Vec<Endpoint>, EndpointError> {
-    for name in interfaces {
-        let short = (1..=15).contains(&name.len());
-        let bad = |c: char| c == '/' || c.is_whitespace() || c.is_control();
-        if !short || name.contains(bad) || matches!(&**name, "." | "..") {
-            return Err(EndpointError::InvalidInterface(quote(name)));
-        }
-    }
-    let documents = model.endpoints();
-    if let (Some(first), false) = (documents.first(), labels.is_empty()) {
-        return Err(EndpointError::LabelsWithDocument {
-            place: first.place().to_string(),
-        });
-    }
-    let mut endpoints: Vec<Endpoint> = Vec::new();
-    if interfaces.is_empty() {
-        for document in documents {
-            match document.interface() {
-                Some(Interface::Named(name)) => {
-                    pick(documents, name)?;
-                    endpoints.push(Endpoint::from_document(document, name));
-                }
-                Some(Interface::All) | None => {
-                    return Err(EndpointError::NeedsInterfaces {
-                        name: quote(document.name()),
-                        place: document.place().to_string(),
-                    });
-                }
-            }
-        }
-    }
-    for name in interfaces {
-        if endpoints.iter().any(|endpoint| endpoint.interface == *name) {
-            continue;
-        }
-        endpoints.push(if documents.is_empty() {
-            Endpoint::from_command_line(name, labels.clone())
-        } else {
-            Endpoint::from_document(pick(documents, name)?, name)
-        });
-    }
-    match (endpoints.is_empty(), labels.is_empty()) {
-        (false, _) => Ok(endpoints),
-        (true, true) => Err(EndpointError::None),
-        (true, false) => Err(EndpointError::LabelsWithoutInterface),
-    }
-}
-
-/// The document for an interface: its own, or one for all.
-fn pick<'m>(
-    documents: &'m [HostEndpoint],
-    interface: &str,
-) -> Result<&'m HostEndpoint, EndpointError> {
-    let of = |wanted: Interface| -> Vec<&HostEndpoint> {
-        documents
-            .iter()
-            .filter(|document| document.interface() == Some(&wanted))
-            .collect()
-    };
-    let mut found = of(Interface::Named(interface.to_owned()));
-    if found.is_empty() {
-        found = of(Interface::All);
-    }
-    match found.as_slice() {
-        [] => Err(EndpointError::NotInDocuments {
-            interface: quote(interface),
-            known: enumerate(documents.iter().map(|document| match document.interface() {
-                Some(Interface::Named(name)) => quote(name),
-                Some(Interface::All) | None => quote("*"),
-            })),
-        }),
-        [one] => Ok(one),
-        several => Err(EndpointError::Ambiguous {
-            interface: quote(interface),
-            places: enumerate(several.iter().map(|document| document.place().to_string())),
-        }),
-    }
-}
-
-/// The one endpoint that `explain`, `replay` and `bench` evaluate.
-pub fn only_endpoint(endpoints: Vec<Endpoint>) -> Result<Endpoint, EndpointError> {
-    match <[Endpoint; 1]>::try_from(endpoints) {
-        Ok([one]) => Ok(one),
-        Err(endpoints) if endpoints.is_empty() => Err(EndpointError::None),
-        Err(endpoints) => Err(EndpointError::Several(enumerate(
-            endpoints.iter().map(|endpoint| quote(&endpoint.interface)),
-        ))),
-    }
-}
-
-fn enumerate(items: impl Iterator<Item = impl fmt::Display>) -> String {
-    let items: Vec<_> = items.map(|item| item.to_string()).collect();
-    items.join(", ")
-}
+use super::lower::{Lowering, ingress_node_firewall};
+use super::model::{self, DEFAULT_ALLOW, Kind, Model, Policy};
+use crate::ruleset::{
+    Action, Addresses, Direction, Match, NetSet, Options, Rule, RuleId, Ruleset, Stage,
+};
+use ipnet::IpNet;
 
 /// What a ruleset has beside its policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SelectOptions {
-    /// The ports that stay open.
-    pub failsafe: FailsafeList,
+    /// The ports that stay open, for what comes in and what goes out.
+    pub failsafe: Failsafe,
     /// How packets are treated that rules don't decide.
     pub options: Options,
+    /// The node's own addresses: packets to (on the way out: from) others are
+    /// forwarded. `None`: none are.
+    pub node_addresses: Option<Vec<IpNet>>,
+}
+
+/// The ports that stay open whatever the policies say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failsafe {
+    /// On the host itself.
+    pub inbound: FailsafeList,
+    /// On others, for this host.
+    pub outbound: FailsafeList,
+}
+
+impl Failsafe {
+    /// No port stays open.
+    pub const NONE: Self = Self {
+        inbound: FailsafeList::NONE,
+        outbound: FailsafeList::NONE,
+    };
+}
+
+impl Default for Failsafe {
+    fn default() -> Self {
+        Self {
+            inbound: FailsafeList::inbound(),
+            outbound: FailsafeList::outbound(),
+        }
+    }
 }
 
 /// What is in force on one endpoint.
@@ -252,59 +59,93 @@ pub struct Selected {
     /// The policies they come from, in evaluation order; also those without
     /// rules. Empty: no policy applies to this endpoint.
     pub selected_policies: Vec<Arc<str>>,
-    /// What is probably not intended.
+    /// What is probably not intended, or (errors) can't be enforced.
     pub warnings: Vec<Diagnostic>,
 }
 
 /// The name that failsafe rules have as their policy.
 pub const FAILSAFE: &str = "failsafe";
 
+/// What the names of profiles have before them where rules name them.
+pub const PROFILE_PREFIX: &str = "profile:";
+
+/// The name of the set of the node's own addresses.
+pub const NODE_ADDRESSES: &str = "this node's addresses";
+
 /// Lowers the policies that select an endpoint into one ordered list of rules.
-///
-/// Of packets that no rule decides, those at an endpoint with normal policies
-/// are denied; without, the endpoint's profile decides. (`preDNAT` policies
-/// have no default.)
 #[must_use]
-pub fn select(model: &Model, endpoint: &Endpoint, options: &SelectOptions) -> Selected {
+pub fn select(
+    model: &Model,
+    endpoint: &Endpoint,
+    direction: Direction,
+    options: &SelectOptions,
+) -> Selected {
     let selected: Vec<&Policy> = model
         .policies()
         .iter()
-        .filter(|policy| policy.selects().labels.matches(&endpoint.labels))
+        .filter(|policy| endpoint.is_selected_by(policy))
+        .filter(|policy| match direction {
+            Direction::Ingress => policy.types().ingress,
+            Direction::Egress => policy.types().egress,
+        })
         .collect();
-    let normal = selected
-        .iter()
-        .any(|policy| policy.stage() == Stage::Normal);
-    let default = if endpoint.default_allow && !normal {
-        Action::Allow
-    } else {
-        Action::Deny
+    let mut list = List {
+        lowering: Lowering::new(model, endpoint, direction),
+        direction,
+        rules: failsafe_rules(&options.failsafe, direction),
+        node: None,
+        default: None,
     };
+    list.node = options.node_addresses.as_ref().map(|nets| {
+        list.lowering.sets.push(NetSet {
+            name: NODE_ADDRESSES.to_owned(),
+            nets: nets.clone(),
+        })
+    });
 
-    let mut rules = failsafe_rules(&options.failsafe);
-    for policy in &selected {
-        let id = |index| rule_id(policy.stage(), policy.name(), index);
-        rules.extend(policy.ingress().iter().zip(0..).map(|(rule, index)| Rule {
-            id: id(index),
-            tier: Some(Arc::clone(policy.tier())),
-            action: rule.action,
-            staged: false,
-            matches: rule.criteria.iter().map(lower).collect(),
-            source: Some(rule.source.clone()),
-        }));
+    let firewalls: Vec<&Policy> = of_kind(&selected, Kind::IngressNodeFirewall);
+    if !firewalls.is_empty() {
+        let alone = model
+            .policies()
+            .iter()
+            .all(|policy| policy.kind() == Kind::IngressNodeFirewall);
+        list.rules
+            .extend(ingress_node_firewall::lower(&firewalls, direction, alone));
     }
+    let tiered: Vec<&Policy> = selected
+        .iter()
+        .filter(|policy| policy.kind() != Kind::IngressNodeFirewall)
+        .copied()
+        .collect();
+    for tier in tiered.chunk_by(|a, b| (a.stage(), a.tier()) == (b.stage(), b.tier())) {
+        list.tier(model, tier);
+        if list.default.is_some() {
+            break;
+        }
+    }
+    list.profiles(model, endpoint);
 
+    let (sets, rules) = (list.lowering.sets.list, list.rules);
+    let default = list.default.unwrap_or(Action::Deny);
     let opens = rules
         .iter()
         .any(|rule| rule.action == Action::Allow && rule.id.stage != Stage::Failsafe);
-    let mut warnings = Vec::new();
-    if default == Action::Deny && !opens {
-        warnings.extend(denies_everything(endpoint, normal, &options.failsafe));
+    let mut warnings = list.lowering.diagnostics;
+    if direction == Direction::Ingress && default == Action::Deny && !opens {
+        let normal = selected
+            .iter()
+            .any(|policy| policy.stage() == Stage::Normal && !policy.staged());
+        warnings.extend(denies_everything(
+            endpoint,
+            normal,
+            &options.failsafe.inbound,
+        ));
     }
     Selected {
         ruleset: Ruleset {
             endpoint: endpoint.name.clone(),
-            direction: Direction::Ingress,
-            sets: Vec::new(),
+            direction,
+            sets,
             rules,
             default,
             options: options.options.clone(),
@@ -317,47 +158,215 @@ pub fn select(model: &Model, endpoint: &Endpoint, options: &SelectOptions) -> Se
     }
 }
 
-fn lower(criteria: &Criteria) -> Match {
-    Match {
-        family: criteria.family,
-        protocol: criteria.protocol,
-        src: criteria.src.nets.clone().into(),
-        dst: criteria.dst.nets.clone().into(),
-        dst_ports: criteria
-            .dst
-            .ports
-            .iter()
-            .filter_map(|port| match port {
-                Port::Range(range) => Some(*range),
-                Port::Named(_) => None,
-            })
-            .collect(),
-        ..Match::default()
+fn of_kind<'m>(policies: &[&'m Policy], kind: Kind) -> Vec<&'m Policy> {
+    let all = policies.iter().copied();
+    all.filter(|policy| policy.kind() == kind).collect()
+}
+
+/// The rules of an endpoint as they come together.
+struct List<'m> {
+    lowering: Lowering<'m>,
+    direction: Direction,
+    rules: Vec<Rule>,
+    /// The set of the node's own addresses, where forwarded packets are set
+    /// apart by them.
+    node: Option<u32>,
+    /// What happens to all packets that come so far, once that is clear.
+    default: Option<Action>,
+}
+
+impl List<'_> {
+    /// The policies of one tier of one stage, and what happens at its end.
+    fn tier(&mut self, model: &Model, policies: &[&Policy]) {
+        let Some(first) = policies.first() else {
+            return;
+        };
+        let (stage, name) = (first.stage(), first.tier());
+        let mut passes = false;
+        for policy in policies {
+            let rules = match self.direction {
+                Direction::Ingress => policy.ingress(),
+                Direction::Egress => policy.egress(),
+            };
+            passes |= rules.iter().any(|rule| rule.action == Action::Pass);
+            for (index, rule) in (0..).zip(rules) {
+                let mut lowered = self.rule(stage, policy.name(), index, rule);
+                lowered.tier = Some(Arc::clone(name));
+                lowered.staged = policy.staged();
+                if stage == Stage::Normal && !policy.apply_on_forward() {
+                    self.keep_to_the_node(&mut lowered.matches);
+                }
+                self.rules.push(lowered);
+            }
+        }
+        // The other stages have no default, and a tier may have none.
+        if stage != Stage::Normal || model.tier(name).is_some_and(|tier| tier.default_pass) {
+            return;
+        }
+        let selecting = |staged: bool| {
+            let mut those = policies
+                .iter()
+                .filter(move |policy| policy.staged() == staged);
+            let forward = those.clone().any(|policy| policy.apply_on_forward());
+            (those.next_back(), forward || self.node.is_none())
+        };
+        let (enforced, enforced_on_all) = selecting(false);
+        let (staged, staged_on_all) = selecting(true);
+        if enforced.is_some() && enforced_on_all && !passes {
+            // Nothing comes further.
+            self.default = Some(Action::Deny);
+            return;
+        }
+        if enforced.is_some() {
+            self.end(Some(name), name, Action::Deny, false, enforced_on_all);
+        }
+        if let Some(last) = staged
+            && (enforced.is_none() || staged_on_all && !enforced_on_all)
+        {
+            self.end(Some(name), last.name(), Action::Deny, true, staged_on_all);
+        }
+    }
+
+    /// What happens behind the tiers.
+    fn profiles(&mut self, model: &Model, endpoint: &Endpoint) {
+        if self.default.is_some() {
+            return;
+        }
+        if let Some(node) = self.node {
+            // Profiles and their end are about the host's own packets.
+            let mut elsewhere = Match::default();
+            self.own(&mut elsewhere).not_sets.push(node);
+            self.rules.push(Rule {
+                id: RuleId {
+                    stage: Stage::Normal,
+                    policy: "forwarded".into(),
+                    direction: self.direction,
+                    index: None,
+                },
+                tier: None,
+                action: Action::Allow,
+                staged: false,
+                matches: vec![elsewhere],
+                source: None,
+            });
+        }
+        for name in &endpoint.profiles {
+            if name == DEFAULT_ALLOW {
+                self.default = Some(Action::Allow);
+                break;
+            }
+            let Some(profile) = model.profile(name) else {
+                continue;
+            };
+            let shown: Arc<str> = format!("{PROFILE_PREFIX}{name}").into();
+            let rules = match self.direction {
+                Direction::Ingress => &profile.ingress,
+                Direction::Egress => &profile.egress,
+            };
+            for (index, rule) in (0..).zip(rules) {
+                let lowered = self.rule(Stage::Normal, &shown, index, rule);
+                self.rules.push(lowered);
+            }
+        }
+        let default = *self.default.get_or_insert(Action::Deny);
+        // Where all is allowed anyway, nothing needs to be let through.
+        if default == Action::Allow
+            && let Some(last) = self.rules.last()
+            && last.is_default()
+            && last.action == Action::Allow
+        {
+            self.rules.pop();
+        }
+    }
+
+    fn rule(&mut self, stage: Stage, policy: &Arc<str>, index: u32, rule: &model::Rule) -> Rule {
+        Rule {
+            id: RuleId {
+                stage,
+                policy: Arc::clone(policy),
+                direction: self.direction,
+                index: Some(index),
+            },
+            tier: None,
+            action: rule.action,
+            staged: false,
+            matches: rule
+                .criteria
+                .iter()
+                .flat_map(|criteria| self.lowering.criteria(criteria, &rule.source))
+                .collect(),
+            source: Some(rule.source.clone()),
+        }
+    }
+
+    /// The end of a tier.
+    fn end(
+        &mut self,
+        tier: Option<&Arc<str>>,
+        policy: &Arc<str>,
+        action: Action,
+        staged: bool,
+        on_all: bool,
+    ) {
+        let mut matches = vec![Match::default()];
+        if !on_all {
+            self.keep_to_the_node(&mut matches);
+        }
+        self.rules.push(Rule {
+            id: RuleId {
+                stage: Stage::Normal,
+                policy: Arc::clone(policy),
+                direction: self.direction,
+                index: None,
+            },
+            tier: tier.cloned(),
+            action,
+            staged,
+            matches,
+            source: None,
+        });
+    }
+
+    /// Leaves forwarded packets out.
+    fn keep_to_the_node(&self, matches: &mut [Match]) {
+        if let Some(node) = self.node {
+            for condition in matches {
+                self.own(condition).sets.push(node);
+            }
+        }
+    }
+
+    /// The side of a packet that is the host's own.
+    fn own<'a>(&self, condition: &'a mut Match) -> &'a mut Addresses {
+        match self.direction {
+            Direction::Ingress => &mut condition.dst,
+            Direction::Egress => &mut condition.src,
+        }
     }
 }
 
-fn failsafe_rules(list: &FailsafeList) -> Vec<Rule> {
-    let policy = Arc::from(FAILSAFE);
-    let ports = list.ports().iter().zip(0..);
-    ports
-        .map(|(port, index)| Rule {
-            id: rule_id(Stage::Failsafe, &policy, index),
+fn failsafe_rules(failsafe: &Failsafe, direction: Direction) -> Vec<Rule> {
+    let policy: Arc<str> = FAILSAFE.into();
+    let list = match direction {
+        Direction::Ingress => &failsafe.inbound,
+        Direction::Egress => &failsafe.outbound,
+    };
+    (0..)
+        .zip(list.ports())
+        .map(|(index, port)| Rule {
+            id: RuleId {
+                stage: Stage::Failsafe,
+                policy: Arc::clone(&policy),
+                direction,
+                index: Some(index),
+            },
             tier: None,
             action: Action::Allow,
             staged: false,
-            matches: vec![port.to_match()],
+            matches: vec![port.to_match(direction)],
             source: None,
         })
         .collect()
-}
-
-fn rule_id(stage: Stage, policy: &Arc<str>, index: u32) -> RuleId {
-    RuleId {
-        stage,
-        policy: Arc::clone(policy),
-        direction: Direction::Ingress,
-        index: Some(index),
-    }
 }
 
 /// Calico's default for host endpoints is to deny, which surprises those who
@@ -403,19 +412,37 @@ fn denies_everything(
 /// A warning for each policy that applies to none of the endpoints.
 #[must_use]
 pub fn unselected(model: &Model, endpoints: &[Endpoint]) -> Vec<Diagnostic> {
-    let idle = model.policies().iter().filter(|policy| {
-        let selects = |endpoint: &Endpoint| policy.selects().labels.matches(&endpoint.labels);
-        !endpoints.iter().any(selects)
+    let policies = model.policies().iter();
+    let idle = policies.filter(|policy| {
+        let mut all = endpoints.iter();
+        !all.any(|endpoint| endpoint.is_selected_by(policy))
     });
     idle.map(|policy| {
+        let selects = policy.selects();
+        let mut label = format!("selects {}", selects.labels);
+        if !selects.interfaces.is_empty() {
+            let interfaces = enumerate(selects.interfaces.iter().map(|name| quote(name)));
+            label = format!("is for {interfaces}, and {label}");
+        }
+        let namespaced = selects.namespace.as_ref().filter(|_| {
+            let from_document = |endpoint: &Endpoint| endpoint.origin != Origin::CommandLine;
+            endpoints.iter().any(from_document)
+        });
+        let why = match namespaced {
+            Some(namespace) => format!(
+                "it is for what is in the namespace {}, and host endpoints are in none",
+                quote(namespace)
+            ),
+            None => "none of its rules would be in force".to_owned(),
+        };
         Diagnostic::warning(
             Code::SelectsNothing,
             format!("the policy {} selects no endpoint", quote(policy.name())),
         )
         .at(policy.place().clone())
-        .label(format!("selects {}", policy.selects().labels))
+        .label(label)
         .help(format!(
-            "none of its rules would be in force; there is {}",
+            "{why}; there is {}",
             enumerate(endpoints.iter().map(describe))
         ))
     })
@@ -433,7 +460,8 @@ fn describe(endpoint: &Endpoint) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Source, check};
+    use super::super::endpoints::Host;
+    use super::super::{Labels, Source, check, endpoints_for};
     use super::*;
 
     fn model(text: &str) -> Model {
@@ -466,8 +494,8 @@ mod tests {
 
     fn none() -> SelectOptions {
         SelectOptions {
-            failsafe: FailsafeList::NONE,
-            options: Options::default(),
+            failsafe: Failsafe::NONE,
+            ..SelectOptions::default()
         }
     }
 
@@ -488,9 +516,14 @@ mod tests {
             .concat(),
         );
         let endpoint = Endpoint::from_command_line("eth0", Labels::new());
-        let selected = select(&model, &endpoint, &SelectOptions::default());
+        let selected = select(
+            &model,
+            &endpoint,
+            Direction::Ingress,
+            &SelectOptions::default(),
+        );
         let rules = &selected.ruleset.rules;
-        let failsafe = FailsafeList::default().ports().len();
+        let failsafe = FailsafeList::inbound().ports().len();
         assert!(rules[..failsafe].iter().all(|rule| {
             rule.id.stage == Stage::Failsafe
                 && &*rule.id.policy == FAILSAFE
@@ -544,15 +577,18 @@ mod tests {
             ] {
                 let text = format!("{}{policies}", endpoint("e", "eth0", profile));
                 let model = model(&text);
-                let endpoints = endpoints_for(&model, &[], &Labels::new()).expect("one");
-                let selected = select(&model, &endpoints[0], &none());
+                let endpoints =
+                    endpoints_for(&model, &[], &Labels::new(), &Host::default()).expect("one");
+                let selected = select(&model, &endpoints[0], Direction::Ingress, &none());
                 assert_eq!(selected.ruleset.default, expected, "{text}");
             }
         }
         let model = Model::default();
         let automatic = Endpoint::from_command_line("eth0", Labels::new());
         assert_eq!(
-            select(&model, &automatic, &none()).ruleset.default,
+            select(&model, &automatic, Direction::Ingress, &none())
+                .ruleset
+                .default,
             Action::Allow
         );
     }
@@ -561,8 +597,11 @@ mod tests {
     fn warns_where_nothing_would_pass() {
         let warnings = |policies: &str, profile: &str| {
             let model = model(&format!("{}{policies}", endpoint("e", "eth0", profile)));
-            let endpoints = endpoints_for(&model, &[], &Labels::new()).expect("one");
-            select(&model, &endpoints[0], &none()).warnings.len()
+            let endpoints =
+                endpoints_for(&model, &[], &Labels::new(), &Host::default()).expect("one");
+            select(&model, &endpoints[0], Direction::Ingress, &none())
+                .warnings
+                .len()
         };
         let profile = ", profiles: [projectcalico-default-allow]";
         assert_eq!(warnings("", ""), 1);
@@ -575,7 +614,11 @@ mod tests {
         // From the command line somebody asked for just that.
         let model = model(&policy("p", "ingress: [{action: deny}]"));
         let endpoint = Endpoint::from_command_line("eth0", Labels::new());
-        assert!(select(&model, &endpoint, &none()).warnings.is_empty());
+        assert!(
+            select(&model, &endpoint, Direction::Ingress, &none())
+                .warnings
+                .is_empty()
+        );
     }
 
     #[test]
@@ -593,97 +636,5 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].message, "the policy `b` selects no endpoint");
         assert_eq!(found[0].code, Code::SelectsNothing);
-    }
-
-    /// Which endpoints there are, as `name interface`, or the error.
-    fn resolve(documents: &str, interfaces: &[&str], with: &Labels) -> Result<Vec<String>, String> {
-        let model = if documents.is_empty() {
-            Model::default()
-        } else {
-            model(documents)
-        };
-        let interfaces: Vec<_> = interfaces.iter().map(|&name| name.to_owned()).collect();
-        endpoints_for(&model, &interfaces, with)
-            .map(|endpoints| {
-                let shown = endpoints
-                    .iter()
-                    .map(|e| format!("{} {}", e.name, e.interface));
-                shown.collect()
-            })
-            .map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn the_command_line_stands_for_missing_documents() {
-        let role = labels(&[("role", "x")]);
-        assert_eq!(
-            resolve("", &["eth0", "eth1", "eth0"], &role),
-            Ok(vec!["eth0 eth0".to_owned(), "eth1 eth1".to_owned()])
-        );
-        assert!(
-            resolve("", &[], &Labels::new())
-                .unwrap_err()
-                .contains("--interface")
-        );
-        assert!(resolve("", &[], &role).unwrap_err().contains("--interface"));
-        for bad in ["", "..", "a/b", "a b", "a234567890123456"] {
-            assert!(
-                resolve("", &[bad], &role)
-                    .unwrap_err()
-                    .contains("name of an interface")
-            );
-        }
-    }
-
-    #[test]
-    fn the_command_line_picks_among_documents() {
-        let two = endpoint("a", "eth0", "") + &endpoint("b", "eth1", "");
-        let no_labels = Labels::new();
-        let all = vec!["a eth0".to_owned(), "b eth1".to_owned()];
-        assert_eq!(resolve(&two, &[], &no_labels), Ok(all));
-        assert_eq!(
-            resolve(&two, &["eth1"], &no_labels),
-            Ok(vec!["b eth1".to_owned()])
-        );
-        let error = resolve(&two, &["eth2"], &no_labels).unwrap_err();
-        assert!(error.contains("`eth0`, `eth1`"), "{error}");
-        let error = resolve(&two, &["eth0"], &labels(&[("x", "y")])).unwrap_err();
-        assert!(
-            error.contains("--label") && error.contains("t:1:"),
-            "{error}"
-        );
-
-        let for_all = endpoint("all", "'*'", "");
-        assert!(
-            resolve(&for_all, &[], &no_labels)
-                .unwrap_err()
-                .contains("--interface")
-        );
-        let both = for_all + &endpoint("b", "eth1", "");
-        assert_eq!(
-            resolve(&both, &["eth0", "eth1"], &no_labels),
-            Ok(vec!["all/eth0 eth0".to_owned(), "b eth1".to_owned()])
-        );
-
-        let hosts =
-            endpoint("a", "eth0", "") + &endpoint("b", "eth0", "").replace("node: n", "node: m");
-        let error = resolve(&hosts, &["eth0"], &no_labels).unwrap_err();
-        assert!(error.contains("several"), "{error}");
-        assert!(
-            resolve(&hosts, &[], &no_labels)
-                .unwrap_err()
-                .contains("several")
-        );
-    }
-
-    #[test]
-    fn one_endpoint_is_evaluated() {
-        let on = |name: &str| Endpoint::from_command_line(name, Labels::new());
-        assert_eq!(only_endpoint(vec![on("eth0")]), Ok(on("eth0")));
-        assert_eq!(only_endpoint(vec![]), Err(EndpointError::None));
-        let error = only_endpoint(vec![on("eth0"), on("eth1")])
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("`eth0`, `eth1`"), "{error}");
     }
 }

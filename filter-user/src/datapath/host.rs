@@ -1,0 +1,98 @@
+//! What the kernel says about this host: its interfaces' addresses, and
+//! whether it forwards.
+
+use std::net::IpAddr;
+
+use futures_util::TryStreamExt as _;
+use ipnet::IpNet;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+
+use super::error::Error;
+use super::interface;
+
+/// The addresses of this network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostAddresses {
+    /// Each interface with its addresses.
+    pub interfaces: Vec<(String, Vec<IpAddr>)>,
+    /// Where packets to this host go: its addresses, its networks' broadcast
+    /// addresses, and all of multicast, which is not forwarded without a
+    /// routing daemon of its own.
+    pub own: Vec<IpNet>,
+}
+
+/// Reads the addresses of the caller's network namespace.
+pub fn addresses() -> Result<HostAddresses, Error> {
+    // A thread of its own, as in `interface::all`.
+    let dump = std::thread::spawn(|| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(|error| error.to_string())?
+            .block_on(dump())
+    });
+    let messages = dump
+        .join()
+        .unwrap_or_else(|_| Err("the netlink thread panicked".to_owned()))
+        .map_err(|error| Error::Failed(format!("cannot list the host's addresses: {error}")))?;
+    let mut host = HostAddresses {
+        own: [
+            IpNet::new_assert(IpAddr::from([224, 0, 0, 0]), 4),
+            IpNet::new_assert(IpAddr::from([255, 255, 255, 255]), 32),
+            IpNet::new_assert(IpAddr::from([0xff00, 0, 0, 0, 0, 0, 0, 0]), 8),
+        ]
+        .into(),
+        ..HostAddresses::default()
+    };
+    for interface in interface::all()? {
+        let mut addresses = Vec::new();
+        let of = |message: &&AddressMessage| message.header.index == interface.index;
+        for message in messages.iter().filter(of) {
+            let (address, broadcast) = addresses_of(message);
+            addresses.extend(address);
+            host.own
+                .extend(address.into_iter().chain(broadcast).map(IpNet::from));
+        }
+        host.interfaces.push((interface.name, addresses));
+    }
+    host.own.sort_unstable();
+    host.own.dedup();
+    Ok(host)
+}
+
+/// The address and the broadcast address that a message tells of.
+fn addresses_of(message: &AddressMessage) -> (Option<IpAddr>, Option<IpAddr>) {
+    let (mut address, mut local, mut broadcast) = (None, None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Address(found) => address = Some(*found),
+            // On a point-to-point link the other is the peer's.
+            AddressAttribute::Local(found) => local = Some(*found),
+            AddressAttribute::Broadcast(found) => broadcast = Some(IpAddr::V4(*found)),
+            _ => {}
+        }
+    }
+    (local.or(address), broadcast)
+}
+
+async fn dump() -> Result<Vec<AddressMessage>, String> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(|error| error.to_string())?;
+    let connection = tokio::spawn(connection);
+    let addresses = handle.address().get().execute().try_collect().await;
+    connection.abort();
+    addresses.map_err(|error| error.to_string())
+}
+
+/// Whether this host forwards packets that come in on an interface. Where it
+/// can't be told, it may.
+#[must_use]
+pub fn forwards(interface: &str) -> bool {
+    ["ipv4", "ipv6"].iter().any(|version| {
+        let path = format!("/proc/sys/net/{version}/conf/{interface}/forwarding");
+        match std::fs::read_to_string(path) {
+            Ok(text) => text.trim() != "0",
+            // Without IPv6, or without the interface, there is nothing to forward.
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        }
+    })
+}
