@@ -55,6 +55,26 @@ pub enum Policy {
     NoMulticast,
     /// (0) denies tcp 0. Allows by default.
     NoPortZero,
+    /// Denies (0) ICMP type 0 code 0, (1) ICMP type 3 with any code, (2)
+    /// `ICMPv6` type 128 code 0, (3) ICMP of any type but 8 and any code.
+    /// Allows by default.
+    IcmpTypes,
+    /// (0) allows udp from port 53, (1) tcp to any port but 22. Denies by
+    /// default.
+    ByExclusion,
+    /// (0) denies any protocol but TCP. Allows by default.
+    OnlyTcp,
+    /// The tier a: (0) passes tcp on, (1) allows udp 53, (2) denies at its end.
+    /// The tier b: (3) denies tcp 80. Allows by default.
+    Tiers,
+    /// (0) denies tcp 80 to the set of 192.0.2.10 and `2001:db8::10`, the
+    /// node's own addresses, (1) at its end denies what goes there, and (2)
+    /// denies tcp 443 wherever it goes. Allows by default.
+    OwnAddresses,
+    /// (0) logs tcp 80, (1) would deny (staged) everything from
+    /// 203.0.113.0/24, (2) logs everything, (3) denies tcp 80. Allows by
+    /// default.
+    LogAndStaged,
 }
 
 impl Policy {
@@ -76,6 +96,12 @@ impl Policy {
         Self::NoMapped,
         Self::NoMulticast,
         Self::NoPortZero,
+        Self::IcmpTypes,
+        Self::ByExclusion,
+        Self::OnlyTcp,
+        Self::Tiers,
+        Self::OwnAddresses,
+        Self::LogAndStaged,
     ];
 }
 
@@ -96,6 +122,8 @@ pub struct Row {
     pub reason: &'static str,
     /// The index of the rule that decides, if one does.
     pub rule: Option<u32>,
+    /// The indices of the rules that are counted beside the verdict.
+    pub noted: Vec<u32>,
 }
 
 /// The table.
@@ -119,6 +147,11 @@ pub fn rows() -> Vec<Row> {
     addresses(&mut table);
     odd_fields(&mut table);
     large_frames(&mut table);
+    icmp_types(&mut table);
+    exclusions(&mut table);
+    tiers(&mut table);
+    own_addresses(&mut table);
+    noted(&mut table);
     table.rows
 }
 
@@ -150,7 +183,15 @@ impl Table {
             verdict,
             reason,
             rule,
+            noted: Vec::new(),
         });
+    }
+
+    /// The row that was added last is noted by these rules.
+    fn noting(&mut self, noted: &[u32]) {
+        if let Some(row) = self.rows.last_mut() {
+            row.noted = noted.to_vec();
+        }
     }
 
     /// Dropped by no rule.
@@ -1514,6 +1555,219 @@ fn large_frames(t: &mut Table) {
             2,
         );
     }
+}
+
+fn icmp_types(t: &mut Table) {
+    t.section("ICMP type and code 0 are not \"unset\"", Policy::IcmpTypes);
+    t.denied("echo reply, 0/0", v4(&Icmp::new(0, 0)), 0);
+    // The third rule excludes type 8 alone.
+    t.denied("echo reply with code 1", v4(&Icmp::new(0, 1)), 3);
+    for code in [0, 1, 4, 255] {
+        let name = format!("unreachable, code {code}, by the type");
+        t.denied(name, v4(&Icmp::new(3, code)), 1);
+        let name = format!("echo request, code {code}, the excluded type");
+        t.passes(name, v4(&Icmp::new(8, code)), "default_allow");
+    }
+    t.denied("type 7, beside the excluded one", v4(&Icmp::new(7, 0)), 3);
+    t.denied("type 9, beside the excluded one", v4(&Icmp::new(9, 0)), 3);
+    let (ping, odd) = (Icmpv6::new(128, 0), Icmpv6::new(128, 1));
+    t.denied("ICMPv6 echo request", v6(&ping), 2);
+    t.passes("ICMPv6 echo request, code 1", v6(&odd), "default_allow");
+    let name = "ICMPv6 of a type that only ICMP is denied";
+    t.passes(name, v6(&Icmpv6::new(0, 0)), "default_allow");
+    let name = "tcp 0 is not ICMP type 0";
+    t.passes(name, v4(&Tcp::to(0)), "default_allow");
+    let short = Raw::new(protocol::ICMP, &[0, 0, 0, 0]);
+    t.drops("ICMP 0/0 cut", v4(&short), "unreadable_l4");
+    let later = Ipv4::fragment(64, false).carry(&Icmp::new(0, 0));
+    t.drops("a later fragment of ICMP 0/0", plain(&later), "fragment");
+}
+
+fn exclusions(t: &mut Table) {
+    let udp = |sport: u16| Udp {
+        sport,
+        ..Udp::to(5000)
+    };
+    t.section(
+        "source ports, where a rule asks for them",
+        Policy::ByExclusion,
+    );
+    t.allowed("udp from port 53", v4(&udp(53)), 0);
+    t.allowed("udp from port 53 over IPv6", v6(&udp(53)), 0);
+    t.drops("udp from port 52", v4(&udp(52)), "default_deny");
+    t.drops("udp from port 54", v4(&udp(54)), "default_deny");
+    let name = "udp to port 53, which is asked of the source";
+    t.drops(name, v4(&Udp::to(53)), "default_deny");
+    t.section("ports that a rule excludes", Policy::ByExclusion);
+    for port in [0, 21, 23, 65535] {
+        t.allowed(format!("tcp {port}, not excluded"), v4(&Tcp::to(port)), 1);
+    }
+    t.drops("tcp 22, excluded", v4(&Tcp::to(22)), "default_deny");
+    let short = Raw::new(protocol::TCP, &[0xc9, 0x3b, 0, 23]);
+    let name = "a short header to a port that is not excluded";
+    t.drops(name, v4(&short), "unreadable_l4");
+    let later = |payload: &dyn Payload| plain(&Ipv4::fragment(64, false).carry(payload));
+    let name = "a later fragment of udp from port 53";
+    t.drops(name, later(&udp(53)), "fragment");
+    let name = "a later fragment of tcp to a port that is not excluded";
+    t.drops(name, later(&Tcp::to(23)), "fragment");
+
+    t.section("any protocol but one", Policy::OnlyTcp);
+    t.passes("tcp is the one", v4(&Tcp::to(80)), "default_allow");
+    let cut = Raw::new(protocol::TCP, &[]);
+    t.passes("tcp without a header is tcp", v4(&cut), "default_allow");
+    t.passes(
+        "a later fragment of tcp",
+        later(&Tcp::to(80)),
+        "default_allow",
+    );
+    t.denied("udp is not the one", v4(&Udp::to(80)), 0);
+    t.denied("a later fragment of udp", later(&Udp::to(80)), 0);
+    t.denied("ESP is not the one", v6(&Raw::new(protocol::ESP, &[])), 0);
+    let hidden = v6_with([Extension::destination().claims(200)], &Tcp::to(80));
+    let name = "a protocol that a cut chain hides is not another";
+    t.drops(name, hidden, "unreadable_l4");
+}
+
+fn tiers(t: &mut Table) {
+    t.section("a Pass goes on with the next tier", Policy::Tiers);
+    t.denied("passed on, then denied", v4(&Tcp::to(80)), 3);
+    t.noting(&[0]);
+    t.passes("passed on, then nothing", v6(&Tcp::to(81)), "default_allow");
+    t.noting(&[0]);
+    t.allowed("allowed in the first tier", v4(&Udp::to(53)), 1);
+    t.section(
+        "a tier ends with a deny that is nobody's rule",
+        Policy::Tiers,
+    );
+    t.drops("at the end of its tier", v4(&Udp::to(54)), "default_deny");
+    t.drops(
+        "GRE, at the end",
+        v4(&Raw::new(protocol::GRE, &[])),
+        "default_deny",
+    );
+    t.section("there, too, essentials pass", Policy::Tiers);
+    t.passes("DHCP, at the end of a tier", v4(&Udp::to(68)), "essential");
+    let neighbour = Ipv6 {
+        hop_limit: 255,
+        ..Ipv6::default()
+    };
+    let name = "neighbour discovery, at the end of a tier";
+    t.passes(
+        name,
+        plain(&neighbour.carry(&Icmpv6::new(135, 0))),
+        "essential",
+    );
+    let arp = Arp {
+        sender: Ipv4Addr::new(203, 0, 113, 7),
+        target: Ipv4Addr::new(192, 0, 2, 10),
+    };
+    t.passes(
+        "ARP, where a tier denies at its end",
+        plain(&arp.packet()),
+        "essential",
+    );
+}
+
+/// `applyOnForward`: what is not for the node itself is told by its
+/// destination.
+fn own_addresses(t: &mut Table) {
+    let to = |last: u8, payload: &dyn Payload| {
+        let packet = Ipv4 {
+            dst: Ipv4Addr::new(192, 0, 2, last),
+            ..Ipv4::default()
+        };
+        plain(&packet.carry(payload))
+    };
+    let to_v6 = |last: u16, payload: &dyn Payload| {
+        let packet = Ipv6 {
+            dst: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last),
+            ..Ipv6::default()
+        };
+        plain(&packet.carry(payload))
+    };
+    t.section("rules for the node itself", Policy::OwnAddresses);
+    t.denied("tcp 80 to the node", to(10, &Tcp::to(80)), 0);
+    t.denied("tcp 80 to the node over IPv6", to_v6(0x10, &Tcp::to(80)), 0);
+    let name = "tcp 443 to the node, at the end";
+    t.drops(name, to(10, &Tcp::to(443)), "default_deny");
+    t.section("what is forwarded meets the others", Policy::OwnAddresses);
+    for (name, frame) in [
+        ("tcp 80 to the address before", to(9, &Tcp::to(80))),
+        ("tcp 80 to the address behind", to(11, &Tcp::to(80))),
+        ("tcp 80 to one before over IPv6", to_v6(0xf, &Tcp::to(80))),
+        ("tcp 80 to one behind over IPv6", to_v6(0x11, &Tcp::to(80))),
+    ] {
+        t.passes(name, frame, "default_allow");
+    }
+    t.denied("tcp 443, forwarded", to(11, &Tcp::to(443)), 2);
+    let short = Raw::new(protocol::TCP, &[0; 4]);
+    t.drops(
+        "a short header to the node",
+        to(10, &short),
+        "unreadable_l4",
+    );
+    t.drops("a short header, forwarded", to(11, &short), "unreadable_l4");
+    t.drops(
+        "ESP to the node",
+        to(10, &Raw::new(protocol::ESP, &[])),
+        "default_deny",
+    );
+    t.passes(
+        "ESP, forwarded",
+        to(11, &Raw::new(protocol::ESP, &[])),
+        "default_allow",
+    );
+}
+
+fn noted(t: &mut Table) {
+    let from = |first: u8, payload: &dyn Payload| {
+        let packet = Ipv4::from(Ipv4Addr::new(first, 0, 113, 7));
+        plain(&packet.carry(payload))
+    };
+    t.section(
+        "a Log goes on, a staged rule changes nothing",
+        Policy::LogAndStaged,
+    );
+    t.denied(
+        "logged, would be denied, logged, denied",
+        from(203, &Tcp::to(80)),
+        3,
+    );
+    t.noting(&[0, 1, 2]);
+    t.denied("logged twice, denied", from(204, &Tcp::to(80)), 3);
+    t.noting(&[0, 2]);
+    t.passes(
+        "would be denied, logged",
+        from(203, &Tcp::to(81)),
+        "default_allow",
+    );
+    t.noting(&[1, 2]);
+    t.section(
+        "a Log that can't be told is passed over",
+        Policy::LogAndStaged,
+    );
+    let short = Raw::new(protocol::TCP, &[0; 4]);
+    t.drops(
+        "a short header, logged all the same",
+        from(204, &short),
+        "unreadable_l4",
+    );
+    t.noting(&[2]);
+    let later = Ipv4::fragment(64, false).carry(&Tcp::to(80));
+    t.drops(
+        "a later fragment, would be denied",
+        plain(&later),
+        "fragment",
+    );
+    t.noting(&[1, 2]);
+    t.section("what is malformed meets no rule", Policy::LogAndStaged);
+    let packet = Ipv4 {
+        ihl: Some(4),
+        ..Ipv4::default()
+    };
+    let frame = plain(&packet.carry(&Tcp::to(80)));
+    t.drops("malformed, and not logged", frame, "malformed");
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ mod rules;
 use std::collections::BTreeMap;
 
 use filter_user::compile::Image;
-use filter_user::decision::Decision;
+use filter_user::decision::{Decision, Judgement};
 use filter_user::reference;
 use filter_user::ruleset::Ruleset;
 use tests::edge::{Policy, Row, rows};
@@ -26,9 +26,14 @@ fn table() -> BTreeMap<Policy, Vec<Row>> {
 }
 
 /// What is wrong with the answer, if anything.
-fn complaint(row: &Row, found: Decision) -> Option<String> {
-    let wanted = (row.verdict, row.reason, row.rule);
-    let found = (found.verdict.name(), found.reason.name(), found.rule);
+fn complaint(row: &Row, found: &Judgement) -> Option<String> {
+    let wanted = (row.verdict, row.reason, row.rule, row.noted.as_slice());
+    let Decision {
+        verdict,
+        reason,
+        rule,
+    } = found.decision;
+    let found = (verdict.name(), reason.name(), rule, found.noted.as_slice());
     (wanted != found).then(|| {
         let start = &row.frame[..row.frame.len().min(200)];
         format!(
@@ -42,7 +47,7 @@ fn complaint(row: &Row, found: Decision) -> Option<String> {
 }
 
 /// Holds an evaluator against the whole table; all complaints at once.
-fn check(mut evaluate: impl FnMut(&Ruleset, &[Row]) -> Vec<Decision>) {
+fn check(mut evaluate: impl FnMut(&Ruleset, &[Row]) -> Vec<Judgement>) {
     let mut complaints = Vec::new();
     let mut rows = 0;
     for (policy, of_policy) in table() {
@@ -52,7 +57,7 @@ fn check(mut evaluate: impl FnMut(&Ruleset, &[Row]) -> Vec<Decision>) {
         complaints.extend(
             of_policy
                 .iter()
-                .zip(found)
+                .zip(&found)
                 .filter_map(|(row, found)| complaint(row, found)),
         );
     }
@@ -68,7 +73,7 @@ fn check(mut evaluate: impl FnMut(&Ruleset, &[Row]) -> Vec<Decision>) {
 fn the_reference_answers_every_row() {
     check(|ruleset, rows| {
         rows.iter()
-            .map(|row| reference::evaluate(ruleset, &row.frame))
+            .map(|row| reference::judge(ruleset, &row.frame))
             .collect()
     });
 }
@@ -77,7 +82,7 @@ fn the_reference_answers_every_row() {
 fn the_host_answers_every_row() {
     check(|ruleset, rows| {
         let image = Image::compile(ruleset, BUDGET).unwrap();
-        rows.iter().map(|row| image.classify(&row.frame)).collect()
+        rows.iter().map(|row| image.judge(&row.frame)).collect()
     });
 }
 
@@ -99,12 +104,12 @@ fn the_kernel_answers_and_counts_every_row() {
                 // The kernel has no frames shorter than an Ethernet header:
                 // what would be one is answered on the host alone.
                 if row.frame.len() < TestBench::MIN_FRAME {
-                    return image.classify(&row.frame);
+                    return image.judge(&row.frame);
                 }
                 let before = bench.stats().unwrap();
-                let found = bench.run(&row.frame).unwrap();
+                let found = bench.judge(&row.frame).unwrap();
                 let after = bench.stats().unwrap();
-                counted::once(&before, &after, found, &row.frame);
+                counted::once(&before, &after, &found, &row.frame);
                 found
             })
             .collect()
@@ -118,22 +123,32 @@ mod counted;
 #[test]
 fn a_wrong_answer_is_a_complaint() {
     let row = rows().into_iter().next().unwrap();
-    let right = reference::evaluate(&policies::build(row.policy), &row.frame);
-    assert_eq!(complaint(&row, right), None);
+    let right = reference::judge(&policies::build(row.policy), &row.frame);
+    assert_eq!(complaint(&row, &right), None);
+    let decision = right.decision;
     for wrong in [
         Decision {
-            rule: right.rule.map(|rule| rule + 1),
-            ..right
+            rule: decision.rule.map(|rule| rule + 1),
+            ..decision
         },
         Decision {
             reason: filter_common::verdict::Reason::DefaultDeny,
-            ..right
+            ..decision
         },
         Decision {
             verdict: filter_common::verdict::Verdict::Pass,
-            ..right
+            ..decision
         },
     ] {
-        assert!(complaint(&row, wrong).is_some());
+        let wrong = Judgement {
+            decision: wrong,
+            ..right.clone()
+        };
+        assert!(complaint(&row, &wrong).is_some());
     }
+    let wrong = Judgement {
+        noted: vec![0],
+        ..right
+    };
+    assert!(complaint(&row, &wrong).is_some());
 }

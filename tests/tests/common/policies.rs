@@ -1,10 +1,16 @@
 //! The rulesets that the edge-case table names.
 
-use filter_user::ruleset::{Action, Fragments, Match, Ruleset, Stage, Switch};
+use filter_user::ruleset::{
+    Action, Addresses, Fragments, Icmp, Match, NetSet, Ruleset, Stage, Switch,
+};
 use tests::edge::Policy;
 
-use crate::rules::{allow, deny, failsafe, from, in_stage, ports, protocol, ruleset, to};
+use crate::rules::{
+    allow, deny, end, failsafe, from, in_stage, in_tier, log, parse, pass_on, ports, protocol,
+    ranges, ruleset, staged, to,
+};
 
+const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
@@ -87,5 +93,89 @@ pub(crate) fn build(policy: Policy) -> Ruleset {
             ],
         ),
         Policy::NoPortZero => ruleset(Action::Allow, [deny(ports(TCP, &[(0, 0)]))]),
+        Policy::IcmpTypes => {
+            let icmp = |number, kind, code| Match {
+                icmp: Some(Icmp { kind, code }),
+                ..protocol(number)
+            };
+            let but = Match {
+                not_icmp: Some(Icmp {
+                    kind: 8,
+                    code: None,
+                }),
+                ..protocol(ICMP)
+            };
+            ruleset(
+                Action::Allow,
+                [
+                    deny(icmp(ICMP, 0, Some(0))),
+                    deny(icmp(ICMP, 3, None)),
+                    deny(icmp(ICMPV6, 128, Some(0))),
+                    deny(but),
+                ],
+            )
+        }
+        Policy::ByExclusion => {
+            let answers = Match {
+                src_ports: ranges(&[(53, 53)]),
+                ..protocol(UDP)
+            };
+            let but_ssh = Match {
+                not_dst_ports: ranges(&[(22, 22)]),
+                ..protocol(TCP)
+            };
+            ruleset(Action::Deny, [allow(answers), allow(but_ssh)])
+        }
+        Policy::OnlyTcp => {
+            let others = Match {
+                not_protocol: Some(TCP),
+                ..Match::default()
+            };
+            ruleset(Action::Allow, [deny(others)])
+        }
+        Policy::Tiers => ruleset(
+            Action::Allow,
+            [
+                in_tier("a", pass_on(protocol(TCP))),
+                in_tier("a", allow(ports(UDP, &[(53, 53)]))),
+                in_tier("a", end(Action::Deny)),
+                in_tier("b", deny(ports(TCP, &[(80, 80)]))),
+            ],
+        ),
+        Policy::OwnAddresses => own_addresses(),
+        Policy::LogAndStaged => ruleset(
+            Action::Allow,
+            [
+                log(ports(TCP, &[(80, 80)])),
+                staged(deny(from(&["203.0.113.0/24"]))),
+                log(Match::default()),
+                deny(ports(TCP, &[(80, 80)])),
+            ],
+        ),
     }
+}
+
+fn own_addresses() -> Ruleset {
+    let here = |matches: Match| Match {
+        dst: Addresses {
+            sets: vec![0],
+            ..Addresses::default()
+        },
+        ..matches
+    };
+    let mut end = in_tier("a", end(Action::Deny));
+    end.matches = vec![here(Match::default())];
+    let mut ruleset = ruleset(
+        Action::Allow,
+        [
+            in_tier("a", deny(here(ports(TCP, &[(80, 80)])))),
+            end,
+            in_tier("a", deny(ports(TCP, &[(443, 443)]))),
+        ],
+    );
+    ruleset.sets = vec![NetSet {
+        name: "this node's addresses".to_owned(),
+        nets: parse(&["192.0.2.10/32", "2001:db8::10/128"]),
+    }];
+    ruleset
 }
