@@ -1,7 +1,7 @@
 //! Packets as people write them: `tcp 203.0.113.7:51515 > 192.0.2.10:30080`.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Shown with every syntax error.
 pub const EXAMPLES: &str = "\
@@ -24,6 +24,73 @@ pub struct PacketText {
     icmp: (u8, u8),
     later_fragment: bool,
     vlan: Option<u16>,
+}
+
+/// The fields of a packet, without the headers around.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fields {
+    /// The protocol's number.
+    pub protocol: u8,
+    /// The source.
+    pub src: IpAddr,
+    /// The destination, of the same IP version.
+    pub dst: IpAddr,
+    /// The source port, if the protocol has ports.
+    pub sport: u16,
+    /// The destination port, or ICMP type << 8 | code.
+    pub selector: u16,
+    /// Whether it is a later fragment, without an L4 header.
+    pub later_fragment: bool,
+}
+
+impl Default for Fields {
+    fn default() -> Self {
+        Self {
+            protocol: 0,
+            src: Ipv4Addr::UNSPECIFIED.into(),
+            dst: Ipv4Addr::UNSPECIFIED.into(),
+            sport: 0,
+            selector: 0,
+            later_fragment: false,
+        }
+    }
+}
+
+const fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, 6 | 17 | 132 | 136)
+}
+
+impl fmt::Display for PacketText {
+    /// As it is read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.protocol {
+            6 => f.write_str("tcp")?,
+            17 => f.write_str("udp")?,
+            132 => f.write_str("sctp")?,
+            136 => f.write_str("udplite")?,
+            1 => f.write_str("icmp")?,
+            58 => f.write_str("icmpv6")?,
+            other => write!(f, "proto {other}")?,
+        }
+        let ports = has_ports(self.protocol) && !self.later_fragment;
+        for (separator, address, port) in [("", self.src, self.sport), (" >", self.dst, self.dport)]
+        {
+            match (address, ports) {
+                (IpAddr::V4(_), true) => write!(f, "{separator} {address}:{port}")?,
+                (IpAddr::V6(_), true) => write!(f, "{separator} [{address}]:{port}")?,
+                (_, false) => write!(f, "{separator} {address}")?,
+            }
+        }
+        if self.later_fragment {
+            f.write_str(" frag")?;
+        } else if matches!(self.protocol, 1 | 58) {
+            write!(f, " type {} code {}", self.icmp.0, self.icmp.1)?;
+        }
+        match self.vlan {
+            Some(vlan) => write!(f, " vlan {vlan}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What is wrong with a text, and where.
@@ -117,7 +184,7 @@ impl std::str::FromStr for PacketText {
                 ));
             }
         };
-        let ports = matches!(protocol, 6 | 17 | 132 | 136);
+        let ports = has_ports(protocol);
         let (src_at, src) = words.next("the source address")?;
         let (src, sport) = address(&words, src_at, src, ports)?;
         let (at, arrow) = words.next("\">\"")?;
@@ -215,6 +282,22 @@ fn address(
 }
 
 impl PacketText {
+    /// A packet with these fields.
+    #[must_use]
+    pub fn new(fields: Fields) -> Self {
+        let [kind, code] = fields.selector.to_be_bytes();
+        Self {
+            protocol: fields.protocol,
+            src: fields.src,
+            dst: fields.dst,
+            sport: fields.sport,
+            dport: fields.selector,
+            icmp: (kind, code),
+            later_fragment: fields.later_fragment,
+            vlan: None,
+        }
+    }
+
     /// A frame with this packet. Its checksums are zero: nothing that decides
     /// looks at them.
     #[must_use]
@@ -308,7 +391,13 @@ mod tests {
     fn every_example_is_understood() {
         for example in EXAMPLES.lines() {
             let text = example.split("  (").next().unwrap();
-            assert!(text.parse::<PacketText>().is_ok(), "{text}");
+            let packet = text.parse::<PacketText>().expect(text);
+            let again = packet.to_string().parse::<PacketText>();
+            assert_eq!(
+                again.map(|packet| packet.frame()),
+                Ok(packet.frame()),
+                "{packet}"
+            );
         }
     }
 

@@ -69,13 +69,22 @@ impl Dimension {
         }
     }
 
-    /// An address of each class, at the top of 128 bits.
-    #[expect(dead_code, reason = "for lint and diff")]
-    pub(super) fn examples(&self) -> Vec<u128> {
+    /// An address of each class, at the top of 128 bits, the lowest `unused` of
+    /// which are none of an address. `liked` where it is in the class; else
+    /// none that ends in 0, where there is another.
+    pub(super) fn examples(&self, liked: u128, unused: u32) -> Vec<u128> {
         let mut examples = vec![0; self.classes.len()];
         // The first segment of a class is kept.
-        for segment in self.segments.iter().rev() {
-            examples[segment.class as usize] = segment.first;
+        for (index, segment) in self.segments.iter().enumerate().rev() {
+            let next = segment.first.checked_add(1 << unused);
+            let end = self.segments.get(index + 1).map(|next| next.first);
+            examples[segment.class as usize] = next
+                .filter(|next| end.is_none_or(|end| *next < end))
+                .unwrap_or(segment.first);
+        }
+        let around = self.segments.iter().rfind(|segment| segment.first <= liked);
+        if let Some(segment) = around {
+            examples[segment.class as usize] = liked;
         }
         examples
     }

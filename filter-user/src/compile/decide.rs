@@ -6,13 +6,15 @@ use filter_common::abi::{
     DECIDE_UNDECIDABLE, NOTE_EVENT,
 };
 
+use std::ops::Range;
+
 use super::l4;
 use super::line_set::LineSet;
 use super::lines::Lines;
-use crate::ruleset::{Action, Rule, Stage};
+use crate::ruleset::{Action, Rule, Ruleset, Stage};
 
 /// Where a walk ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum End {
     /// At a rule that decides; also at the end of a tier.
     Rule(usize),
@@ -20,6 +22,16 @@ pub(super) enum End {
     Undecidable(usize),
     /// Behind all rules.
     Default,
+}
+
+impl End {
+    /// The rule that ends the walk.
+    pub(super) const fn rule(self) -> Option<usize> {
+        match self {
+            Self::Rule(rule) | Self::Undecidable(rule) => Some(rule),
+            Self::Default => None,
+        }
+    }
 }
 
 /// What becomes of the packets of a class.
@@ -31,12 +43,19 @@ pub(super) struct Fate {
     pub(super) noted: Vec<usize>,
 }
 
-/// The fate of the packets that match the lines of `pair` and `l4`.
-pub(super) fn fate(lines: &Lines<'_>, pair: &LineSet, l4: &l4::Class, staged: bool) -> Fate {
+/// The fate of the packets that match the lines of `pair` and `l4`, if these
+/// rules are all there are. `staged`: whether staged ones are among them.
+pub(super) fn fate(
+    lines: &Lines<'_>,
+    rules: Range<usize>,
+    pair: &LineSet,
+    l4: &l4::Class,
+    staged: bool,
+) -> Fate {
     let mut noted = Vec::new();
-    let end = walk(lines, pair, l4, false, &mut noted);
+    let end = walk(lines, rules.clone(), pair, l4, false, &mut noted);
     if staged {
-        walk(lines, pair, l4, true, &mut noted);
+        walk(lines, rules, pair, l4, true, &mut noted);
         noted.sort_unstable();
     }
     Fate { end, noted }
@@ -46,14 +65,21 @@ pub(super) fn fate(lines: &Lines<'_>, pair: &LineSet, l4: &l4::Class, staged: bo
 /// met on the way: with them, only those.
 fn walk(
     lines: &Lines<'_>,
+    rules: Range<usize>,
     pair: &LineSet,
     l4: &l4::Class,
     staged: bool,
     noted: &mut Vec<usize>,
 ) -> End {
-    let mut next = 0;
+    let mut next = rules
+        .start
+        .checked_sub(1)
+        .map_or(0, |before| lines.behind(before));
     while let Some(line) = pair.next_in_either(next, &l4.matching, &l4.undecidable) {
         let index = lines.all[line].rule;
+        if index >= rules.end {
+            break;
+        }
         let rule = &lines.rules[index];
         next = lines.behind(index);
         if rule.staged && !staged {
@@ -102,6 +128,16 @@ pub(super) fn word(rules: &[Rule], default: Action, end: End) -> u32 {
                 _ => DECIDE_ALLOW | index as u32,
             }
         }
+    }
+}
+
+/// Whether the packets are dropped, essentials apart. The rules of the end may
+/// be those of a ruleset of which this one is a part.
+pub(super) fn denies(ruleset: &Ruleset, rules: &[Rule], end: End) -> bool {
+    match end {
+        End::Undecidable(_) => true,
+        End::Default => ruleset.default == Action::Deny,
+        End::Rule(index) => rules[index].action == Action::Deny,
     }
 }
 

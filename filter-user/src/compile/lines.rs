@@ -1,6 +1,8 @@
 //! The lines of a ruleset: each alternative of each rule, in order. Classes
 //! are sets of lines.
 
+use std::ops::Range;
+
 use crate::ruleset::{Action, Match, Rule, Ruleset, Stage};
 
 /// One alternative of a rule.
@@ -67,6 +69,12 @@ impl<'r> Lines<'r> {
     /// The first line behind this rule's.
     pub(super) fn behind(&self, rule: usize) -> usize {
         self.ends[rule]
+    }
+
+    /// The lines of a rule.
+    pub(super) fn of_rule(&self, rule: usize) -> Range<usize> {
+        let start = rule.checked_sub(1).map_or(0, |before| self.ends[before]);
+        start..self.ends[rule]
     }
 
     /// The first line behind this rule's tier.

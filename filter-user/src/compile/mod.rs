@@ -11,6 +11,7 @@
 )]
 
 mod address;
+mod analysis;
 mod classes;
 mod combine;
 mod decide;
@@ -31,6 +32,8 @@ use crate::decision::{Decision, Judgement};
 use crate::ruleset::{Rule, Ruleset, Switch};
 use classes::Classes;
 use words::Words;
+
+pub use analysis::{Analysis, Difference, Outcome as KindOutcome, Unreachable, differences};
 
 /// The compiled tables of one ruleset.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,7 +183,7 @@ fn decisions(
         .iter()
         .flat_map(|pair| l4.iter().map(move |l4| (pair, l4)));
     for (cell, (pair, l4)) in (start..).zip(cells) {
-        let fate = decide::fate(&classes.lines, pair, l4, staged);
+        let fate = decide::fate(&classes.lines, 0..rules.len(), pair, l4, staged);
         let decision = decide::word(rules, ruleset.default, fate.end);
         if fate.noted.is_empty() {
             words.set(cell, decision);

@@ -1,0 +1,495 @@
+//! What can be said of a ruleset exactly, since its classes are all the kinds
+//! of packets that there are: which rules no packet meets, what happens to a
+//! kind of packet, and which packets two rulesets treat differently.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
+
+use filter_common::verdict::Verdict;
+use filter_common::wire::ip::v6;
+
+use super::CompileError;
+use super::classes::Classes;
+use super::decide::{self, End};
+use crate::decision::Decision;
+use crate::packet_text::{Fields, PacketText};
+use crate::reference;
+use crate::ruleset::{Family, Rule, Ruleset, Stage};
+
+/// A ruleset and its classes.
+#[derive(Debug)]
+pub struct Analysis<'r> {
+    ruleset: &'r Ruleset,
+    classes: Classes<'r>,
+}
+
+/// A rule that no packet meets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreachable {
+    /// The rule, by its index.
+    pub rule: u32,
+    /// The rules that all packets meet before it; none where no packet
+    /// matches it at all.
+    pub by: Vec<u32>,
+}
+
+/// What happens to some of the packets of a kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What happens to them.
+    pub verdict: Verdict,
+    /// The rule that decides, by its index; `None` for a default.
+    pub rule: Option<u32>,
+}
+
+/// Packets that two rulesets treat differently.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// What the first one does with the example.
+    pub before: Decision,
+    /// What the second one does with it.
+    pub after: Decision,
+    /// One of the packets.
+    pub example: PacketText,
+}
+
+impl<'r> Analysis<'r> {
+    /// Cuts the ruleset into classes.
+    pub fn of(ruleset: &'r Ruleset) -> Result<Self, CompileError> {
+        Ok(Self {
+            ruleset,
+            classes: Classes::of(ruleset)?,
+        })
+    }
+
+    /// The rules that no packet meets; failsafes and defaults apart.
+    #[must_use]
+    pub fn unreachable(&self) -> Vec<Unreachable> {
+        let lines = &self.classes.lines;
+        let rules = lines.rules;
+        let all = 0..rules.len();
+        let staged = rules.iter().any(|rule| rule.staged);
+        let cells = || {
+            let pairs = &self.classes.pairs.classes;
+            pairs
+                .iter()
+                .flat_map(|pair| self.classes.whole_l4.iter().map(move |l4| (pair, l4)))
+        };
+        let mut met = vec![false; rules.len()];
+        for (pair, l4) in cells() {
+            let fate = decide::fate(lines, all.clone(), pair, l4, staged);
+            for rule in fate.noted.into_iter().chain(fate.end.rule()) {
+                met[rule] = true;
+            }
+        }
+        let mut missed: BTreeMap<usize, BTreeSet<usize>> = (0..rules.len())
+            .filter(|&rule| !met[rule] && is_written(&rules[rule]))
+            .map(|rule| (rule, BTreeSet::new()))
+            .collect();
+        if missed.is_empty() {
+            return Vec::new();
+        }
+        for (pair, l4) in cells() {
+            let matching = pair.intersection(&l4.matching);
+            let mut before: Option<Vec<usize>> = None;
+            for (&rule, blockers) in &mut missed {
+                if !lines.of_rule(rule).any(|line| matching.contains(line)) {
+                    continue;
+                }
+                let before = before.get_or_insert_with(|| {
+                    let fate = decide::fate(lines, all.clone(), pair, l4, staged);
+                    fate.noted.into_iter().chain(fate.end.rule()).collect()
+                });
+                // The last one met before it decided, or passed it over.
+                blockers.extend(before.iter().rfind(|&&met| met < rule));
+            }
+        }
+        missed
+            .into_iter()
+            .map(|(rule, by)| Unreachable {
+                rule: rule as u32,
+                by: by.into_iter().map(|rule| rule as u32).collect(),
+            })
+            .collect()
+    }
+
+    /// What happens to packets of a protocol with this destination port or
+    /// ICMP type and code (type << 8 | code), from anywhere to anywhere: each
+    /// outcome once.
+    #[must_use]
+    pub fn outcomes(&self, family: Family, protocol: u8, selector: u16) -> Vec<Outcome> {
+        let read = &self.classes.l4.protocols[usize::from(protocol)].read;
+        let step = read.iter().rfind(|(first, _)| *first <= selector);
+        let Some(&(_, l4)) = step else {
+            return Vec::new();
+        };
+        let mut ends = BTreeSet::new();
+        let joined = &self.classes.families[family as usize].joined;
+        let sports = self.classes.source_ports.classes.len();
+        for pair in joined.pairs.iter().collect::<BTreeSet<_>>() {
+            for sport in 0..sports {
+                let whole = self.classes.joint[usize::from(l4) * sports + sport];
+                ends.insert(
+                    decide::fate(
+                        &self.classes.lines,
+                        0..self.ruleset.rules.len(),
+                        &self.classes.pairs.classes[*pair as usize],
+                        &self.classes.whole_l4[usize::from(whole)],
+                        false,
+                    )
+                    .end,
+                );
+            }
+        }
+        ends.into_iter()
+            .map(|end| {
+                let denies = decide::denies(self.ruleset, &self.ruleset.rules, end);
+                let rule = end.rule().filter(|_| matches!(end, End::Rule(_)));
+                Outcome {
+                    verdict: if denies { Verdict::Drop } else { Verdict::Pass },
+                    rule: rule
+                        .filter(|&rule| !self.ruleset.rules[rule].is_default())
+                        .map(|rule| rule as u32),
+                }
+            })
+            .collect()
+    }
+}
+
+/// Whether somebody wrote the rule.
+fn is_written(rule: &Rule) -> bool {
+    rule.id.stage != Stage::Failsafe && !rule.is_default()
+}
+
+/// The packets that pass under one of two rulesets and not under the other:
+/// one example for each two rules that decide differently.
+pub fn differences(before: &Ruleset, after: &Ruleset) -> Result<Vec<Difference>, CompileError> {
+    let both = joint(before, after);
+    let classes = Classes::of(&both)?;
+    let (first, second) = (0..before.rules.len(), before.rules.len()..both.rules.len());
+    let headers = [Family::V4, Family::V6].map(|family| headers(&classes, family));
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for (family, headers) in [Family::V4, Family::V6].into_iter().zip(&headers) {
+        let family_classes = &classes.families[family as usize];
+        let sources = addresses(family, &family_classes.src, 7);
+        let destinations = addresses(family, &family_classes.dst, 10);
+        let sides = sources
+            .iter()
+            .flat_map(|src| destinations.iter().map(move |dst| (src, dst)));
+        for (pair, (src, dst)) in family_classes.joined.pairs.iter().zip(sides) {
+            let pair = &classes.pairs.classes[*pair as usize];
+            for (l4, header) in classes.whole_l4.iter().zip(headers) {
+                let Some(header) = header else {
+                    continue;
+                };
+                let end = |rules: &Range<usize>| {
+                    decide::fate(&classes.lines, rules.clone(), pair, l4, false).end
+                };
+                let ends = (end(&first), end(&second));
+                let denied = (
+                    decide::denies(before, &both.rules, ends.0),
+                    decide::denies(after, &both.rules, ends.1),
+                );
+                if denied.0 == denied.1 || seen.contains(&ends) {
+                    continue;
+                }
+                let example = PacketText::new(Fields {
+                    src: *src,
+                    dst: *dst,
+                    ..*header
+                });
+                let frame = example.frame();
+                let difference = Difference {
+                    before: reference::evaluate(before, &frame),
+                    after: reference::evaluate(after, &frame),
+                    example,
+                };
+                // An essential passes by itself; others of its class may not.
+                if difference.before.verdict != difference.after.verdict {
+                    seen.insert(ends);
+                    found.push(difference);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Both rulesets as one, so that its classes are fine enough for both.
+fn joint(before: &Ruleset, after: &Ruleset) -> Ruleset {
+    let mut both = before.clone();
+    let offset = both.sets.len() as u32;
+    both.options = after.options.clone();
+    both.sets.extend(after.sets.iter().cloned());
+    both.rules
+        .extend(after.rules.iter().cloned().map(|mut rule| {
+            for asked in &mut rule.matches {
+                for side in [&mut asked.src, &mut asked.dst] {
+                    for set in side.sets.iter_mut().chain(&mut side.not_sets) {
+                        *set += offset;
+                    }
+                }
+            }
+            rule
+        }));
+    both
+}
+
+/// An address of each class; a well-known one for examples where it fits.
+fn addresses(family: Family, dimension: &super::address::Dimension, host: u8) -> Vec<IpAddr> {
+    let well_known: u128 = match family {
+        Family::V4 => u128::from(Ipv4Addr::new(203, 0, 113, host).to_bits()) << 96,
+        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(host)).to_bits(),
+    };
+    dimension
+        .examples(well_known, if family == Family::V4 { 96 } else { 0 })
+        .into_iter()
+        .map(|bits| match family {
+            Family::V4 => IpAddr::from(Ipv4Addr::from_bits((bits >> 96) as u32)),
+            Family::V6 => IpAddr::from(Ipv6Addr::from_bits(bits)),
+        })
+        .collect()
+}
+
+/// For each class of L4 headers one that a packet of this IP version can have,
+/// common protocols first; `None` where that is none that can be written down.
+fn headers(classes: &Classes<'_>, family: Family) -> Vec<Option<Fields>> {
+    const COMMON: [u8; 6] = [6, 17, 1, 58, 132, 136];
+    // The ICMP of the other version last.
+    let other = match family {
+        Family::V4 => 58,
+        Family::V6 => 1,
+    };
+    let protocols = COMMON
+        .into_iter()
+        .filter(|protocol| *protocol != other)
+        .chain((0..=u8::MAX).filter(|protocol| !COMMON.contains(protocol)))
+        .chain([other])
+        .filter(|protocol| family == Family::V4 || !v6::is_extension(*protocol));
+    let sports = &classes.source_ports;
+    let mut found = vec![None; classes.whole_l4.len()];
+    for protocol in protocols {
+        let of_protocol = &classes.l4.protocols[usize::from(protocol)];
+        let blank = Fields {
+            protocol,
+            ..Fields::default()
+        };
+        for (selector, class) in choices(&of_protocol.read, 443) {
+            for (sport, sport_class) in choices(&sports.steps, 51_515) {
+                let joint = usize::from(class) * sports.classes.len() + usize::from(sport_class);
+                let place = &mut found[usize::from(classes.joint[joint])];
+                if place.is_none() {
+                    *place = Some(Fields {
+                        sport,
+                        selector,
+                        ..blank
+                    });
+                }
+            }
+        }
+        let joint = usize::from(of_protocol.later_fragment) * sports.classes.len();
+        let place = &mut found[usize::from(classes.joint[joint])];
+        if place.is_none() {
+            *place = Some(Fields {
+                later_fragment: true,
+                ..blank
+            });
+        }
+    }
+    found
+}
+
+/// A value of each step, with its class: the liked one where it is in it, and
+/// 0 only where there is no other.
+fn choices(steps: &[(u16, u16)], liked: u16) -> Vec<(u16, u16)> {
+    (0..)
+        .zip(steps)
+        .map(|(index, &(first, class)): (usize, _)| {
+            let last = steps
+                .get(index + 1)
+                .map_or(u16::MAX, |&(next, _)| next.saturating_sub(1));
+            let value = if (first..=last).contains(&liked) {
+                liked
+            } else {
+                first.max(1).min(last)
+            };
+            (value, class)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ruleset::{Action, Addresses, Direction, Match, NetSet, Options, PortRange, RuleId};
+
+    fn tcp(ports: &[(u16, u16)]) -> Match {
+        Match {
+            protocol: Some(6),
+            dst_ports: ports
+                .iter()
+                .map(|&(first, last)| PortRange { first, last })
+                .collect(),
+            ..Match::default()
+        }
+    }
+
+    fn from(net: &str, matches: Match) -> Match {
+        Match {
+            src: vec![net.parse().expect("a network")].into(),
+            ..matches
+        }
+    }
+
+    fn ruleset(default: Action, rules: Vec<(Action, Match)>) -> Ruleset {
+        Ruleset {
+            endpoint: "eth0".into(),
+            direction: Direction::Ingress,
+            sets: vec![NetSet::default()],
+            rules: (0..)
+                .zip(rules)
+                .map(|(index, (action, matches))| Rule {
+                    id: RuleId {
+                        stage: Stage::Normal,
+                        policy: "p".into(),
+                        direction: Direction::Ingress,
+                        index: Some(index),
+                    },
+                    tier: Some(if index < 3 { "a".into() } else { "b".into() }),
+                    action,
+                    staged: false,
+                    matches: vec![matches],
+                    source: None,
+                })
+                .collect(),
+            default,
+            options: Options::default(),
+        }
+    }
+
+    fn unreachable(rules: Vec<(Action, Match)>) -> Vec<(u32, Vec<u32>)> {
+        let ruleset = ruleset(Action::Deny, rules);
+        let analysis = Analysis::of(&ruleset).expect("small");
+        analysis
+            .unreachable()
+            .into_iter()
+            .map(|found| (found.rule, found.by))
+            .collect()
+    }
+
+    #[test]
+    fn shadows_are_found_exactly() {
+        use Action::{Allow, Deny, Log, Pass};
+        // Two halves together cover the third.
+        let halves = |more: u16| {
+            vec![
+                (Allow, tcp(&[(1, 99)])),
+                (Deny, tcp(&[(100, 200)])),
+                (Allow, tcp(&[(50, 150 + more)])),
+            ]
+        };
+        assert_eq!(unreachable(halves(0)), [(2, vec![0, 1])]);
+        assert_eq!(unreachable(halves(51)), []);
+        // Networks likewise.
+        assert_eq!(
+            unreachable(vec![
+                (Deny, from("10.0.0.0/9", tcp(&[]))),
+                (Deny, from("10.128.0.0/9", Match::default())),
+                (Allow, from("10.0.0.0/8", tcp(&[(80, 80)]))),
+            ]),
+            [(2, vec![0, 1])]
+        );
+        // A Log hides nothing; a Pass hides the rest of its tier only.
+        assert_eq!(
+            unreachable(vec![(Log, Match::default()), (Deny, tcp(&[]))]),
+            []
+        );
+        assert_eq!(
+            unreachable(vec![
+                (Pass, tcp(&[])),
+                (Deny, tcp(&[(80, 80)])),
+                (Deny, Match::default()),
+                (Deny, tcp(&[(80, 80)])),
+            ]),
+            [(1, vec![0])]
+        );
+        // Nothing is in an empty set.
+        let nowhere = Match {
+            src: Addresses {
+                sets: vec![0],
+                ..Addresses::default()
+            },
+            ..Match::default()
+        };
+        assert_eq!(unreachable(vec![(Deny, nowhere)]), [(0, vec![])]);
+    }
+
+    #[test]
+    fn outcomes_of_a_kind_of_packet() {
+        let ruleset = ruleset(
+            Action::Deny,
+            vec![
+                (Action::Allow, from("10.0.0.0/8", tcp(&[(22, 22)]))),
+                (Action::Deny, tcp(&[(6443, 6443)])),
+            ],
+        );
+        let analysis = Analysis::of(&ruleset).expect("small");
+        let outcomes = |family, port| -> Vec<(Verdict, Option<u32>)> {
+            let outcomes = analysis.outcomes(family, 6, port).into_iter();
+            outcomes.map(|one| (one.verdict, one.rule)).collect()
+        };
+        assert_eq!(
+            outcomes(Family::V4, 22),
+            [(Verdict::Pass, Some(0)), (Verdict::Drop, None)]
+        );
+        assert_eq!(outcomes(Family::V6, 22), [(Verdict::Drop, None)]);
+        assert_eq!(outcomes(Family::V4, 6443), [(Verdict::Drop, Some(1))]);
+    }
+
+    #[test]
+    fn differences_have_an_example_each() {
+        let before = ruleset(Action::Allow, vec![(Action::Deny, tcp(&[(30000, 32767)]))]);
+        let mut after = ruleset(
+            Action::Allow,
+            vec![
+                (
+                    Action::Allow,
+                    from("198.51.100.0/24", tcp(&[(30000, 30009)])),
+                ),
+                (Action::Deny, tcp(&[(30000, 32768)])),
+            ],
+        );
+        let found = differences(&before, &after).expect("small");
+        let shown: Vec<_> = found
+            .iter()
+            .map(|found| {
+                let verdicts = (found.before.verdict.name(), found.after.verdict.name());
+                (found.example.to_string(), verdicts)
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                (
+                    "tcp 203.0.113.7:51515 > 203.0.113.10:32768".to_owned(),
+                    ("pass", "drop")
+                ),
+                (
+                    "tcp 198.51.100.1:51515 > 203.0.113.10:30000".to_owned(),
+                    ("drop", "pass")
+                ),
+            ]
+        );
+        after.clone_from(&before);
+        assert_eq!(differences(&before, &after), Ok(Vec::new()));
+        after.default = Action::Deny;
+        let found = differences(&before, &after).expect("small");
+        assert_eq!(found.len(), 1);
+        assert_eq!(
+            found[0].example.to_string(),
+            "tcp 203.0.113.7:51515 > 203.0.113.10:443"
+        );
+    }
+}
