@@ -8,6 +8,7 @@ pub mod cli;
 pub mod compile;
 pub mod datapath;
 pub mod decision;
+pub mod lint;
 pub mod packet_text;
 pub mod policy;
 pub mod reference;

@@ -8,7 +8,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use nix::net::if_::if_nametoindex;
 
-use super::args::{EndpointFlags, Files, Global, OptionFlags};
+use super::args::{EndpointFlags, Files, Global, OptionFlags, WarningFlags};
 use super::compiled::{self, Request, Target};
 use super::error::Failure;
 use super::output::{Color, note, size, warning};
@@ -40,6 +40,9 @@ pub(super) struct Apply {
     /// to compare with what is in force
     #[arg(long)]
     dry_run: bool,
+
+    #[command(flatten)]
+    warnings: WarningFlags,
 
     /// Enforce what the policies say of ingress where they have a word in
     /// egress as well, which this version doesn't enforce
@@ -80,6 +83,7 @@ impl Apply {
     fn targets(&self, global: &Global) -> Result<Vec<Target>, Failure> {
         let targets = compiled::all_targets(
             &Request::new(&self.files, &self.endpoint, &self.options, global).on_this_host(),
+            self.warnings,
         )?;
         let egress: BTreeSet<&str> = targets
             .iter()

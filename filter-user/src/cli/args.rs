@@ -49,6 +49,14 @@ pub(super) struct Files {
     pub recursive: bool,
 }
 
+/// How warnings are taken.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct WarningFlags {
+    /// Treat warnings as errors
+    #[arg(long, env = "NODEWALL_DENY_WARNINGS", value_parser = FalseyValueParser::new())]
+    pub deny_warnings: bool,
+}
+
 /// Which endpoint is meant.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct EndpointFlags {

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::args::{EndpointFlags, Files, Global, NodeAddress, OptionFlags};
+use super::args::{EndpointFlags, Files, Global, NodeAddress, OptionFlags, WarningFlags};
 use super::error::Failure;
 use super::output::{Color, count, message};
 use crate::compile::Image;
 use crate::datapath;
+use crate::lint;
 use crate::policy::{
     self, Checked, Diagnostic, Endpoint, Failsafe, Host, Labels, Model, Policy, SelectOptions,
     Severity, Source, diagnostic,
@@ -91,18 +92,52 @@ pub(super) fn errors(diagnostics: &[Diagnostic]) -> u64 {
 
 /// Compiles for every endpoint that the files and flags name; shows every
 /// diagnostic.
-pub(super) fn all_targets(request: &Request<'_>) -> Result<Vec<Target>, Failure> {
+pub(super) fn all_targets(
+    request: &Request<'_>,
+    denied: WarningFlags,
+) -> Result<Vec<Target>, Failure> {
     let (sources, model) = valid(request)?;
     let endpoints = endpoints(request, &model)?;
-    busy_targets(request, &sources, &model, &endpoints, Direction::Ingress)
+    let mut warnings = lint::of_model(&model);
+    let ingress = Direction::Ingress;
+    let targets = targets(
+        request,
+        &sources,
+        &model,
+        &endpoints,
+        ingress,
+        &mut warnings,
+    );
+    request.show(&warnings, &sources);
+    let targets = busy(targets?)?;
+    deny_warnings(denied, &warnings)?;
+    Ok(targets)
+}
+
+/// Refuses warnings where that is asked for.
+pub(super) fn deny_warnings(flags: WarningFlags, found: &[Diagnostic]) -> Result<(), Failure> {
+    let warnings = found
+        .iter()
+        .filter(|diagnostic| diagnostic.severity == Severity::Warning)
+        .count() as u64;
+    if flags.deny_warnings && warnings > 0 {
+        return Err(Failure::failed(format_args!(
+            "{}, shown above, and --deny-warnings",
+            count(warnings, "warning", "warnings")
+        )));
+    }
+    Ok(())
 }
 
 /// Compiles for the one endpoint that the files and flags name.
 pub(super) fn one_target(request: &Request<'_>, direction: Direction) -> Result<Target, Failure> {
     let (sources, model) = valid(request)?;
     let endpoint = policy::only_endpoint(endpoints(request, &model)?).map_err(Failure::failed)?;
-    let mut targets = busy_targets(request, &sources, &model, &[endpoint], direction)?;
-    Ok(targets.remove(0))
+    let endpoints = [endpoint];
+    let mut warnings = Vec::new();
+    let selected = select(request, &model, &endpoints, direction, &mut warnings);
+    request.show(&warnings, &sources);
+    Ok(busy(selected?)?.remove(0))
 }
 
 fn valid(request: &Request<'_>) -> Result<(Vec<Source>, Model), Failure> {
@@ -180,27 +215,44 @@ fn failsafe(request: &Request<'_>) -> Result<Failsafe, Failure> {
     Ok(failsafe)
 }
 
-/// Compiles for these endpoints, each of which must be selected by a policy.
-fn busy_targets(
-    request: &Request<'_>,
-    sources: &[Source],
-    model: &Model,
-    endpoints: &[Endpoint],
-    direction: Direction,
-) -> Result<Vec<Target>, Failure> {
-    let mut warnings = Vec::new();
-    let targets = targets(request, model, endpoints, direction, &mut warnings);
-    request.show(&warnings, sources);
-    let targets = targets?;
+/// Each endpoint must be selected by a policy.
+fn busy(targets: Vec<Target>) -> Result<Vec<Target>, Failure> {
     match targets.iter().find_map(|target| target.idle.as_ref()) {
         Some(idle) => Err(Failure::failed(idle)),
         None => Ok(targets),
     }
 }
 
+/// Compiles for these endpoints; what is probably not intended, in the rules
+/// as well, goes to `warnings`.
+pub(super) fn targets(
+    request: &Request<'_>,
+    sources: &[Source],
+    model: &Model,
+    endpoints: &[Endpoint],
+    direction: Direction,
+    warnings: &mut Vec<Diagnostic>,
+) -> Result<Vec<Target>, Failure> {
+    let targets = select(request, model, endpoints, direction, warnings)?;
+    for (target, endpoint) in targets.iter().zip(endpoints) {
+        let found = lint::of_ruleset(&target.ruleset, endpoint, sources);
+        warnings.extend(found.map_err(Failure::failed)?);
+    }
+    // What is odd about a rule is so on every endpoint.
+    let mut seen = Vec::new();
+    warnings.retain(|warning| {
+        let new = !seen.contains(warning);
+        if new {
+            seen.push(warning.clone());
+        }
+        new
+    });
+    Ok(targets)
+}
+
 /// Compiles for these endpoints; what is probably not intended goes to
 /// `warnings`.
-pub(super) fn targets(
+fn select(
     request: &Request<'_>,
     model: &Model,
     endpoints: &[Endpoint],

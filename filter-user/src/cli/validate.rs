@@ -5,11 +5,13 @@ use std::io::{Write, stdout};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::args::{EndpointFlags, Files, Global, OptionFlags};
+use super::args::{EndpointFlags, Files, Global, OptionFlags, WarningFlags};
 use super::compiled::{self, Request, Target};
 use super::error::Failure;
-use super::output::{count, index_of, note, say, size, warning};
-use crate::policy::{Diagnostic, Model};
+use super::output::{count, index_of, note, say, size};
+use crate::lint;
+use crate::policy::diagnostic::Code;
+use crate::policy::{Diagnostic, Model, Source};
 use crate::ruleset::Direction;
 
 /// Check policy files, offline
@@ -32,6 +34,9 @@ pub(super) struct Validate {
     /// Show the rules of each endpoint, in the order they are tried
     #[arg(short, long)]
     verbose: bool,
+
+    #[command(flatten)]
+    warnings: WarningFlags,
 
     /// Output format of what was found
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "text")]
@@ -73,17 +78,13 @@ impl Validate {
             ..Report::default()
         };
         if let Some(model) = checked.model {
-            self.look_at_endpoints(&request, &model, &mut report);
+            report.diagnostics.extend(lint::of_model(&model));
+            self.look_at_endpoints(&request, &sources, &model, &mut report);
             report.model = Some(model);
         }
         match self.output {
             Format::Json => writeln!(stdout(), "{:#}", json(&report))?,
             Format::Text => request.show(&report.diagnostics, &sources),
-        }
-        for target in &report.targets {
-            if let (Some(idle), None) = (&target.idle, &report.failure) {
-                warning(global.color, idle);
-            }
         }
         if let Some(why) = &report.passed_over {
             note(
@@ -101,6 +102,7 @@ impl Validate {
             }
             return Err(Failure::Reported);
         };
+        compiled::deny_warnings(self.warnings, &report.diagnostics)?;
         if self.output == Format::Text {
             let mut out = stdout().lock();
             if self.verbose {
@@ -124,7 +126,13 @@ impl Validate {
 
     /// Compiles for the endpoints. Those that the command line names must
     /// come to something; files that hold others may be for other hosts.
-    fn look_at_endpoints(&self, request: &Request<'_>, model: &Model, report: &mut Report) {
+    fn look_at_endpoints(
+        &self,
+        request: &Request<'_>,
+        sources: &[Source],
+        model: &Model,
+        report: &mut Report,
+    ) {
         let named = !self.endpoint.interface.is_empty() || !self.endpoint.labels.is_empty();
         if !named && model.endpoints().is_empty() {
             return;
@@ -142,12 +150,18 @@ impl Validate {
         };
         match compiled::targets(
             request,
+            sources,
             model,
             &endpoints,
             Direction::Ingress,
             &mut report.diagnostics,
         ) {
             Ok(targets) => {
+                for target in targets.iter().filter(|_| !named) {
+                    report.diagnostics.extend(target.idle.as_ref().map(|idle| {
+                        Diagnostic::warning(Code::EndpointWithoutPolicy, idle.as_str())
+                    }));
+                }
                 report.failure = targets
                     .iter()
                     .filter(|_| named)

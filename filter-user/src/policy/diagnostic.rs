@@ -107,6 +107,26 @@ codes! {
     SelectsNothing = "selects-nothing",
     /// An endpoint on which only failsafe ports would stay open.
     DeniesEverything = "denies-everything",
+    /// A host endpoint that no policy applies to.
+    EndpointWithoutPolicy = "endpoint-without-policy",
+    /// A rule that no packet comes to: others before it decide.
+    ShadowedRule = "shadowed-rule",
+    /// A rule that no packet can match.
+    MatchesNothing = "matches-nothing",
+    /// A set, or a selector of sets, without any network.
+    EmptySet = "empty-set",
+    /// A set that no rule asks for.
+    UnusedSet = "unused-set",
+    /// A range of ports that holds a part of the node ports.
+    CutsNodePorts = "cuts-node-ports",
+    /// A rule that allows all, in a policy that denies.
+    AllowsAll = "allows-all",
+    /// ARP, neighbour discovery, path-MTU discovery or DHCP would be cut off.
+    CutsEssential = "cuts-essential",
+    /// SSH would be cut off.
+    CutsSsh = "cuts-ssh",
+    /// The API server would be cut off.
+    CutsApiServer = "cuts-api-server",
     /// More errors than are shown.
     MoreErrors = "more-errors",
 }
@@ -384,7 +404,7 @@ pub fn render(diagnostics: &[Diagnostic], sources: &[Source], colour: bool) -> S
 
 /// A piece of input as a message quotes it: in backticks, without control
 /// characters (they could rewrite the terminal), and of bounded length.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     let mut quoted = String::from("`");
     for (count, character) in text.chars().enumerate() {
         if count == MAX_QUOTED {

@@ -25,10 +25,9 @@ pub use failsafe::FailsafeList;
 pub use model::{DEFAULT_ALLOW, Model, Policy};
 pub use select::{Failsafe, PROFILE_PREFIX, SelectOptions, Selected, select, unselected};
 pub use selector::Labels;
-pub use source::{LoadError, Source, load};
+pub use source::{LoadError, Source, Span, load};
 
 use diagnostic::Reporter;
-use source::Span;
 
 /// The outcome of a check.
 #[derive(Debug)]

@@ -93,6 +93,17 @@ impl Source {
         }
     }
 
+    /// The byte at a line and column; `None` where the text has no such place.
+    #[must_use]
+    pub fn offset(&self, line: u32, column: u32) -> Option<u32> {
+        let starts = &self.index().line_starts;
+        let start = *starts.get((line as usize).checked_sub(1)?)?;
+        let rest = &self.text[start as usize..];
+        let skipped = (column as usize).checked_sub(1)?;
+        let (bytes, _) = rest.char_indices().nth(skipped)?;
+        Some(start + saturating_u32(bytes))
+    }
+
     /// The byte range of the line that holds `offset`, without its line end.
     pub(super) fn line_range(&self, offset: u32) -> std::ops::Range<usize> {
         let starts = &self.index().line_starts;
