@@ -10,6 +10,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::args::{EndpointFlags, Files, Global, OptionFlags, WarningFlags};
 use super::compiled::{self, Request, Target};
+use super::diff::rule_content;
 use super::error::Failure;
 use super::output::{Color, note, size, warning};
 use crate::datapath::{self, Applied, Datapath, Mode};
@@ -296,26 +297,12 @@ fn of_a_policy(rule: &Rule) -> bool {
         && !rule.id.policy.starts_with(PROFILE_PREFIX)
 }
 
-/// The rules of a policy, as far as two of them are the same: with the content
-/// of the sets and not their numbers, and without their places.
-fn content<'a>(ruleset: &'a Ruleset, policy: &str) -> Vec<(Rule, Vec<&'a NetSet>)> {
+/// The rules of a policy, as far as two of them are the same.
+fn content(ruleset: &Ruleset, policy: &str) -> Vec<(Rule, Vec<NetSet>)> {
     let rules = ruleset.rules.iter();
     rules
         .filter(|rule| of_a_policy(rule) && *rule.id.policy == *policy)
-        .map(|rule| {
-            let mut rule = rule.clone();
-            rule.source = None;
-            let mut sets = Vec::new();
-            for asked in &mut rule.matches {
-                for side in [&mut asked.src, &mut asked.dst] {
-                    for set in side.sets.iter_mut().chain(&mut side.not_sets) {
-                        sets.extend(ruleset.sets.get(*set as usize));
-                        *set = 0;
-                    }
-                }
-            }
-            (rule, sets)
-        })
+        .map(|rule| rule_content(ruleset, rule))
         .collect()
 }
 

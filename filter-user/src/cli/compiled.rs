@@ -114,6 +114,22 @@ pub(super) fn all_targets(
     Ok(targets)
 }
 
+/// The same without looking for what is odd.
+pub(super) fn plain_targets(request: &Request<'_>) -> Result<Vec<Target>, Failure> {
+    let (sources, model) = valid(request)?;
+    let endpoints = endpoints(request, &model)?;
+    let mut warnings = Vec::new();
+    let targets = select(
+        request,
+        &model,
+        &endpoints,
+        Direction::Ingress,
+        &mut warnings,
+    );
+    request.show(&warnings, &sources);
+    busy(targets?)
+}
+
 /// Refuses warnings where that is asked for.
 pub(super) fn deny_warnings(flags: WarningFlags, found: &[Diagnostic]) -> Result<(), Failure> {
     let warnings = found

@@ -16,6 +16,7 @@ use crate::compile::Image;
 use crate::datapath::Datapath;
 use crate::decision::Decision;
 use crate::packet_text::PacketText;
+use crate::policy::DEFAULT_TIER;
 use crate::reference;
 use crate::ruleset::{Action, Options, Rule, Ruleset, Stage};
 
@@ -107,17 +108,24 @@ impl Explain {
         };
         let image = Image::compile(&ruleset, self.options.max_memory).map_err(Failure::failed)?;
         let frame = packet.frame();
-        let decision = reference::evaluate(&ruleset, &frame);
-        let compiled = image.classify(&frame);
-        if decision != compiled {
+        let judgement = reference::judge(&ruleset, &frame);
+        let compiled = image.judge(&frame);
+        if judgement != compiled {
             return Err(Failure::failed(format_args!(
-                "internal: the reference evaluator says {decision:?} and the compiled tables say \
+                "internal: the reference evaluator says {judgement:?} and the compiled tables say \
                  {compiled:?} of this packet. Please report it with the policy."
             )));
         }
+        let decision = judgement.decision;
         let answer = Answer {
             ruleset: &ruleset,
             decision,
+            end: end_of_tier(&ruleset, decision, &frame),
+            noted: judgement
+                .noted
+                .iter()
+                .filter_map(|rule| ruleset.rules.get(*rule as usize))
+                .collect(),
             undecided: undecided(&ruleset, decision, &frame),
             others: also_matching(&ruleset, decision, &frame),
         };
@@ -147,17 +155,28 @@ impl Explain {
     }
 }
 
-/// What would happen to the packet if this were the only rule.
+/// What would happen to the packet if this were the only rule, and enforced.
 fn alone(rule: &Rule, ruleset: &Ruleset, options: Options, frame: &[u8]) -> Decision {
-    let alone = Ruleset {
+    reference::evaluate(&only(rule, ruleset, options), frame)
+}
+
+fn only(rule: &Rule, ruleset: &Ruleset, options: Options) -> Ruleset {
+    Ruleset {
         sets: ruleset.sets.clone(),
-        rules: vec![rule.clone()],
+        rules: vec![Rule {
+            action: match rule.action {
+                // A packet that shows no ports may not be for a Log either way.
+                Action::Log => Action::Log,
+                _ => Action::Allow,
+            },
+            staged: false,
+            ..rule.clone()
+        }],
         endpoint: String::new(),
         direction: ruleset.direction,
         default: Action::Allow,
         options,
-    };
-    reference::evaluate(&alone, frame)
+    }
 }
 
 /// The rules after the one that decided that match the packet as well.
@@ -168,11 +187,42 @@ fn also_matching<'a>(ruleset: &'a Ruleset, decision: Decision, frame: &[u8]) -> 
     ruleset.rules[first..]
         .iter()
         .filter(|rule| {
-            alone(rule, ruleset, Options::default(), frame)
-                .rule
-                .is_some()
+            let judged = reference::judge(&only(rule, ruleset, Options::default()), frame);
+            !rule.is_default() && (judged.decision.rule.is_some() || !judged.noted.is_empty())
         })
         .collect()
+}
+
+/// The end of a tier that decided, where no rule and not the end of all did.
+fn end_of_tier<'a>(ruleset: &'a Ruleset, decision: Decision, frame: &[u8]) -> Option<&'a Rule> {
+    let by_default = matches!(
+        decision.reason,
+        Reason::DefaultDeny | Reason::DefaultAllow | Reason::Essential
+    );
+    let rules = (0..).zip(&ruleset.rules);
+    rules
+        .filter(|(_, rule)| by_default && rule.is_default() && !rule.staged)
+        .find(|(index, rule)| {
+            // What comes behind it would do the opposite.
+            let so_far = Ruleset {
+                rules: ruleset.rules[..=*index].to_vec(),
+                default: match rule.action {
+                    Action::Deny => Action::Allow,
+                    _ => Action::Deny,
+                },
+                options: Options {
+                    essentials: false,
+                    ..ruleset.options.clone()
+                },
+                ..ruleset.clone()
+            };
+            let reason = reference::evaluate(&so_far, frame).reason;
+            match rule.action {
+                Action::Deny => reason == Reason::DefaultDeny,
+                _ => reason == Reason::DefaultAllow,
+            }
+        })
+        .map(|(_, rule)| rule)
 }
 
 /// The first rule that may match a packet whose ports can't be read, where
@@ -184,18 +234,33 @@ fn undecided<'a>(ruleset: &'a Ruleset, decision: Decision, frame: &[u8]) -> Opti
     ruleset
         .rules
         .iter()
+        .filter(|rule| !rule.staged)
         .find(|rule| alone(rule, ruleset, ruleset.options.clone(), frame).reason == decision.reason)
 }
 
-fn in_words(ruleset: &Ruleset, rule: &Rule) -> String {
-    format!("{} {}", rule.action.name(), ruleset.words(rule))
+pub(super) fn in_words(ruleset: &Ruleset, rule: &Rule) -> String {
+    let would = if rule.staged { "would " } else { "" };
+    format!("{would}{} {}", rule.action.name(), ruleset.words(rule))
+}
+
+/// The tier of a rule, where it is not the one that all have.
+fn tier_of(rule: &Rule) -> Option<&str> {
+    rule.tier.as_deref().filter(|tier| *tier != DEFAULT_TIER)
 }
 
 /// Who a rule is and what it says; on a line of its own, where it stands.
-fn line_of(ruleset: &Ruleset, rule: &Rule) -> String {
+pub(super) fn line_of(ruleset: &Ruleset, rule: &Rule) -> String {
     let who = match rule.id.stage {
         Stage::Failsafe => Stage::Failsafe.name().to_owned(),
-        stage => format!("{} {} {}", stage.name(), rule.id.policy, index_of(rule)),
+        stage => {
+            let tier = tier_of(rule).map_or_else(String::new, |tier| format!(" [{tier}]"));
+            format!(
+                "{}{tier} {} {}",
+                stage.name(),
+                rule.id.policy,
+                index_of(rule)
+            )
+        }
     };
     let place = rule
         .source
@@ -208,9 +273,11 @@ fn describe(ruleset: &Ruleset, rule: &Rule) -> Value {
     let failsafe = rule.id.stage == Stage::Failsafe;
     json!({
         "stage": rule.id.stage.name(),
+        "tier": rule.tier,
         "policy": (!failsafe).then_some(&rule.id.policy),
         "rule": rule.id.index.filter(|_| !failsafe),
         "action": rule.action.name(),
+        "staged": rule.staged,
         "matches": ruleset.words(rule),
         "source": rule.source,
     })
@@ -220,6 +287,10 @@ fn describe(ruleset: &Ruleset, rule: &Rule) -> Value {
 struct Answer<'a> {
     ruleset: &'a Ruleset,
     decision: Decision,
+    /// The end of a tier that decided.
+    end: Option<&'a Rule>,
+    /// Rules that were met on the way, and counted.
+    noted: Vec<&'a Rule>,
     undecided: Option<&'a Rule>,
     others: Vec<&'a Rule>,
 }
@@ -244,16 +315,34 @@ impl Answer<'_> {
                 line("rule", &in_words(self.ruleset, rule));
             }
             Some(rule) => {
+                if let Some(tier) = &rule.tier {
+                    line("tier", tier);
+                }
                 line("policy", &rule.id.policy);
                 line(
                     "rule",
                     &format!("{}: {}", index_of(rule), in_words(self.ruleset, rule)),
                 );
             }
-            None => line("rule", "none"),
+            None => {
+                match self.end {
+                    Some(end) if end.tier.is_some() => {
+                        line("tier", &format!("{}, at its end", end.id.policy));
+                    }
+                    Some(_) => line("tier", "none: forwarded, and no policy is about that"),
+                    None => {}
+                }
+                line("rule", "none");
+            }
         }
         if let Some(source) = self.rule().and_then(|rule| rule.source.as_ref()) {
             line("source", &source.to_string());
+        }
+        if !self.noted.is_empty() {
+            text.push_str("met on the way:\n");
+            for rule in &self.noted {
+                let _ = writeln!(text, "  {}", line_of(self.ruleset, rule));
+            }
         }
         if let Some(rule) = self.undecided {
             text.push_str("dropped, as this rule may match it and its ports can't be read:\n");
@@ -275,9 +364,11 @@ impl Answer<'_> {
             "verdict": self.decision.verdict.name(),
             "reason": self.decision.reason.name(),
             "stage": stage_of(self.ruleset, self.decision),
+            "tier": self.rule().or(self.end).and_then(|rule| rule.tier.as_deref()),
             "policy": policy,
             "rule": rule,
             "source": self.rule().and_then(|rule| rule.source.as_ref()),
+            "noted": self.noted.iter().map(|rule| describe(self.ruleset, rule)).collect::<Vec<_>>(),
             "undecided": self.undecided.map(|rule| describe(self.ruleset, rule)),
             "also_matching": self.others.iter().map(|rule| describe(self.ruleset, rule)).collect::<Vec<_>>(),
         })

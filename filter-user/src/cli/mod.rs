@@ -9,6 +9,7 @@ mod args;
 mod capture;
 mod compiled;
 mod detach;
+mod diff;
 mod error;
 mod explain;
 mod output;
@@ -55,6 +56,7 @@ enum Verb {
     Stats(stats::Stats),
     Detach(detach::Detach),
     Explain(Box<explain::Explain>),
+    Diff(Box<diff::Diff>),
     Replay(Box<replay::Replay>),
     Completions(Completions),
 }
@@ -91,6 +93,7 @@ impl Cli {
             Verb::Stats(verb) => verb.run(global),
             Verb::Detach(verb) => verb.run(global),
             Verb::Explain(verb) => verb.run(global),
+            Verb::Diff(verb) => return verb.run(global),
             Verb::Replay(verb) => verb.run(global),
             Verb::Completions(verb) => verb.run(),
         };
