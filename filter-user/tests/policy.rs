@@ -13,7 +13,7 @@ use filter_user::policy::diagnostic::{Code, render};
 use filter_user::policy::{
     Host, Labels, SelectOptions, Source, check, endpoints_for, select, unselected,
 };
-use filter_user::ruleset::{Action, Direction, Match, Rule, Stage};
+use filter_user::ruleset::{Action, Direction, Rule, Ruleset, Stage};
 use serde_json::{Value, json};
 
 fn corpus(folder: &str) -> Vec<PathBuf> {
@@ -108,47 +108,41 @@ fn story(source: Source) -> String {
         }
         for rule in &ruleset.rules {
             if rule.id.stage != Stage::Failsafe {
-                writeln!(text, "  {}", line(rule)).expect("memory");
+                text += &lines(ruleset, rule);
             }
         }
         writeln!(text, "  default {}", ruleset.default.name()).expect("memory");
+        for set in &ruleset.sets {
+            let nets: Vec<_> = set.nets.iter().map(ToString::to_string).collect();
+            writeln!(text, "  {}: {}", set.name, nets.join(" ")).expect("memory");
+        }
     }
     text
 }
 
-fn line(rule: &Rule) -> String {
-    let Match {
-        family,
-        protocol,
-        src,
-        dst,
-        dst_ports,
-        ..
-    } = &rule.matches[0];
-    let place = rule
-        .source
-        .as_ref()
-        .expect("rules of documents have a place");
-    let mut words = vec![format!(
-        "{} {}[{}] {}:{}: {}",
-        rule.id.stage.name(),
-        rule.id.policy,
-        rule.id.index.expect("a rule of a document"),
-        place.line,
-        place.column,
-        rule.action.name()
-    )];
-    words.extend(family.map(|family| format!("{family:?}")));
-    words.extend(protocol.map(|protocol| format!("proto {protocol}")));
-    words.extend(condition("src", &src.nets));
-    words.extend(condition("dst", &dst.nets));
-    words.extend(condition("dport", dst_ports));
-    words.join(" ")
-}
-
-fn condition(name: &str, values: &[impl ToString]) -> Option<String> {
-    let values: Vec<_> = values.iter().map(ToString::to_string).collect();
-    (!values.is_empty()).then(|| format!("{name} {}", values.join(" ")))
+/// A rule, and below it what it matches: each line by itself is enough.
+fn lines(ruleset: &Ruleset, rule: &Rule) -> String {
+    let index = rule
+        .id
+        .index
+        .map_or("end".into(), |index| index.to_string());
+    let mut text = format!("  {} {}[{index}]", rule.id.stage.name(), rule.id.policy);
+    if let Some(place) = &rule.source {
+        write!(text, " {}:{}", place.line, place.column).expect("memory");
+    }
+    let staged = if rule.staged { "would " } else { "" };
+    writeln!(text, ": {staged}{}", rule.action.name()).expect("memory");
+    if rule.matches.is_empty() {
+        text += "    nothing\n";
+    }
+    for condition in &rule.matches {
+        let alone = Rule {
+            matches: vec![condition.clone()],
+            ..rule.clone()
+        };
+        writeln!(text, "    {}", ruleset.words(&alone)).expect("memory");
+    }
+    text
 }
 
 /// The seed's policy as the example has it, and the copy here, are one text.

@@ -71,6 +71,10 @@ codes! {
     WrongType = "wrong-type",
     /// A field that is written and has no value.
     EmptyValue = "empty-value",
+    /// A list of networks that a set names and that can't be read.
+    UnreadableList = "unreadable-list",
+    /// A peer that only a cluster could tell the addresses of.
+    UnresolvablePeer = "unresolvable-peer",
     /// A field that must be there and isn't.
     MissingField = "missing-field",
     /// A field that the format doesn't have.
@@ -105,6 +109,8 @@ codes! {
     Duplicate = "duplicate",
     /// A policy whose selector matches no endpoint.
     SelectsNothing = "selects-nothing",
+    /// Something that is written and without any effect.
+    NoEffect = "no-effect",
     /// An endpoint on which only failsafe ports would stay open.
     DeniesEverything = "denies-everything",
     /// A host endpoint that no policy applies to.

@@ -4,6 +4,37 @@
 //! reads it. A further field or kind is a further line, and a place for it in
 //! the structures below.
 
+/// The metadata of what a cluster keeps; whether it has a namespace is told.
+macro_rules! cluster_metadata {
+    ($name:ident, $object:literal, $namespace:expr) => {
+        static $name: Table = Table {
+            object: $object,
+            fields: &[
+                Field::read("name"),
+                $namespace,
+                Field::note("labels"),
+                Field::note("annotations"),
+                Field::recorded("creationTimestamp"),
+                Field::recorded("deletionGracePeriodSeconds"),
+                Field::recorded("deletionTimestamp"),
+                Field::recorded("finalizers"),
+                Field::recorded("generateName"),
+                Field::recorded("generation"),
+                Field::recorded("managedFields"),
+                Field::recorded("ownerReferences"),
+                Field::recorded("resourceVersion"),
+                Field::recorded("selfLink"),
+                Field::recorded("uid"),
+            ],
+        };
+    };
+}
+
+pub(super) mod ingress_node_firewall;
+pub(super) mod kubernetes;
+
+use self::ingress_node_firewall::IngressNodeFirewallDocument;
+use self::kubernetes::KubernetesDocument;
 use super::diagnostic::{Code, Diagnostic, Reporter, quote};
 use super::schema::{
     self, Field, Neutral, Object, Path, Spanned, Table, Text, Texts, list, nearest, not_enforced,
@@ -23,6 +54,8 @@ pub(super) enum Dialect {
 pub(super) enum Document<'t> {
     Policy(PolicyDocument<'t>),
     HostEndpoint(HostEndpointDocument<'t>),
+    IngressNodeFirewall(IngressNodeFirewallDocument<'t>),
+    Kubernetes(KubernetesDocument<'t>),
 }
 
 /// A v1 `policy` or a v3 `GlobalNetworkPolicy`.
@@ -87,6 +120,8 @@ struct Known {
 enum Read {
     Policy(Dialect),
     HostEndpoint(Dialect),
+    IngressNodeFirewall,
+    Kubernetes,
     List,
     Later,
 }
@@ -94,6 +129,8 @@ enum Read {
 const V1: &str = "v1";
 const V3: &str = "projectcalico.org/v3";
 const CRD: &str = "crd.projectcalico.org/v1";
+const INF: &str = "ingressnodefirewall.openshift.io/v1alpha1";
+const K8S: &str = "networking.k8s.io/v1";
 
 const fn kind(api_version: &'static str, kind: &'static str, read: Read) -> Known {
     Known {
@@ -133,16 +170,16 @@ const KINDS: &[Known] = &[
     kind(CRD, "StagedKubernetesNetworkPolicy", Read::Later),
     kind(CRD, "GlobalNetworkPolicyList", Read::List),
     kind(CRD, "HostEndpointList", Read::List),
-    kind(
-        "ingressnodefirewall.openshift.io/v1alpha1",
-        "IngressNodeFirewall",
-        Read::Later,
-    ),
-    kind("networking.k8s.io/v1", "NetworkPolicy", Read::Later),
+    kind(INF, "IngressNodeFirewall", Read::IngressNodeFirewall),
+    kind(INF, "IngressNodeFirewallList", Read::List),
+    kind(K8S, "NetworkPolicy", Read::Kubernetes),
+    kind(K8S, "NetworkPolicyList", Read::List),
 ];
 
 const ENFORCED_KINDS: &str = "this version enforces `policy` and `hostEndpoint` (apiVersion `v1`), \
-     and `GlobalNetworkPolicy` and `HostEndpoint` (apiVersion `projectcalico.org/v3`)";
+     `GlobalNetworkPolicy` and `HostEndpoint` (apiVersion `projectcalico.org/v3`), \
+     `IngressNodeFirewall` (apiVersion `ingressnodefirewall.openshift.io/v1alpha1`), and \
+     `NetworkPolicy` (apiVersion `networking.k8s.io/v1`)";
 
 static HEAD: Table = Table {
     object: "a document",
@@ -531,6 +568,14 @@ fn read_into<'t>(
         Read::HostEndpoint(dialect) => {
             let document = host_endpoint(node, dialect, path, reporter);
             documents.extend(document.map(Document::HostEndpoint));
+        }
+        Read::IngressNodeFirewall => {
+            let document = ingress_node_firewall::read(node, path, reporter);
+            documents.extend(document.map(Document::IngressNodeFirewall));
+        }
+        Read::Kubernetes => {
+            let document = kubernetes::read(node, path, reporter);
+            documents.extend(document.map(Document::Kubernetes));
         }
         Read::List => {
             let Some(list) = Object::open(node, &LIST, path, reporter) else {

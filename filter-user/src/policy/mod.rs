@@ -10,12 +10,14 @@ pub mod diagnostic;
 mod documents;
 pub mod endpoints;
 pub mod failsafe;
+mod label_selector;
 mod lower;
 pub mod model;
 mod schema;
 pub mod select;
 pub mod selector;
 pub mod source;
+mod validate;
 mod values;
 pub mod yaml;
 

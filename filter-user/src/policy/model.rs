@@ -17,6 +17,7 @@ use super::documents::{
 use super::schema::{Path, Text, Texts, not_enforced};
 use super::selector::{Labels, Selector, is_label};
 use super::source::Span;
+use super::validate;
 use super::values::{self, NamedProtocol, Refusal, family_name};
 use super::yaml;
 use crate::ruleset::{Action, Family, Icmp, PortRange, SourceLine, Stage};
@@ -430,14 +431,22 @@ impl Model {
 /// is only one of all the documents if there were no errors.
 pub(super) fn validate(documents: &[Document<'_>], reporter: &mut Reporter<'_>) -> Model {
     let mut model = Model::default();
+    let mut firewalls = Vec::new();
     for document in documents {
         match document {
             Document::Policy(document) => model.policies.extend(policy(document, reporter)),
             Document::HostEndpoint(document) => {
                 model.endpoints.extend(host_endpoint(document, reporter));
             }
+            Document::Kubernetes(document) => {
+                let policy = validate::kubernetes::validate(document, reporter);
+                model.policies.push(policy);
+            }
+            Document::IngressNodeFirewall(document) => firewalls.push(document),
         }
     }
+    let firewalls = validate::ingress_node_firewall::validate(&firewalls, reporter);
+    model.policies.extend(firewalls);
     refuse_duplicates(&model, reporter);
     model.tiers.push(Tier {
         name: DEFAULT_TIER.into(),

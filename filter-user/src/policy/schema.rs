@@ -33,6 +33,9 @@ pub(super) enum Use {
     Read(Option<&'static Table>),
     /// A mapping that its author's other tools read, and that decides nothing.
     Note,
+    /// What a cluster writes into objects that are read back from it. It says
+    /// nothing of what the object asks for, whatever it holds.
+    Recorded,
     /// It is valid, and this version doesn't enforce it: an error, unless it is
     /// written with the value that it has anyway.
     Later {
@@ -74,6 +77,13 @@ impl Field {
         Self {
             name,
             using: Use::Note,
+        }
+    }
+
+    pub(super) const fn recorded(name: &'static str) -> Self {
+        Self {
+            name,
+            using: Use::Recorded,
         }
     }
 
@@ -318,9 +328,31 @@ impl<'p, 'n, 't> Object<'p, 'n, 't> {
 
     /// A field that holds a list of single values.
     pub(super) fn texts(&self, name: &'static str, reporter: &mut Reporter<'_>) -> Texts<'t> {
-        let Some(entry) = self.get(name, reporter) else {
-            return Texts::default();
-        };
+        match self.get(name, reporter) {
+            Some(entry) => self.texts_in(entry, name, reporter),
+            None => Texts::default(),
+        }
+    }
+
+    /// A field that must be there and holds a list of single values.
+    pub(super) fn require_texts(
+        &self,
+        name: &'static str,
+        help: &str,
+        reporter: &mut Reporter<'_>,
+    ) -> Texts<'t> {
+        match self.require(name, help, reporter) {
+            Some(entry) => self.texts_in(entry, name, reporter),
+            None => Texts::default(),
+        }
+    }
+
+    fn texts_in(
+        &self,
+        entry: &Entry<'t>,
+        name: &'static str,
+        reporter: &mut Reporter<'_>,
+    ) -> Texts<'t> {
         let path = self.path(name);
         let items = sequence(&entry.value, &path, reporter);
         Texts {
@@ -383,7 +415,7 @@ fn check_field(
     reporter: &mut Reporter<'_>,
 ) {
     match table.find(&entry.key).map(|field| &field.using) {
-        Some(Use::Read(_)) => {}
+        Some(Use::Read(_) | Use::Recorded) => {}
         Some(Use::Note) => {
             if !entry.value.is_null() {
                 text_map(&entry.value, &path.field(&entry.key), reporter);

@@ -1,0 +1,123 @@
+//! Documents → model, one file a format.
+
+mod cidr;
+pub(super) mod ingress_node_firewall;
+pub(super) mod kubernetes;
+
+use super::diagnostic::{Code, Diagnostic, Reporter, quote};
+use super::schema::{Path, Text};
+use super::source::Span;
+use super::values::{self, Refusal};
+
+/// The path of a document in its file.
+fn root(path: &str) -> Path<'_> {
+    match path {
+        "" => Path::ROOT,
+        list_index => Path::ROOT.field(list_index),
+    }
+}
+
+/// Reports a refusal, and gives back what is left.
+fn refused<T>(
+    result: Result<T, Refusal>,
+    span: Span,
+    path: &Path<'_>,
+    reporter: &mut Reporter<'_>,
+) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(refusal) => {
+            reporter.report(
+                span,
+                Diagnostic::error(refusal.code, refusal.message)
+                    .field(path)
+                    .label(refusal.label)
+                    .help(refusal.help),
+            );
+            None
+        }
+    }
+}
+
+fn invalid_value(
+    text: &Text<'_>,
+    label: &str,
+    help: &str,
+    path: &Path<'_>,
+    reporter: &mut Reporter<'_>,
+) {
+    let message = format!(
+        "{} is not valid for {}",
+        quote(&text.value.text),
+        quote(&path.to_string())
+    );
+    reporter.report(
+        text.span,
+        Diagnostic::error(Code::InvalidValue, message)
+            .field(path)
+            .label(label)
+            .help(help),
+    );
+}
+
+/// The name of an object of a cluster.
+fn cluster_name(text: &Text<'_>, path: &Path<'_>, reporter: &mut Reporter<'_>) {
+    if !values::is_dns_name(&text.value.text) {
+        let help = "names have up to 253 of the characters a-z, 0-9, `-` and `.`, and begin and \
+                    end with a letter or digit";
+        invalid_name(text, help, path, reporter);
+    }
+}
+
+fn namespace(text: &Text<'_>, path: &Path<'_>, reporter: &mut Reporter<'_>) {
+    if !values::is_dns_label(&text.value.text) {
+        let help = "namespaces have names of 1 to 63 of the characters a-z, 0-9 and `-`, and \
+                    begin and end with a letter or digit";
+        invalid_name(text, help, path, reporter);
+    }
+}
+
+fn invalid_name(text: &Text<'_>, help: &str, path: &Path<'_>, reporter: &mut Reporter<'_>) {
+    let message = format!("{} can't be a name", quote(&text.value.text));
+    reporter.report(
+        text.span,
+        Diagnostic::error(Code::InvalidName, message)
+            .field(path)
+            .label("not a valid name")
+            .help(help),
+    );
+}
+
+/// A whole number within bounds, written as one.
+fn number(
+    text: &Text<'_>,
+    least: u32,
+    most: u32,
+    help: &str,
+    path: &Path<'_>,
+    reporter: &mut Reporter<'_>,
+) -> Option<u32> {
+    let number = decimal(&text.value.text).filter(|number| (least..=most).contains(number));
+    match number {
+        Some(number) if text.value.plain => Some(number),
+        Some(number) => {
+            let help = format!("write `{number}` without quotes");
+            invalid_value(text, "text, where a number belongs", &help, path, reporter);
+            None
+        }
+        None => {
+            invalid_value(text, "not such a number", help, path, reporter);
+            None
+        }
+    }
+}
+
+/// A number as people write it. A leading zero is refused, because YAML 1.1
+/// would make the number octal; a sign, because nothing here has one.
+fn decimal(text: &str) -> Option<u32> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let leading_zero = text.len() > 1 && text.starts_with('0');
+    (digits && !leading_zero)
+        .then(|| text.parse().ok())
+        .flatten()
+}
