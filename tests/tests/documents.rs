@@ -1,0 +1,234 @@
+//! Documents of all kinds, as YAML, against what they mean: a naive evaluator of
+//! the documents themselves, and the filter's whole way from text to verdict.
+//!
+//! check → select → reference is compared with the evaluator of the documents
+//! (verdict, reason, deciding rule, what is noted), and the compiled image and
+//! the loaded program with the reference. The last tests check that: readers
+//! who get something wrong must be caught.
+
+#[path = "documents/evaluate.rs"]
+mod evaluate;
+#[path = "documents/generate.rs"]
+mod generate;
+#[path = "documents/landed.rs"]
+mod landed;
+#[path = "documents/model.rs"]
+mod model;
+#[path = "documents/quirk.rs"]
+mod quirk;
+#[path = "documents/write.rs"]
+mod write;
+
+use filter_user::compile::Image;
+use filter_user::decision::Judgement;
+use filter_user::policy::endpoints::Host;
+use filter_user::policy::{
+    Failsafe, Labels, SelectOptions, Source, check, endpoints_for, only_endpoint, select,
+};
+use filter_user::reference;
+use filter_user::ruleset::{Direction, Ruleset};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestError, TestRng, TestRunner};
+
+use evaluate::{Answer, Evaluator, Who};
+use generate::Tape;
+use model::{Case, INTERFACE, Packet};
+use quirk::Quirk;
+
+const BUDGET: u64 = 64 << 20;
+
+/// Of a case and of its packets.
+type Tapes = (Vec<u16>, Vec<Vec<u16>>);
+
+fn tapes(packets: usize) -> impl Strategy<Value = Tapes> {
+    let packet = prop::collection::vec(any::<u16>(), 12);
+    (
+        prop::collection::vec(any::<u16>(), 0..1_200),
+        prop::collection::vec(packet, 1..=packets),
+    )
+}
+
+fn runner(cases: u32, repeatable: bool) -> TestRunner {
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: if repeatable { 0 } else { 10_000 },
+        ..Config::default()
+    };
+    if repeatable {
+        let rng = TestRng::from_seed(config.rng_algorithm, &[11; 32]);
+        TestRunner::new_with_rng(config, rng)
+    } else {
+        TestRunner::new(config)
+    }
+}
+
+fn case(tapes: &Tapes) -> (Case, Vec<Packet>) {
+    let case = landed::reduce(generate::case(&mut Tape::new(&tapes.0)));
+    let packets = tapes.1.iter();
+    let packets = packets.map(|tape| generate::packet(&mut Tape::new(tape)));
+    (case, packets.collect())
+}
+
+/// What the filter makes of the documents.
+fn ruleset(case: &Case) -> Result<Ruleset, TestCaseError> {
+    let texts = write::texts(&case.documents);
+    let sources: Vec<Source> = texts
+        .iter()
+        .enumerate()
+        .map(|(index, text)| Source::new(format!("{index}.yaml"), text.as_str()))
+        .collect();
+    let checked = check(&sources);
+    let Some(model) = checked.model else {
+        let rendered =
+            filter_user::policy::diagnostic::render(&checked.diagnostics, &sources, false);
+        return Err(TestCaseError::fail(format!("refused: {rendered}")));
+    };
+    let labels = if case.documents.endpoints.is_empty() {
+        case.labels.clone()
+    } else {
+        Labels::new()
+    };
+    let failed = |error: &dyn std::fmt::Display| TestCaseError::fail(error.to_string());
+    let endpoints = endpoints_for(&model, &[INTERFACE.to_owned()], &labels, &Host::default())
+        .map_err(|error| failed(&error))?;
+    let endpoint = only_endpoint(endpoints).map_err(|error| failed(&error))?;
+    let direction = if case.egress {
+        Direction::Egress
+    } else {
+        Direction::Ingress
+    };
+    let options = SelectOptions {
+        failsafe: if case.failsafe {
+            Failsafe::default()
+        } else {
+            Failsafe::NONE
+        },
+        node_addresses: case.node.clone(),
+        ..SelectOptions::default()
+    };
+    Ok(select(&model, &endpoint, direction, &options).ruleset)
+}
+
+/// The filter's answer in the words of the documents.
+fn in_words(ruleset: &Ruleset, judgement: &Judgement) -> Answer {
+    let who = |index: u32| -> Who {
+        let id = &ruleset.rules[index as usize].id;
+        id.index.map(|index| (id.policy.to_string(), index))
+    };
+    let decision = judgement.decision;
+    let mut noted: Vec<Who> = judgement.noted.iter().map(|index| who(*index)).collect();
+    noted.sort();
+    Answer {
+        verdict: decision.verdict,
+        reason: decision.reason,
+        rule: decision.rule.and_then(who),
+        noted,
+    }
+}
+
+/// What the documents mean to a reader, right or not.
+fn meaning(case: &Case, quirk: Option<Quirk>, packet: &Packet) -> Answer {
+    let mut answer = Evaluator { case, quirk }.judge(packet);
+    answer.noted.sort();
+    answer
+}
+
+/// The filter's answers are those that the documents mean.
+fn holds(case: &Case, packets: &[Packet], quirk: Option<Quirk>) -> Result<Ruleset, TestCaseError> {
+    let ruleset = ruleset(case)?;
+    for packet in packets {
+        let judgement = reference::judge(&ruleset, &write::frame(packet));
+        prop_assert_eq!(
+            meaning(case, quirk, packet),
+            in_words(&ruleset, &judgement),
+            "the documents mean, and the filter decides, of {:?}",
+            packet
+        );
+    }
+    Ok(ruleset)
+}
+
+fn expect_agreement(result: Result<(), TestError<Tapes>>) {
+    match result {
+        Ok(()) => {}
+        Err(TestError::Abort(reason)) => panic!("{reason}"),
+        Err(TestError::Fail(reason, tapes)) => {
+            let (case, packets) = case(&tapes);
+            let texts = write::texts(&case.documents).join("");
+            let Case {
+                labels,
+                egress,
+                failsafe,
+                node,
+                ..
+            } = &case;
+            panic!(
+                "{reason}\n{texts}\nlabels {labels:?}, egress {egress}, failsafe {failsafe}, \
+                 node {node:?}, packets {packets:?}\nruleset {:#?}",
+                ruleset(&case).map(|ruleset| ruleset.rules)
+            );
+        }
+    }
+}
+
+#[test]
+fn documents_mean_what_they_say() {
+    expect_agreement(runner(2_500, false).run(&tapes(40), |tapes| {
+        let (case, packets) = case(&tapes);
+        let ruleset = holds(&case, &packets, None)?;
+        let image = Image::compile(&ruleset, BUDGET)
+            .map_err(|error| TestCaseError::fail(error.to_string()))?;
+        for packet in &packets {
+            let frame = write::frame(packet);
+            let judgement = reference::judge(&ruleset, &frame);
+            prop_assert_eq!(judgement, image.judge(&frame), "host, of {:?}", packet);
+        }
+        Ok(())
+    }));
+}
+
+#[cfg(feature = "bpf")]
+#[test]
+fn the_kernel_does_what_documents_say() {
+    use filter_user::datapath::TestBench;
+
+    if !tests::require::root_and_bpf() {
+        return;
+    }
+    let failed = |error: &dyn std::fmt::Display| TestCaseError::fail(error.to_string());
+    expect_agreement(runner(60, false).run(&tapes(100), |tapes| {
+        let (case, packets) = case(&tapes);
+        let ruleset = ruleset(&case)?;
+        let image = Image::compile(&ruleset, BUDGET).map_err(|error| failed(&error))?;
+        let mut bench = TestBench::load(&ruleset, &image).map_err(|error| failed(&error))?;
+        for packet in &packets {
+            let judgement = bench
+                .judge(&write::frame(packet))
+                .map_err(|error| failed(&error))?;
+            prop_assert_eq!(
+                meaning(&case, None, packet),
+                in_words(&ruleset, &judgement),
+                "the documents mean, and the kernel does, with {:?}",
+                packet
+            );
+        }
+        Ok(())
+    }));
+}
+
+/// The comparison must be able to fail.
+#[test]
+fn every_misreading_is_caught() {
+    let mut not_caught = Vec::new();
+    for quirk in Quirk::ALL.into_iter().filter(|quirk| landed::shows(*quirk)) {
+        let result = runner(1_500, true).run(&tapes(40), |tapes| {
+            let (case, packets) = case(&tapes);
+            holds(&case, &packets, Some(quirk)).map(drop)
+        });
+        if result.is_ok() {
+            not_caught.push(quirk);
+        }
+    }
+    assert!(not_caught.is_empty(), "not caught: {not_caught:?}");
+}
