@@ -32,9 +32,16 @@ fn corpus(folder: &str) -> Vec<PathBuf> {
     files
 }
 
-fn source(path: &Path) -> Source {
+/// A document, with the lists that it may name.
+fn sources(path: &Path) -> Vec<Source> {
+    let text = |path: &Path| fs::read_to_string(path).expect("readable text");
     let name = path.file_name().expect("a file").to_string_lossy();
-    Source::new(&*name, fs::read_to_string(path).expect("readable text"))
+    let mut sources = vec![Source::new(&*name, text(path))];
+    for list in corpus("lists") {
+        let name = list.file_name().expect("a file").to_string_lossy();
+        sources.push(Source::list(format!("../lists/{name}"), text(&list)));
+    }
+    sources
 }
 
 /// Compares with the expectation of a document, and says whether it is met.
@@ -61,7 +68,7 @@ fn bad_documents_are_explained() {
     assert!(files.len() >= 25, "{} files", files.len());
     let mut met = true;
     for file in files {
-        let sources = [source(&file)];
+        let sources = sources(&file);
         let checked = check(&sources);
         assert!(checked.model.is_none(), "{}", file.display());
         met &= expect(&file, &render(&checked.diagnostics, &sources, false));
@@ -73,26 +80,33 @@ fn bad_documents_are_explained() {
 fn good_documents_come_down_to_rulesets() {
     let mut met = true;
     for file in corpus("good") {
-        met &= expect(&file, &story(source(&file)));
+        met &= expect(&file, &story(&sources(&file)));
     }
     assert!(met, "see above; if it was meant: UPDATE_EXPECT=1");
 }
 
 /// Everything that a good document leads to, on paper.
-fn story(source: Source) -> String {
-    let sources = [source];
-    let checked = check(&sources);
-    let mut text = render(&checked.diagnostics, &sources, false);
+fn story(sources: &[Source]) -> String {
+    let checked = check(sources);
+    let mut text = render(&checked.diagnostics, sources, false);
     let Some(model) = checked.model else {
         return text;
     };
+    for set in model.sets() {
+        let nets: Vec<_> = set.nets.iter().map(ToString::to_string).collect();
+        writeln!(text, "set {} {:?}", set.name, set.labels).expect("memory");
+        writeln!(text, "  {}", nets.join(" ")).expect("memory");
+    }
     // Where the document has an endpoint of its own, its labels count.
-    let public = Labels::from([("ibm.role".into(), "worker_public".into())]);
+    let public = Labels::from([
+        ("ibm.role".into(), "worker_public".into()),
+        ("node-role.kubernetes.io/worker".into(), String::new()),
+    ]);
     let endpoints = endpoints_for(&model, &["eth0".into()], &public, &Host::default())
         .or_else(|_| endpoints_for(&model, &[], &Labels::new(), &Host::default()))
         .or_else(|_| endpoints_for(&model, &["eth0".into()], &Labels::new(), &Host::default()))
         .expect("an endpoint");
-    text += &render(&unselected(&model, &endpoints), &sources, false);
+    text += &render(&unselected(&model, &endpoints), sources, false);
     for endpoint in &endpoints {
         let selected = select(
             &model,
@@ -100,7 +114,7 @@ fn story(source: Source) -> String {
             Direction::Ingress,
             &SelectOptions::default(),
         );
-        text += &render(&selected.warnings, &sources, false);
+        text += &render(&selected.warnings, sources, false);
         let ruleset = &selected.ruleset;
         writeln!(text, "endpoint {}", ruleset.endpoint).expect("memory");
         for policy in &selected.selected_policies {
@@ -145,15 +159,24 @@ fn lines(ruleset: &Ruleset, rule: &Rule) -> String {
     text
 }
 
-/// The seed's policy as the example has it, and the copy here, are one text.
+/// Each example, the seed's policy among them, and its copy here are one text.
 #[test]
-fn the_seeds_policy_is_in_the_corpus() {
+fn the_examples_are_in_the_corpus() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let name = "deny-kube-node-port-services.yaml";
-    assert_eq!(
-        fs::read_to_string(root.join("../examples").join(name)).expect("the example"),
-        fs::read_to_string(root.join("tests/policy/good").join(name)).expect("the copy")
-    );
+    let entries = fs::read_dir(root.join("../examples")).expect("the examples");
+    let names: Vec<_> = entries
+        .map(|entry| entry.expect("an example").file_name())
+        .filter(|name| name.to_string_lossy().ends_with(".yaml"))
+        .collect();
+    assert!(names.contains(&"deny-kube-node-port-services.yaml".into()));
+    for name in names {
+        assert_eq!(
+            fs::read_to_string(root.join("../examples").join(&name)).expect("the example"),
+            fs::read_to_string(root.join("tests/policy/good").join(&name)).expect("the copy"),
+            "{}",
+            name.display()
+        );
+    }
 }
 
 /// The v1 policy and its v3 form differ in nothing but where they stand.
@@ -163,7 +186,7 @@ fn both_formats_come_down_to_the_same_rules() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/policy/good")
             .join(name);
-        let model = check(&[source(&path)]).model.expect("a good document");
+        let model = check(&sources(&path)).model.expect("a good document");
         let labels = Labels::from([("ibm.role".into(), "worker_public".into())]);
         let endpoints = endpoints_for(&model, &["eth0".into()], &labels, &Host::default())
             .expect("an endpoint");
@@ -214,7 +237,7 @@ fn diagnostics_as_json() {
 #[test]
 fn rendered_text_is_safe_to_print() {
     for file in corpus("bad") {
-        let sources = [source(&file)];
+        let sources = sources(&file);
         let checked = check(&sources);
         let text = render(&checked.diagnostics, &sources, false);
         let bad = |c: char| (c.is_control() && c != '\n') || ('\u{202a}'..='\u{202e}').contains(&c);
@@ -229,7 +252,7 @@ fn rendered_text_is_safe_to_print() {
 #[test]
 fn every_diagnostic_has_a_place_and_a_way_out() {
     for file in corpus("bad") {
-        let sources = [source(&file)];
+        let sources = sources(&file);
         for diagnostic in check(&sources).diagnostics {
             let place = diagnostic.place.as_ref().expect("a place");
             assert!(place.start <= place.end, "{diagnostic:?}");

@@ -7,13 +7,22 @@
 /// The metadata of what a cluster keeps; whether it has a namespace is told.
 macro_rules! cluster_metadata {
     ($name:ident, $object:literal, $namespace:expr) => {
+        cluster_metadata!(
+            $name,
+            $object,
+            $namespace,
+            Field::note("labels"),
+            Field::note("annotations")
+        );
+    };
+    ($name:ident, $object:literal, $namespace:expr, $labels:expr, $annotations:expr) => {
         static $name: Table = Table {
             object: $object,
             fields: &[
                 Field::read("name"),
                 $namespace,
-                Field::note("labels"),
-                Field::note("annotations"),
+                $labels,
+                $annotations,
                 Field::recorded("creationTimestamp"),
                 Field::recorded("deletionGracePeriodSeconds"),
                 Field::recorded("deletionTimestamp"),
@@ -32,9 +41,11 @@ macro_rules! cluster_metadata {
 
 pub(super) mod ingress_node_firewall;
 pub(super) mod kubernetes;
+pub(super) mod network_set;
 
 use self::ingress_node_firewall::IngressNodeFirewallDocument;
 use self::kubernetes::KubernetesDocument;
+use self::network_set::NetworkSetDocument;
 use super::diagnostic::{Code, Diagnostic, Reporter, quote};
 use super::schema::{
     self, Field, Neutral, Object, Path, Spanned, Table, Text, Texts, list, nearest, not_enforced,
@@ -56,6 +67,7 @@ pub(super) enum Document<'t> {
     HostEndpoint(HostEndpointDocument<'t>),
     IngressNodeFirewall(IngressNodeFirewallDocument<'t>),
     Kubernetes(KubernetesDocument<'t>),
+    NetworkSet(NetworkSetDocument<'t>),
 }
 
 /// A v1 `policy` or a v3 `GlobalNetworkPolicy`.
@@ -122,6 +134,7 @@ enum Read {
     HostEndpoint(Dialect),
     IngressNodeFirewall,
     Kubernetes,
+    NetworkSet { namespaced: bool },
     List,
     Later,
 }
@@ -140,6 +153,9 @@ const fn kind(api_version: &'static str, kind: &'static str, read: Read) -> Know
     }
 }
 
+const GLOBAL_SET: Read = Read::NetworkSet { namespaced: false };
+const NAMESPACED_SET: Read = Read::NetworkSet { namespaced: true };
+
 const KINDS: &[Known] = &[
     kind(V1, "policy", Read::Policy(Dialect::V1)),
     kind(V1, "hostEndpoint", Read::HostEndpoint(Dialect::V1)),
@@ -150,8 +166,10 @@ const KINDS: &[Known] = &[
     kind(V3, "GlobalNetworkPolicy", Read::Policy(Dialect::V3)),
     kind(V3, "HostEndpoint", Read::HostEndpoint(Dialect::V3)),
     kind(V3, "NetworkPolicy", Read::Later),
-    kind(V3, "GlobalNetworkSet", Read::Later),
-    kind(V3, "NetworkSet", Read::Later),
+    kind(V3, "GlobalNetworkSet", GLOBAL_SET),
+    kind(V3, "NetworkSet", NAMESPACED_SET),
+    kind(V3, "GlobalNetworkSetList", Read::List),
+    kind(V3, "NetworkSetList", Read::List),
     kind(V3, "Tier", Read::Later),
     kind(V3, "Profile", Read::Later),
     kind(V3, "StagedGlobalNetworkPolicy", Read::Later),
@@ -162,8 +180,10 @@ const KINDS: &[Known] = &[
     kind(CRD, "GlobalNetworkPolicy", Read::Policy(Dialect::V3)),
     kind(CRD, "HostEndpoint", Read::HostEndpoint(Dialect::V3)),
     kind(CRD, "NetworkPolicy", Read::Later),
-    kind(CRD, "GlobalNetworkSet", Read::Later),
-    kind(CRD, "NetworkSet", Read::Later),
+    kind(CRD, "GlobalNetworkSet", GLOBAL_SET),
+    kind(CRD, "NetworkSet", NAMESPACED_SET),
+    kind(CRD, "GlobalNetworkSetList", Read::List),
+    kind(CRD, "NetworkSetList", Read::List),
     kind(CRD, "Tier", Read::Later),
     kind(CRD, "StagedGlobalNetworkPolicy", Read::Later),
     kind(CRD, "StagedNetworkPolicy", Read::Later),
@@ -177,7 +197,8 @@ const KINDS: &[Known] = &[
 ];
 
 const ENFORCED_KINDS: &str = "this version enforces `policy` and `hostEndpoint` (apiVersion `v1`), \
-     `GlobalNetworkPolicy` and `HostEndpoint` (apiVersion `projectcalico.org/v3`), \
+     `GlobalNetworkPolicy`, `HostEndpoint`, `GlobalNetworkSet` and `NetworkSet` (apiVersion \
+     `projectcalico.org/v3`), \
      `IngressNodeFirewall` (apiVersion `ingressnodefirewall.openshift.io/v1alpha1`), and \
      `NetworkPolicy` (apiVersion `networking.k8s.io/v1`)";
 
@@ -572,6 +593,10 @@ fn read_into<'t>(
         Read::IngressNodeFirewall => {
             let document = ingress_node_firewall::read(node, path, reporter);
             documents.extend(document.map(Document::IngressNodeFirewall));
+        }
+        Read::NetworkSet { namespaced } => {
+            let document = network_set::read(node, namespaced, path, reporter);
+            documents.extend(document.map(Document::NetworkSet));
         }
         Read::Kubernetes => {
             let document = kubernetes::read(node, path, reporter);

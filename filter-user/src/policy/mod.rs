@@ -11,6 +11,7 @@ mod documents;
 pub mod endpoints;
 pub mod failsafe;
 mod label_selector;
+pub mod list;
 mod lower;
 pub mod model;
 mod schema;
@@ -45,10 +46,12 @@ pub struct Checked {
 pub fn check(sources: &[Source]) -> Checked {
     let mut reporter = Reporter::new(sources);
     let mut documents = Vec::new();
-    for (file, source) in (0..).zip(sources) {
+    let documents_of = |(_, source): &(u32, &Source)| !source.is_list();
+    for (file, source) in (0..).zip(sources).filter(documents_of) {
         let errors_before = reporter.errors();
         let documents_before = documents.len();
         for root in yaml::parse(file, source, &mut reporter) {
+            list::refuse_misplaced(&root, &mut reporter);
             documents.extend(documents::read(&root, &mut reporter));
         }
         if documents.len() == documents_before && reporter.errors() == errors_before {
@@ -64,7 +67,7 @@ pub fn check(sources: &[Source]) -> Checked {
             );
         }
     }
-    let model = model::validate(&documents, &mut reporter);
+    let model = model::validate(&documents, &mut list::Lists::new(sources), &mut reporter);
     Checked {
         model: (reporter.errors() == 0).then_some(model),
         diagnostics: reporter.finish(),

@@ -14,6 +14,7 @@ use super::diagnostic::{Code, Diagnostic, Place, Reporter, quote};
 use super::documents::{
     Dialect, Document, HostEndpointDocument, PeerDocument, PolicyDocument, RuleDocument,
 };
+use super::list::Lists;
 use super::schema::{Path, Text, Texts, not_enforced};
 use super::selector::{Labels, Selector, is_label};
 use super::source::Span;
@@ -429,7 +430,11 @@ impl Model {
 
 /// Validates documents. What is illegal is reported and left out, so the model
 /// is only one of all the documents if there were no errors.
-pub(super) fn validate(documents: &[Document<'_>], reporter: &mut Reporter<'_>) -> Model {
+pub(super) fn validate(
+    documents: &[Document<'_>],
+    lists: &mut Lists<'_>,
+    reporter: &mut Reporter<'_>,
+) -> Model {
     let mut model = Model::default();
     let mut firewalls = Vec::new();
     for document in documents {
@@ -437,6 +442,10 @@ pub(super) fn validate(documents: &[Document<'_>], reporter: &mut Reporter<'_>) 
             Document::Policy(document) => model.policies.extend(policy(document, reporter)),
             Document::HostEndpoint(document) => {
                 model.endpoints.extend(host_endpoint(document, reporter));
+            }
+            Document::NetworkSet(document) => {
+                let set = validate::network_set::validate(document, lists, reporter);
+                model.sets.push(set);
             }
             Document::Kubernetes(document) => {
                 let policy = validate::kubernetes::validate(document, reporter);
@@ -467,6 +476,14 @@ fn refuse_duplicates(model: &Model, reporter: &mut Reporter<'_>) {
             let what = format!("two policies have the name {}", quote(&policy.name));
             let help = "give one of them another name, or remove it if it is the same policy";
             duplicate(&what, help, &policy.place, first, reporter);
+        }
+    }
+    let mut sets = BTreeMap::new();
+    for set in &model.sets {
+        if let Some(first) = sets.insert((&set.namespace, &set.name), &set.place) {
+            let what = format!("two sets have the name {}", quote(&set.name));
+            let help = "give one of them another name, or remove it if it is the same set";
+            duplicate(&what, help, &set.place, first, reporter);
         }
     }
     let mut names = BTreeMap::new();

@@ -6,6 +6,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use super::list;
+
 /// The largest file that is read, in bytes. Spans are 32-bit because of it.
 pub const MAX_BYTES: u64 = 32 << 20;
 
@@ -18,6 +20,18 @@ pub struct Source {
     name: Arc<str>,
     text: String,
     index: OnceLock<Index>,
+    content: Content,
+}
+
+/// What a source holds.
+#[derive(Debug)]
+enum Content {
+    /// YAML documents.
+    Documents,
+    /// Networks, one a line.
+    List,
+    /// Nothing: a list that can't be read, and why.
+    Unreadable(String),
 }
 
 /// What positions are looked up in. Built once, and only if somebody asks.
@@ -66,6 +80,38 @@ impl Source {
             name: name.into(),
             text,
             index: OnceLock::new(),
+            content: Content::Documents,
+        }
+    }
+
+    /// A list of networks, one a line, under the path that sets find it by.
+    #[must_use]
+    pub fn list(name: impl Into<Arc<str>>, text: impl Into<String>) -> Self {
+        Self {
+            content: Content::List,
+            ..Self::new(name, text)
+        }
+    }
+
+    /// A list that can't be read, for the reason to be told where a set asks
+    /// for it.
+    pub(super) fn unreadable_list(name: impl Into<Arc<str>>, why: impl Into<String>) -> Self {
+        Self {
+            content: Content::Unreadable(why.into()),
+            ..Self::new(name, "")
+        }
+    }
+
+    /// Whether it is a list, and not documents.
+    pub(super) fn is_list(&self) -> bool {
+        !matches!(self.content, Content::Documents)
+    }
+
+    /// Why it is without text.
+    pub(super) fn failure(&self) -> Option<&str> {
+        match &self.content {
+            Content::Unreadable(why) => Some(why),
+            Content::Documents | Content::List => None,
         }
     }
 
@@ -222,7 +268,8 @@ pub enum LoadError {
 ///
 /// Entries of a folder come in the order of their names; those that begin with
 /// a dot are left out, as editors and mounted `ConfigMap`s keep their own
-/// things there. A file that is named twice is read once.
+/// things there. A file that is named twice is read once. The lists that sets
+/// name follow behind the policy files.
 pub fn load(paths: &[PathBuf], recursive: bool) -> Result<Vec<Source>, LoadError> {
     if paths.is_empty() {
         return Err(LoadError::NoPaths);
@@ -244,7 +291,10 @@ pub fn load(paths: &[PathBuf], recursive: bool) -> Result<Vec<Source>, LoadError
             loader.file(path)?;
         }
     }
-    Ok(loader.sources)
+    let mut sources = loader.sources;
+    let lists = list::load(&sources);
+    sources.extend(lists);
+    Ok(sources)
 }
 
 #[derive(Default)]

@@ -3,6 +3,7 @@
 mod cidr;
 pub(super) mod ingress_node_firewall;
 pub(super) mod kubernetes;
+pub(super) mod network_set;
 
 use super::diagnostic::{Code, Diagnostic, Reporter, quote};
 use super::schema::{Path, Text};
