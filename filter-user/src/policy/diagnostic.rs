@@ -99,6 +99,10 @@ codes! {
     MixedFamilies = "mixed-families",
     /// ICMP of the one IP version with networks of the other.
     IcmpFamily = "icmp-family",
+    /// ICMP types without a protocol that has them.
+    IcmpNeedsProtocol = "icmp-needs-protocol",
+    /// A tier or profile that no document describes.
+    UnknownReference = "unknown-reference",
     /// A selector that can't be parsed.
     InvalidSelector = "invalid-selector",
     /// More members than the format allows.

@@ -6,10 +6,7 @@ use std::net::IpAddr;
 
 use super::diagnostic::{Place, quote};
 use super::model::{DEFAULT_ALLOW, HostEndpoint, Interface, Kind, Model, NamedPort, Policy};
-use super::selector::Labels;
-
-/// The label that has the namespace of what is in one.
-pub const NAMESPACE: &str = "projectcalico.org/namespace";
+use super::selector::{Labels, NAMESPACE};
 
 /// One interface to filter.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -52,7 +52,6 @@ pub(super) enum Use {
 pub(super) enum Neutral {
     /// There is none.
     None,
-    False,
     /// An empty list, mapping or text.
     Empty,
     Text(&'static str),
@@ -114,7 +113,6 @@ impl Field {
 impl Neutral {
     fn holds(&self, node: &Node<'_>) -> bool {
         match (self, &node.value) {
-            (Self::False, Value::Scalar(scalar)) => to_bool(scalar) == Some(false),
             (Self::Empty, Value::Scalar(scalar)) => !scalar.plain && scalar.text.is_empty(),
             (Self::Empty, Value::Sequence(items)) => items.is_empty(),
             (Self::Empty, Value::Mapping(entries)) => entries.is_empty(),

@@ -14,6 +14,12 @@ use std::ops::Range;
 /// The labels of an endpoint.
 pub type Labels = BTreeMap<String, String>;
 
+/// The label that has the namespace of what is in one.
+pub const NAMESPACE: &str = "projectcalico.org/namespace";
+
+/// What the labels of a namespace begin with where they stand at what is in it.
+const NAMESPACE_LABELS: &str = "pcns.";
+
 /// How deep parentheses may be nested.
 const MAX_DEPTH: usize = 64;
 
@@ -87,6 +93,72 @@ impl Selector {
         }
     }
 
+    /// The selector of what has this value for a label.
+    #[must_use]
+    pub fn has_value(label: &str, value: &str) -> Self {
+        Self(Expr::Compare {
+            label: label.to_owned(),
+            how: Comparison::Equal,
+            value: value.to_owned(),
+        })
+    }
+
+    /// What both select.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self.0, other.0) {
+            (Expr::All, only) | (only, Expr::All) => Self(only),
+            (Expr::And(mut parts), Expr::And(more)) => {
+                parts.extend(more);
+                Self(Expr::And(parts))
+            }
+            (Expr::And(mut parts), last) => {
+                parts.push(last);
+                Self(Expr::And(parts))
+            }
+            (first, Expr::And(mut parts)) => {
+                parts.insert(0, first);
+                Self(Expr::And(parts))
+            }
+            (first, last) => Self(Expr::And(vec![first, last])),
+        }
+    }
+
+    /// Parses a selector of namespaces: what is in them carries their labels
+    /// with the prefix `pcns.`. `global()` selects what is in none.
+    pub fn of_namespaces(text: &str) -> Result<Self, SelectorError> {
+        if text.split_whitespace().collect::<String>() == "global()" {
+            return Ok(Self(Expr::Has(NAMESPACE.to_owned()).negate()));
+        }
+        Ok(Self(
+            Self::parse(text)?.0.prefixed(NAMESPACE_LABELS, NAMESPACE),
+        ))
+    }
+
+    /// Parses a selector of service accounts: what runs under them carries
+    /// their labels with the prefix `pcsa.`.
+    pub fn of_service_accounts(text: &str) -> Result<Self, SelectorError> {
+        let parsed = Self::parse(text)?;
+        Ok(Self(
+            parsed
+                .0
+                .prefixed("pcsa.", "projectcalico.org/serviceaccount"),
+        ))
+    }
+
+    /// A label of namespaces that it asks for and that only a cluster knows:
+    /// any but their names.
+    #[must_use]
+    pub fn unknown_namespace_label(&self) -> Option<&str> {
+        self.0
+            .labels()
+            .into_iter()
+            .filter_map(|label| label.strip_prefix(NAMESPACE_LABELS))
+            .find(|label| {
+                !["projectcalico.org/name", "kubernetes.io/metadata.name"].contains(label)
+            })
+    }
+
     /// Whether it selects something with these labels.
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
@@ -130,6 +202,45 @@ impl Expr {
             Self::Not(inner) => !inner.matches(labels),
             Self::And(parts) => parts.iter().all(|part| part.matches(labels)),
             Self::Or(parts) => parts.iter().any(|part| part.matches(labels)),
+        }
+    }
+
+    /// The same about labels with a prefix; everything is what has `all`.
+    fn prefixed(self, prefix: &str, all: &str) -> Self {
+        let each = |parts: Vec<Self>| {
+            let parts = parts.into_iter();
+            parts.map(|part| part.prefixed(prefix, all)).collect()
+        };
+        match self {
+            Self::All => Self::Has(all.to_owned()),
+            Self::Has(label) => Self::Has(format!("{prefix}{label}")),
+            Self::Compare { label, how, value } => Self::Compare {
+                label: format!("{prefix}{label}"),
+                how,
+                value,
+            },
+            Self::In {
+                label,
+                negated,
+                values,
+            } => Self::In {
+                label: format!("{prefix}{label}"),
+                negated,
+                values,
+            },
+            Self::Not(inner) => Self::Not(Box::new(inner.prefixed(prefix, all))),
+            Self::And(parts) => Self::And(each(parts)),
+            Self::Or(parts) => Self::Or(each(parts)),
+        }
+    }
+
+    /// The labels that it asks for.
+    fn labels(&self) -> Vec<&str> {
+        match self {
+            Self::All => Vec::new(),
+            Self::Has(label) | Self::Compare { label, .. } | Self::In { label, .. } => vec![label],
+            Self::Not(inner) => inner.labels(),
+            Self::And(parts) | Self::Or(parts) => parts.iter().flat_map(Self::labels).collect(),
         }
     }
 
@@ -496,6 +607,40 @@ mod tests {
             .iter()
             .map(|&(name, value)| (name.into(), value.into()))
             .collect()
+    }
+
+    #[test]
+    fn namespaces_are_asked_for_by_prefixed_labels() {
+        for (text, expected, unknown) in [
+            ("global()", "!has(projectcalico.org/namespace)", None),
+            (" global( ) ", "!has(projectcalico.org/namespace)", None),
+            ("all()", "has(projectcalico.org/namespace)", None),
+            (
+                "projectcalico.org/name == 'a' || kubernetes.io/metadata.name in {'b'}",
+                "pcns.projectcalico.org/name == 'a' || pcns.kubernetes.io/metadata.name in {'b'}",
+                None,
+            ),
+            ("!has(env)", "!has(pcns.env)", Some("env")),
+        ] {
+            let selector = Selector::of_namespaces(text).expect(text);
+            assert_eq!(selector.to_string(), expected);
+            assert_eq!(selector.unknown_namespace_label(), unknown);
+            assert_eq!(Selector::parse(expected), Ok(selector));
+        }
+        assert!(Selector::of_namespaces("global() && has(a)").is_err());
+        let accounts = Selector::of_service_accounts("role == 'x' && all()").expect("valid");
+        assert_eq!(
+            accounts.to_string(),
+            "pcsa.role == 'x' && has(projectcalico.org/serviceaccount)"
+        );
+        let both = Selector::ALL
+            .and(Selector::has_value("a", "b"))
+            .and(accounts);
+        assert_eq!(
+            both.to_string(),
+            "a == 'b' && pcsa.role == 'x' && has(projectcalico.org/serviceaccount)"
+        );
+        assert_eq!(Selector::parse(&both.to_string()), Ok(both));
     }
 
     #[test]

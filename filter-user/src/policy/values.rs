@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::diagnostic::{Code, quote};
-use super::documents::Dialect;
+use super::documents::calico::Dialect;
+use super::model::Port;
 use crate::ruleset::{Family, PortRange};
 
 /// Why a value is refused.
@@ -98,36 +99,30 @@ pub(super) const fn family_name(family: Family) -> &'static str {
     }
 }
 
+/// A port, a range, or the name of a port.
+pub(super) fn port(text: &str) -> Result<Port, Refusal> {
+    match ports(text) {
+        Err(_) if is_port_name(text) => Ok(Port::Named(text.to_owned())),
+        range => range.map(Port::Range),
+    }
+}
+
 /// A port, or a range `first:last` with both ends in it.
 pub(super) fn ports(text: &str) -> Result<PortRange, Refusal> {
     let (first_text, last_text) = text.split_once(':').unwrap_or((text, text));
-    let (first, last) = match (decimal(first_text), decimal(last_text)) {
-        (Some(first), Some(last)) => (first, last),
-        _ if is_port_name(text) => {
-            return Err(Refusal::new(
-                Code::NotEnforced,
-                format!(
-                    "the named port {} is valid, but this version of nodewall does not enforce it",
-                    quote(text)
-                ),
-                "this version has no named ports",
-                "nothing was applied; write the port's number",
-            ));
-        }
-        _ => {
-            let help = match text.split_once('-') {
-                Some((first, last)) if decimal(first).is_some() && decimal(last).is_some() => {
-                    format!("ranges are written with a colon: `{first}:{last}`")
-                }
-                _ => "write one port (`80`) or a range with both its ends (`30000:32767`)".into(),
-            };
-            return Err(Refusal::new(
-                Code::InvalidPort,
-                format!("{} is not a port", quote(text)),
-                "not a number or a range of numbers",
-                help,
-            ));
-        }
+    let (Some(first), Some(last)) = (decimal(first_text), decimal(last_text)) else {
+        let help = match text.split_once('-') {
+            Some((first, last)) if decimal(first).is_some() && decimal(last).is_some() => {
+                format!("ranges are written with a colon: `{first}:{last}`")
+            }
+            _ => "write one port (`80`) or a range with both its ends (`30000:32767`)".into(),
+        };
+        return Err(Refusal::new(
+            Code::InvalidPort,
+            format!("{} is not a port", quote(text)),
+            "not a number or a range of numbers",
+            help,
+        ));
     };
     let port = |number: u32| u16::try_from(number).ok().filter(|&port| port != 0);
     let (Some(first), Some(last)) = (port(first), port(last)) else {
@@ -150,7 +145,7 @@ pub(super) fn ports(text: &str) -> Result<PortRange, Refusal> {
 }
 
 /// Whether a text that is no number has the form of a port's name.
-fn is_port_name(text: &str) -> bool {
+pub(super) fn is_port_name(text: &str) -> bool {
     let characters = text
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
@@ -360,8 +355,7 @@ mod tests {
             ("80, 90", Code::InvalidPort),
             ("80 : 90", Code::InvalidPort),
             ("", Code::InvalidPort),
-            ("http", Code::NotEnforced),
-            ("my-port.1", Code::NotEnforced),
+            ("http", Code::InvalidPort),
         ] {
             assert_eq!(ports(text).expect_err(text).code, code, "{text}");
         }

@@ -1,5 +1,6 @@
 //! Documents → model, one file a format.
 
+pub(super) mod calico;
 mod cidr;
 pub(super) mod ingress_node_firewall;
 pub(super) mod kubernetes;
