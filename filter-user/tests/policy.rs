@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use filter_user::policy::diagnostic::{Code, render};
 use filter_user::policy::{
-    Host, Labels, SelectOptions, Source, check, endpoints_for, select, unselected,
+    Host, Labels, SelectOptions, Selected, Source, check, endpoints_for, select, unselected,
 };
 use filter_user::ruleset::{Action, Direction, Rule, Ruleset, Stage};
 use serde_json::{Value, json};
@@ -108,28 +108,36 @@ fn story(sources: &[Source]) -> String {
         .expect("an endpoint");
     text += &render(&unselected(&model, &endpoints), sources, false);
     for endpoint in &endpoints {
-        let selected = select(
-            &model,
-            endpoint,
-            Direction::Ingress,
-            &SelectOptions::default(),
-        );
-        text += &render(&selected.warnings, sources, false);
-        let ruleset = &selected.ruleset;
-        writeln!(text, "endpoint {}", ruleset.endpoint).expect("memory");
-        for policy in &selected.selected_policies {
-            writeln!(text, "  policy {policy}").expect("memory");
-        }
-        for rule in &ruleset.rules {
-            if rule.id.stage != Stage::Failsafe {
-                text += &lines(ruleset, rule);
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let selected = select(&model, endpoint, direction, &SelectOptions::default());
+            if direction == Direction::Ingress || !selected.selected_policies.is_empty() {
+                text += &render(&selected.warnings, sources, false);
+                text += &paper(&selected);
             }
         }
-        writeln!(text, "  default {}", ruleset.default.name()).expect("memory");
-        for set in &ruleset.sets {
-            let nets: Vec<_> = set.nets.iter().map(ToString::to_string).collect();
-            writeln!(text, "  {}: {}", set.name, nets.join(" ")).expect("memory");
+    }
+    text
+}
+
+/// What an endpoint has in one direction.
+fn paper(selected: &Selected) -> String {
+    let ruleset = &selected.ruleset;
+    let mut text = match ruleset.direction {
+        Direction::Ingress => format!("endpoint {}\n", ruleset.endpoint),
+        Direction::Egress => format!("endpoint {}, egress\n", ruleset.endpoint),
+    };
+    for policy in &selected.selected_policies {
+        writeln!(text, "  policy {policy}").expect("memory");
+    }
+    for rule in &ruleset.rules {
+        if rule.id.stage != Stage::Failsafe {
+            text += &lines(ruleset, rule);
         }
+    }
+    writeln!(text, "  default {}", ruleset.default.name()).expect("memory");
+    for set in &ruleset.sets {
+        let nets: Vec<_> = set.nets.iter().map(ToString::to_string).collect();
+        writeln!(text, "  {}: {}", set.name, nets.join(" ")).expect("memory");
     }
     text
 }

@@ -354,8 +354,9 @@ static V1_RULE: Table = Table {
         Field::read("notProtocol"),
         Field::object("icmp", &ICMP),
         Field::object("notICMP", &ICMP),
-        Field::object("source", &V1_PEER),
+        // First, as lost lines mostly belong there.
         Field::object("destination", &V1_PEER),
+        Field::object("source", &V1_PEER),
     ],
 };
 
@@ -368,8 +369,8 @@ static V3_RULE: Table = Table {
         Field::read("notProtocol"),
         Field::object("icmp", &ICMP),
         Field::object("notICMP", &ICMP),
-        Field::object("source", &V3_PEER),
         Field::object("destination", &V3_PEER),
+        Field::object("source", &V3_PEER),
         Field::read("metadata"),
         Field::later(
             "http",

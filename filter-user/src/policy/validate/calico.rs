@@ -14,7 +14,7 @@ use crate::policy::model::{
     Criteria, DEFAULT_ALLOW, DEFAULT_TIER, HostEndpoint, Interface, Kind, NamedPort, Peer, Policy,
     Port, Profile, Rule, Selects, Tier, Types,
 };
-use crate::policy::schema::{Path, Spanned, Text, Texts};
+use crate::policy::schema::{Path, Spanned, Text, Texts, list};
 use crate::policy::selector::{Labels, NAMESPACE, Selector, SelectorError, is_label};
 use crate::policy::source::Span;
 use crate::policy::values::{self, NamedProtocol, family_name};
@@ -312,6 +312,7 @@ fn types(
             egress: false,
         };
     }
+    let errors_before = reporter.errors();
     let types_path = spec.field("types");
     for (index, text) in &document.types.items {
         let path = types_path.index(*index);
@@ -343,7 +344,8 @@ fn types(
         ("ingress", ingress, &document.ingress, types.ingress),
         ("egress", egress, &document.egress, types.egress),
     ] {
-        if let (Some(span), true, false) = (rules.key_span, there(rules), in_force) {
+        let said = reporter.errors() == errors_before;
+        if let (Some(span), true, false, true) = (rules.key_span, there(rules), in_force, said) {
             let diagnostic = Diagnostic::warning(
                 Code::NoEffect,
                 format!("the {field} rules are not in force"),
@@ -534,7 +536,7 @@ fn action(
             .find(|name| name.eq_ignore_ascii_case(found));
         let help = match near {
             Some(near) => format!("write `{near}`: this format is strict about case"),
-            None => format!("write {}", crate::policy::schema::list(names.into_iter())),
+            None => format!("the actions are {}", list(names.into_iter())),
         };
         invalid_value(
             text,
@@ -1142,13 +1144,15 @@ pub(in crate::policy) fn profile(
         Dialect::V1 => v1_name(name, &name_path, reporter),
         Dialect::V3 => dns_name(name, "profiles", &name_path, reporter),
     }
-    for list in [&document.ingress, &document.egress] {
+    for (field, list) in [("ingress", &document.ingress), ("egress", &document.egress)] {
+        let path = spec.field(field);
         for rule in &list.rules {
             if let Some(text) = &rule.action
                 && text.value.text.eq_ignore_ascii_case("pass")
             {
                 let help = "nothing comes after the profiles: allow, deny or log";
-                let path = spec.field("action");
+                let path = path.index(rule.index);
+                let path = path.field("action");
                 invalid_value(text, "nowhere to pass to", help, &path, reporter);
             }
         }
