@@ -524,7 +524,13 @@ fn refuse_duplicates(model: &Model, reporter: &mut Reporter<'_>) {
     }
 }
 
-fn duplicate(what: &str, help: &str, second: &Place, first: &Place, reporter: &mut Reporter<'_>) {
+fn duplicate(what: &str, help: &str, one: &Place, other: &Place, reporter: &mut Reporter<'_>) {
+    // Kinds are not validated in the order of their documents.
+    let (first, second) = if one.span < other.span {
+        (one, other)
+    } else {
+        (other, one)
+    };
     reporter.report(
         second.span,
         Diagnostic::error(Code::Duplicate, what)

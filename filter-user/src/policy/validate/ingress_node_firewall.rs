@@ -122,14 +122,19 @@ fn firewall(
                 reporter.report(span, diagnostic);
             }
         }
+        let mut taken = Vec::with_capacity(item.rules.len());
         for document in &item.rules {
             let path = rules_path.index(document.index);
             let (rule, order) = rule(document, &nets, &path, reporter);
-            if let (Some(order), Some(text)) = (order, &document.order) {
-                orders.claim(this, order, text.span, &nets, &path, reporter);
-            }
+            let text = document.order.as_ref();
+            taken.extend(order.zip(text).map(|(order, text)| Order {
+                order,
+                span: text.span,
+                rule: document.index,
+            }));
             rules.extend(rule);
         }
+        orders.claim(this, taken, &nets, &rules_path, reporter);
     }
     let texts = document.interfaces.items.iter();
     let mut interfaces: Vec<String> = Vec::new();
@@ -513,17 +518,30 @@ fn wrong_icmp(
     );
 }
 
+/// An order that a rule has.
+#[derive(Clone, Copy)]
+struct Order {
+    order: u32,
+    span: Span,
+    /// The rule's index in its list.
+    rule: usize,
+}
+
 /// Which orders are taken: rules that can meet at a packet must differ in it.
 struct Orders<'d, 't> {
     documents: &'d [&'d IngressNodeFirewallDocument<'t>],
-    taken: HashMap<(IpNet, u32), Vec<(usize, Span)>>,
+    /// The items so far, each with the index of its document.
+    items: Vec<(usize, Vec<Order>)>,
+    /// The items that have rules for a network.
+    of_net: HashMap<IpNet, Vec<usize>>,
 }
 
 impl<'d, 't> Orders<'d, 't> {
     fn new(documents: &'d [&'d IngressNodeFirewallDocument<'t>]) -> Self {
         Self {
             documents,
-            taken: HashMap::new(),
+            items: Vec::new(),
+            of_net: HashMap::new(),
         }
     }
 
@@ -539,43 +557,68 @@ impl<'d, 't> Orders<'d, 't> {
             || (!a.nodes.excludes(&b.nodes) && names.any(|(_, text)| shared(&text.value.text)))
     }
 
+    /// Takes the orders of an item, and reports those that are taken. Items may
+    /// share thousands of networks: of two items one is named.
     fn claim(
         &mut self,
-        this: usize,
-        order: u32,
-        span: Span,
+        document: usize,
+        orders: Vec<Order>,
         nets: &[(IpNet, Span)],
         path: &Path<'_>,
         reporter: &mut Reporter<'_>,
     ) {
-        let mut said = false;
-        for &(net, _) in nets {
-            let taken = self.taken.get(&(net, order));
-            let mut taken = taken.into_iter().flatten();
-            let first = taken.find(|&&(other, _)| self.meet(other, this));
-            if let (Some(&(other, first)), false) = (first, said) {
-                // A rule for a thousand networks is one mistake.
-                said = true;
-                let help = if other == this {
-                    "give one of them another order"
-                } else {
-                    "give one of them another order; objects for the same interfaces of a node \
-                     are merged, so orders must differ over all of them"
-                };
-                let message = format!("two rules for `{net}` have the order {order}");
-                let diagnostic = Diagnostic::error(Code::Duplicate, message)
-                    .field(path.field("order"))
-                    .label("the second one")
-                    .related(reporter.place(first), "the first one")
-                    .help(help);
-                reporter.report(span, diagnostic);
+        let this = self.items.len();
+        if let Some((net, _)) = nets.first() {
+            for (index, order) in orders.iter().enumerate() {
+                report_taken(&orders[..index], *order, net, true, path, reporter);
             }
-            self.taken
-                .entry((net, order))
-                .or_default()
-                .push((this, span));
         }
+        let mut compared = BTreeSet::new();
+        for (net, _) in nets {
+            let sharing = self.of_net.get(net);
+            for &other in sharing.into_iter().flatten() {
+                let (other_document, taken) = &self.items[other];
+                if !compared.insert(other) || !self.meet(*other_document, document) {
+                    continue;
+                }
+                for order in &orders {
+                    let same = *other_document == document;
+                    report_taken(taken, *order, net, same, path, reporter);
+                }
+            }
+        }
+        for (net, _) in nets {
+            self.of_net.entry(*net).or_default().push(this);
+        }
+        self.items.push((document, orders));
     }
+}
+
+fn report_taken(
+    taken: &[Order],
+    claimed: Order,
+    net: &IpNet,
+    same_document: bool,
+    path: &Path<'_>,
+    reporter: &mut Reporter<'_>,
+) {
+    let order = claimed.order;
+    let Some(first) = taken.iter().find(|taken| taken.order == order) else {
+        return;
+    };
+    let help = if same_document {
+        "give one of them another order"
+    } else {
+        "give one of them another order; objects for the same interfaces of a node are merged, so \
+         orders must differ over all of them"
+    };
+    let message = format!("two rules for `{net}` have the order {order}");
+    let diagnostic = Diagnostic::error(Code::Duplicate, message)
+        .field(path.index(claimed.rule).field("order"))
+        .label("the second one")
+        .related(reporter.place(first.span), "the first one")
+        .help(help);
+    reporter.report(claimed.span, diagnostic);
 }
 
 #[cfg(test)]
