@@ -127,8 +127,8 @@ fn firewall(
             let path = rules_path.index(document.index);
             let (rule, order) = rule(document, &nets, &path, reporter);
             let text = document.order.as_ref();
-            taken.extend(order.zip(text).map(|(order, text)| Order {
-                order,
+            taken.extend(order.zip(text).map(|(number, text)| Order {
+                number,
                 span: text.span,
                 rule: document.index,
             }));
@@ -521,7 +521,7 @@ fn wrong_icmp(
 /// An order that a rule has.
 #[derive(Clone, Copy)]
 struct Order {
-    order: u32,
+    number: u32,
     span: Span,
     /// The rule's index in its list.
     rule: usize,
@@ -602,8 +602,8 @@ fn report_taken(
     path: &Path<'_>,
     reporter: &mut Reporter<'_>,
 ) {
-    let order = claimed.order;
-    let Some(first) = taken.iter().find(|taken| taken.order == order) else {
+    let order = claimed.number;
+    let Some(first) = taken.iter().find(|taken| taken.number == order) else {
         return;
     };
     let help = if same_document {
