@@ -10,14 +10,15 @@
 mod evaluate;
 #[path = "documents/generate.rs"]
 mod generate;
-#[path = "documents/landed.rs"]
-mod landed;
 #[path = "documents/model.rs"]
 mod model;
 #[path = "documents/quirk.rs"]
 mod quirk;
 #[path = "documents/write.rs"]
 mod write;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use filter_user::compile::Image;
 use filter_user::decision::Judgement;
@@ -64,7 +65,7 @@ fn runner(cases: u32, repeatable: bool) -> TestRunner {
 }
 
 fn case(tapes: &Tapes) -> (Case, Vec<Packet>) {
-    let case = landed::reduce(generate::case(&mut Tape::new(&tapes.0)));
+    let case = generate::case(&mut Tape::new(&tapes.0));
     let packets = tapes.1.iter();
     let packets = packets.map(|tape| generate::packet(&mut Tape::new(tape)));
     (case, packets.collect())
@@ -221,7 +222,7 @@ fn the_kernel_does_what_documents_say() {
 #[test]
 fn every_misreading_is_caught() {
     let mut not_caught = Vec::new();
-    for quirk in Quirk::ALL.into_iter().filter(|quirk| landed::shows(*quirk)) {
+    for quirk in Quirk::ALL {
         let result = runner(1_500, true).run(&tapes(40), |tapes| {
             let (case, packets) = case(&tapes);
             holds(&case, &packets, Some(quirk)).map(drop)
@@ -231,4 +232,73 @@ fn every_misreading_is_caught() {
         }
     }
     assert!(not_caught.is_empty(), "not caught: {not_caught:?}");
+}
+
+/// Nor may there be documents that nothing is ever decided by.
+#[test]
+fn documents_of_every_kind_decide() {
+    let mut met: BTreeMap<String, u32> = BTreeMap::new();
+    let counts = RefCell::new(&mut met);
+    expect_agreement(runner(1_500, true).run(&tapes(40), |tapes| {
+        let (case, packets) = case(&tapes);
+        for packet in &packets {
+            let answer = meaning(&case, None, packet);
+            let count = |what: String| *counts.borrow_mut().entry(what).or_default() += 1;
+            let deciding = answer.rule.as_ref().map(|(name, _)| kind(&case, name));
+            count(format!(
+                "{} {}",
+                answer.reason.name(),
+                deciding.unwrap_or("")
+            ));
+            for noted in answer.noted {
+                let by = noted.map_or("the end of a tier", |(name, _)| kind(&case, &name));
+                count(format!("noted {by}"));
+            }
+        }
+        Ok(())
+    }));
+    for what in [
+        "failsafe failsafe",
+        "policy_allow a GlobalNetworkPolicy",
+        "policy_allow a NetworkPolicy",
+        "policy_allow a policy",
+        "policy_allow a profile",
+        "policy_allow an IngressNodeFirewall",
+        "policy_allow Kubernetes",
+        "policy_deny a GlobalNetworkPolicy",
+        "policy_deny a NetworkPolicy",
+        "policy_deny a policy",
+        "policy_deny a profile",
+        "policy_deny an IngressNodeFirewall",
+        "default_allow ",
+        "default_deny ",
+        "essential ",
+        "noted a GlobalNetworkPolicy",
+        "noted a NetworkPolicy",
+        "noted a policy",
+        "noted a profile",
+        "noted a StagedGlobalNetworkPolicy",
+        "noted an IngressNodeFirewall",
+        "noted the end of a tier",
+    ] {
+        let count = met.get(what).copied().unwrap_or(0);
+        assert!(count >= 20, "{what}: {count} of {met:#?}");
+    }
+}
+
+/// The kind of document that has this name.
+fn kind(case: &Case, name: &str) -> &'static str {
+    let named = |policy: &&model::Policy| policy.name == name;
+    match name.split_once(['/', ':']) {
+        Some((_, name)) if name.starts_with('k') => "Kubernetes",
+        Some(("profile", _)) => "a profile",
+        Some(("staged", _)) => "a StagedGlobalNetworkPolicy",
+        Some(_) => "a NetworkPolicy",
+        None if name == "failsafe" => "failsafe",
+        None if name.starts_with("firewall") => "an IngressNodeFirewall",
+        None => match case.documents.policies.iter().find(named) {
+            Some(policy) if policy.dialect == model::Dialect::V1 => "a policy",
+            _ => "a GlobalNetworkPolicy",
+        },
+    }
 }

@@ -152,9 +152,12 @@ impl Evaluator<'_> {
                     continue;
                 }
                 if policies.iter().any(|(_, is_staged)| !is_staged) {
+                    if self.is(Quirk::ProfilesFirst) && tier == "default" {
+                        return (self.profiles(packet, &mut noted), noted);
+                    }
                     return (End::DefaultDeny, noted);
                 }
-                if !policies.is_empty() {
+                if !policies.is_empty() && !self.is(Quirk::StagedEndIgnored) {
                     // Those that are staged would deny.
                     noted.push((None, true));
                     return (End::DefaultDeny, noted);
@@ -265,6 +268,9 @@ impl Evaluator<'_> {
     /// Its own, and those of its profiles.
     fn labels_of(&self, endpoint: &Endpoint) -> Labels {
         let mut labels = endpoint.labels.clone();
+        if self.is(Quirk::ProfileLabelsIgnored) {
+            return labels;
+        }
         for name in &endpoint.profiles {
             let profiles = self.documents().profiles.iter();
             for profile in profiles.filter(|profile| profile.name == *name) {
@@ -314,7 +320,12 @@ impl Evaluator<'_> {
         for policy in &documents.kubernetes {
             if (stage, tier) == (Stage::Normal, "default") && self.kubernetes_applies(policy) {
                 let candidate = Candidate::Kubernetes(policy);
-                found.push((1_000.0, candidate.shown_name(), candidate));
+                let order = if self.is(Quirk::KubernetesLast) {
+                    f64::INFINITY
+                } else {
+                    1_000.0
+                };
+                found.push((order, candidate.shown_name(), candidate));
             }
         }
         found.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
@@ -407,7 +418,10 @@ impl Evaluator<'_> {
                 && code.is_none_or(|code| u16::from(code) == packet.l4.1);
             (has_one, same)
         };
-        let (sport, dport) = packet.l4;
+        let (mut sport, dport) = packet.l4;
+        if self.is(Quirk::PortsOfTheWrongSide) {
+            sport = dport;
+        }
         let ports = |entity: &Entity, port: u16, side: Side| {
             let listed = |list: &[Port]| {
                 let mut list = list.iter();
@@ -418,11 +432,12 @@ impl Evaluator<'_> {
                 && (entity.ports.is_empty() && entity.not_ports.is_empty()
                     || has_ports(packet.proto))
         };
-        rule.ip_version.is_none_or(|wanted| wanted == version)
+        (self.is(Quirk::IpVersionIgnored) || rule.ip_version.is_none_or(|wanted| wanted == version))
             && rule.protocol.is_none_or(is)
-            && !rule.not_protocol.is_some_and(is)
+            && (self.is(Quirk::NotProtocolIgnored) || !rule.not_protocol.is_some_and(is))
             && rule.icmp.is_none_or(|wanted| icmp(wanted) == (true, true))
-            && rule.not_icmp.is_none_or(|not| icmp(not) == (true, false))
+            && (self.is(Quirk::NotIcmpIgnored)
+                || rule.not_icmp.is_none_or(|not| icmp(not) == (true, false)))
             && self.entity(&rule.source, packet.src, namespace)
             && self.entity(&rule.destination, packet.dst, namespace)
             && ports(&rule.source, sport, Side::Source)
@@ -432,9 +447,14 @@ impl Evaluator<'_> {
     fn entity(&self, entity: &Entity, address: IpAddr, namespace: Option<&str>) -> bool {
         let among = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&address));
         let mut nets = entity.nets.clone();
-        nets.extend(entity.net);
         let mut not_nets = entity.not_nets.clone();
-        not_nets.extend(entity.not_net);
+        if !self.is(Quirk::DeprecatedNetIgnored) {
+            nets.extend(entity.net);
+            not_nets.extend(entity.not_net);
+        }
+        if self.is(Quirk::NotNetsIgnored) {
+            not_nets.clear();
+        }
         let selector = match (&entity.selector, &entity.namespace_selector, namespace) {
             (None, None, _) => None,
             (Some(selector), None, None) => Some(selector.clone()),
@@ -455,11 +475,13 @@ impl Evaluator<'_> {
         (nets.is_empty() || among(&nets))
             && !among(&not_nets)
             && selector.is_none_or(|selector| self.selected(&selector, address))
-            && !entity
-                .not_selector
-                .as_ref()
-                .is_some_and(|selector| self.selected(selector, address))
-            && entity.tag.is_none_or(|tag| self.tagged(tag, address))
+            && (self.is(Quirk::NotSelectorIgnored)
+                || !entity
+                    .not_selector
+                    .as_ref()
+                    .is_some_and(|selector| self.selected(selector, address)))
+            && (self.is(Quirk::TagsIgnored)
+                || entity.tag.is_none_or(|tag| self.tagged(tag, address)))
             && !entity.not_tag.is_some_and(|tag| self.tagged(tag, address))
     }
 
@@ -535,9 +557,11 @@ impl Evaluator<'_> {
             })
         };
         let known = self.documents().endpoints.iter();
-        let by_address = known
-            .clone()
-            .any(|endpoint| has(endpoint) && endpoint.expected_ips.contains(&address));
+        let by_address = known.clone().any(|endpoint| {
+            let there =
+                endpoint.expected_ips.contains(&address) || self.is(Quirk::NamedPortsAnywhere);
+            there && has(endpoint)
+        });
         let here = self.endpoint().is_some_and(|endpoint| {
             side == own_side && endpoint.expected_ips.is_empty() && has(endpoint)
         });
@@ -582,7 +606,7 @@ impl Evaluator<'_> {
     fn firewalls(&self, packet: &Packet) -> Option<(Action, String, u32)> {
         let labels = self.labels();
         let here = |firewall: &&Firewall| {
-            firewall.interfaces.contains(&INTERFACE)
+            (firewall.interfaces.contains(&INTERFACE) || self.is(Quirk::InterfacesIgnored))
                 && label_selector(&firewall.node_selector, &labels)
         };
         let mut longest: Option<u8> = None;
@@ -605,7 +629,13 @@ impl Evaluator<'_> {
                 }
             }
         }
-        if !self.is(Quirk::OrderBeforeCidr) {
+        if self.is(Quirk::FirewallsDontMerge) {
+            let all = rules.clone();
+            rules.retain(|(length, _, _, name, _)| {
+                let of_it = all.iter().filter(|(_, _, _, other, _)| other == name);
+                of_it.map(|(length, ..)| *length).max() == Some(*length)
+            });
+        } else if !self.is(Quirk::OrderBeforeCidr) {
             rules.retain(|(length, ..)| Some(*length) == longest);
         }
         rules.sort_by_key(|(_, order, ..)| *order);
@@ -662,7 +692,9 @@ impl Evaluator<'_> {
             && (rule.ports.is_empty()
                 || rule.ports.iter().any(|wanted| {
                     let protocol = wanted.protocol.unwrap_or(TCP);
-                    packet.proto == protocol
+                    let any =
+                        wanted.protocol.is_none() && self.is(Quirk::KubernetesPortsAreAnyProtocol);
+                    (packet.proto == protocol || any)
                         && match wanted.port {
                             None => true,
                             Some(Port::One(port)) => packet.l4.1 == port,

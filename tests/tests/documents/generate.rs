@@ -107,7 +107,7 @@ pub(crate) fn case(tape: &mut Tape<'_>) -> Case {
     documents.profiles = profiles(tape);
     // Which of them the endpoint that is asked about has a document of its own.
     if tape.chance(50) {
-        documents.endpoints = endpoints(tape);
+        documents.endpoints = endpoints(tape, &documents.profiles);
     }
     documents.sets = sets(tape);
     documents.tiers = tiers(tape);
@@ -173,7 +173,8 @@ fn profiles(tape: &mut Tape<'_>) -> Vec<Profile> {
         if !tape.chance(40) {
             continue;
         }
-        let dialect = dialect(tape);
+        // There are none of the CRD form.
+        let dialect = tape.pick(&[Dialect::V3, Dialect::V1]);
         let rules = |tape: &mut Tape<'_>| {
             let mut rules = tape.list(3, |tape| rule(tape, dialect));
             // Profiles have no Pass.
@@ -199,7 +200,7 @@ fn profiles(tape: &mut Tape<'_>) -> Vec<Profile> {
     profiles
 }
 
-fn endpoints(tape: &mut Tape<'_>) -> Vec<Endpoint> {
+fn endpoints(tape: &mut Tape<'_>, known: &[Profile]) -> Vec<Endpoint> {
     let mut endpoints = Vec::new();
     let count = 1 + tape.below(3);
     for index in 0..count {
@@ -229,9 +230,9 @@ fn endpoints(tape: &mut Tape<'_>) -> Vec<Endpoint> {
             with.insert(NAMESPACE.to_owned(), tape.pick(&NAMESPACES).to_owned());
         }
         let mut names = Vec::new();
-        for name in PROFILES {
-            if tape.chance(40) {
-                names.push(name);
+        for profile in known {
+            if tape.chance(50) {
+                names.push(profile.name);
             }
         }
         if tape.chance(40) {

@@ -46,10 +46,42 @@ pub(crate) enum Quirk {
     ExceptIgnored,
     /// Peers by the labels of pods are all addresses.
     PodsAreEverybody,
+    /// Endpoints don't have the labels of their profiles.
+    ProfileLabelsIgnored,
+    /// Profiles have a word although policies select the endpoint.
+    ProfilesFirst,
+    /// v1's `tag` is no condition.
+    TagsIgnored,
+    /// `notSelector` is not honoured.
+    NotSelectorIgnored,
+    /// `notNets` is not honoured.
+    NotNetsIgnored,
+    /// v1's `net` and `notNet` are not read.
+    DeprecatedNetIgnored,
+    /// `ipVersion` is not honoured.
+    IpVersionIgnored,
+    /// `notProtocol` is not honoured.
+    NotProtocolIgnored,
+    /// `notICMP` is not honoured.
+    NotIcmpIgnored,
+    /// `source.ports` are asked of the destination.
+    PortsOfTheWrongSide,
+    /// A port's name means its number at every address.
+    NamedPortsAnywhere,
+    /// Staged policies have no end of a tier.
+    StagedEndIgnored,
+    /// Kubernetes' policies come behind Calico's of their tier.
+    KubernetesLast,
+    /// A port without protocol is one of every protocol.
+    KubernetesPortsAreAnyProtocol,
+    /// The longest CIDR is chosen in each `IngressNodeFirewall` by itself.
+    FirewallsDontMerge,
+    /// An `IngressNodeFirewall` is for every interface.
+    InterfacesIgnored,
 }
 
 impl Quirk {
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 37] = [
         Self::TierOrder,
         Self::PolicyOrder,
         Self::TierDefaultIgnored,
@@ -71,5 +103,21 @@ impl Quirk {
         Self::FirewallAllowIsFinal,
         Self::ExceptIgnored,
         Self::PodsAreEverybody,
+        Self::ProfileLabelsIgnored,
+        Self::ProfilesFirst,
+        Self::TagsIgnored,
+        Self::NotSelectorIgnored,
+        Self::NotNetsIgnored,
+        Self::DeprecatedNetIgnored,
+        Self::IpVersionIgnored,
+        Self::NotProtocolIgnored,
+        Self::NotIcmpIgnored,
+        Self::PortsOfTheWrongSide,
+        Self::NamedPortsAnywhere,
+        Self::StagedEndIgnored,
+        Self::KubernetesLast,
+        Self::KubernetesPortsAreAnyProtocol,
+        Self::FirewallsDontMerge,
+        Self::InterfacesIgnored,
     ];
 }
