@@ -39,6 +39,7 @@ fn sources(path: &Path) -> Vec<Source> {
     let mut sources = vec![Source::new(&*name, text(path))];
     for list in corpus("lists") {
         let name = list.file_name().expect("a file").to_string_lossy();
+        sources.push(Source::list(&*name, text(&list)));
         sources.push(Source::list(format!("../lists/{name}"), text(&list)));
     }
     sources
@@ -174,13 +175,18 @@ fn the_examples_are_in_the_corpus() {
     let entries = fs::read_dir(root.join("../examples")).expect("the examples");
     let names: Vec<_> = entries
         .map(|entry| entry.expect("an example").file_name())
-        .filter(|name| name.to_string_lossy().ends_with(".yaml"))
         .collect();
     assert!(names.contains(&"deny-kube-node-port-services.yaml".into()));
     for name in names {
+        let list = name.to_string_lossy().ends_with(".txt");
+        let folder = root.join(if list {
+            "tests/policy/lists"
+        } else {
+            "tests/policy/good"
+        });
         assert_eq!(
             fs::read_to_string(root.join("../examples").join(&name)).expect("the example"),
-            fs::read_to_string(root.join("tests/policy/good").join(&name)).expect("the copy"),
+            fs::read_to_string(folder.join(&name)).expect("the copy"),
             "{}",
             name.display()
         );
