@@ -155,7 +155,7 @@ pub(super) fn is_port_name(text: &str) -> bool {
 
 /// A number as people write it. A leading zero is refused, because YAML 1.1
 /// would make the number octal; a sign, because nothing here has one.
-fn decimal(text: &str) -> Option<u32> {
+pub(super) fn decimal(text: &str) -> Option<u32> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let leading_zero = text.len() > 1 && text.starts_with('0');
     (digits && !leading_zero)

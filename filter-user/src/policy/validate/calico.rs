@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{invalid_name, invalid_value, number, refused, root};
+use super::{DEFAULT_NAMESPACE, invalid_name, invalid_value, labels, number, refused, root};
 use crate::policy::diagnostic::{Code, Diagnostic, Place, Reporter, quote};
 use crate::policy::documents::calico::{
     Dialect, HostEndpointDocument, IcmpDocument, NamedPortDocument, PeerDocument, PolicyDocument,
@@ -15,14 +15,11 @@ use crate::policy::model::{
     Port, Profile, Rule, Selects, Tier, Types,
 };
 use crate::policy::schema::{Path, Spanned, Text, Texts, list};
-use crate::policy::selector::{Labels, NAMESPACE, Selector, SelectorError, is_label};
+use crate::policy::selector::{NAMESPACE, Selector, SelectorError};
 use crate::policy::source::Span;
 use crate::policy::values::{self, NamedProtocol, family_name};
 use crate::policy::yaml;
 use crate::ruleset::{Action, Family, Icmp, SourceLine, Stage};
-
-/// The namespace of objects that name none.
-const DEFAULT_NAMESPACE: &str = "default";
 
 const MAX_V3_SELECTOR: usize = 1_024;
 const MAX_V3_RULES: usize = 1_024;
@@ -1113,22 +1110,6 @@ fn interface(
         }
     }
     None
-}
-
-fn labels(texts: &[(Text<'_>, Text<'_>)], path: &Path<'_>, reporter: &mut Reporter<'_>) -> Labels {
-    let mut labels = Labels::new();
-    for (key, value) in texts {
-        if !is_label(&key.value.text) {
-            let help = "names of labels have 1 to 512 of the characters a-z, A-Z, 0-9, `_`, `.`, \
-                        `/` and `-`: selectors can't name others";
-            invalid_name(key, help, &path.field(&key.value.text), reporter);
-        }
-        labels.insert(
-            key.value.text.clone().into_owned(),
-            value.value.text.clone().into_owned(),
-        );
-    }
-    labels
 }
 
 /// Validates a profile. The one that is built in says what it says anyway.

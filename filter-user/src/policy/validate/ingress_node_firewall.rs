@@ -448,10 +448,10 @@ fn ports(text: &Text<'_>, path: &Path<'_>, reporter: &mut Reporter<'_>) -> Optio
         None
     };
     let (first, last) = written.split_once('-').unwrap_or((written, written));
-    let numbers = (super::decimal(first), super::decimal(last));
+    let numbers = (values::decimal(first), values::decimal(last));
     let (Some(first_port), Some(last_port)) = numbers else {
         let help = match written.split_once(':') {
-            Some((first, last)) if super::decimal(first).is_some() => {
+            Some((first, last)) if values::decimal(first).is_some() => {
                 format!("ranges are written with a hyphen here: `\"{first}-{last}\"`")
             }
             _ => "write one port (`80`) or a range with both its ends (`\"80-100\"`)".into(),

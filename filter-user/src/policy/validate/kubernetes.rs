@@ -18,9 +18,6 @@ use crate::ruleset::{Action, PortRange, SourceLine, Stage};
 /// Where these policies stand among those of the tier, as Calico has it.
 const ORDER: f64 = 1000.0;
 
-/// The namespace of objects that name none.
-const DEFAULT_NAMESPACE: &str = "default";
-
 /// The protocols with their numbers; the first is meant where none is named.
 const PROTOCOLS: [(&str, u8); 3] = [("TCP", 6), ("UDP", 17), ("SCTP", 132)];
 
@@ -33,7 +30,7 @@ pub(in crate::policy) fn validate(
     let metadata = root.field("metadata");
     super::cluster_name(&document.name, &metadata.field("name"), reporter);
     let namespace = match &document.namespace {
-        None => DEFAULT_NAMESPACE,
+        None => super::DEFAULT_NAMESPACE,
         Some(text) => {
             super::namespace(text, &metadata.field("namespace"), reporter);
             &text.value.text
@@ -375,7 +372,7 @@ fn port(
     };
     let path = path.field("port");
     let number_help = "ports are numbers from 1 to 65535, or names";
-    if !text.value.plain || super::decimal(&text.value.text).is_none() {
+    if !text.value.plain || values::decimal(&text.value.text).is_none() {
         name(text, &path, reporter)?;
         return match &document.end_port {
             Some(_) => needs_port(text.span, "a range can't begin with a name", reporter),
@@ -423,7 +420,7 @@ fn name(text: &Text<'_>, path: &Path<'_>, reporter: &mut Reporter<'_>) -> Result
     if valid {
         return Ok(());
     }
-    let help = if !text.value.plain && super::decimal(name).is_some() {
+    let help = if !text.value.plain && values::decimal(name).is_some() {
         format!("write the number without quotes: `{name}`")
     } else {
         "write a number from 1 to 65535, or a name of up to 15 of the characters a-z, 0-9 and `-`, \

@@ -8,8 +8,12 @@ pub(super) mod network_set;
 
 use super::diagnostic::{Code, Diagnostic, Reporter, quote};
 use super::schema::{Path, Text};
+use super::selector::{Labels, is_label};
 use super::source::Span;
-use super::values::{self, Refusal};
+use super::values::{self, Refusal, decimal};
+
+/// The namespace of objects that name none.
+const DEFAULT_NAMESPACE: &str = "default";
 
 /// The path of a document in its file.
 fn root(path: &str) -> Path<'_> {
@@ -114,12 +118,19 @@ fn number(
     }
 }
 
-/// A number as people write it. A leading zero is refused, because YAML 1.1
-/// would make the number octal; a sign, because nothing here has one.
-fn decimal(text: &str) -> Option<u32> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let leading_zero = text.len() > 1 && text.starts_with('0');
-    (digits && !leading_zero)
-        .then(|| text.parse().ok())
-        .flatten()
+/// The labels of an object, as selectors see them.
+fn labels(texts: &[(Text<'_>, Text<'_>)], path: &Path<'_>, reporter: &mut Reporter<'_>) -> Labels {
+    let mut labels = Labels::new();
+    for (key, value) in texts {
+        if !is_label(&key.value.text) {
+            let help = "names of labels have 1 to 512 of the characters a-z, A-Z, 0-9, `_`, `.`, \
+                        `/` and `-`: selectors can't name others";
+            invalid_name(key, help, &path.field(&key.value.text), reporter);
+        }
+        labels.insert(
+            key.value.text.clone().into_owned(),
+            value.value.text.clone().into_owned(),
+        );
+    }
+    labels
 }

@@ -1,19 +1,16 @@
 //! `GlobalNetworkSet`s and `NetworkSet`s → model.
 
-use crate::policy::diagnostic::{Code, Diagnostic, Reporter, quote};
+use crate::policy::diagnostic::Reporter;
 use crate::policy::documents::network_set::NetworkSetDocument;
 use crate::policy::list::{Lists, NETS_FROM};
 use crate::policy::model::NetworkSet;
-use crate::policy::schema::{Path, Text};
-use crate::policy::selector::is_label;
+use crate::policy::schema::Text;
+use crate::policy::selector::NAMESPACE;
 use crate::policy::values;
-
-/// The namespace of objects that name none.
-const DEFAULT_NAMESPACE: &str = "default";
 
 /// What selectors see of the namespace of a set.
 const NAMESPACE_LABELS: [&str; 3] = [
-    "projectcalico.org/namespace",
+    NAMESPACE,
     "pcns.projectcalico.org/name",
     "pcns.kubernetes.io/metadata.name",
 ];
@@ -32,19 +29,16 @@ pub(in crate::policy) fn validate(
             super::namespace(text, &metadata.field("namespace"), reporter);
             Some(owned(text))
         }
-        None => document.namespaced.then(|| DEFAULT_NAMESPACE.to_owned()),
+        None => document
+            .namespaced
+            .then(|| super::DEFAULT_NAMESPACE.to_owned()),
     };
-    let labels_path = metadata.field("labels");
-    for (key, _) in &document.labels {
-        label(key, &labels_path.field(&key.value.text), reporter);
-    }
-    let labels = document.labels.iter();
-    let own = labels.map(|(key, value)| (owned(key), owned(value)));
+    let own = super::labels(&document.labels, &metadata.field("labels"), reporter);
     let of_namespace = namespace.iter().flat_map(|namespace| {
         let labels = NAMESPACE_LABELS.into_iter();
         labels.map(|label| (label.to_owned(), namespace.clone()))
     });
-    let labels = own.chain(of_namespace).collect();
+    let labels = own.into_iter().chain(of_namespace).collect();
 
     let spec = root.field("spec");
     let nets_path = spec.field("nets");
@@ -74,22 +68,6 @@ pub(in crate::policy) fn validate(
 
 fn owned(text: &Text<'_>) -> String {
     text.value.text.clone().into_owned()
-}
-
-fn label(key: &Text<'_>, path: &Path<'_>, reporter: &mut Reporter<'_>) {
-    if is_label(&key.value.text) {
-        return;
-    }
-    let message = format!("{} can't be a name", quote(&key.value.text));
-    let help = "names of labels have 1 to 512 of the characters a-z, A-Z, 0-9, `_`, `.`, `/` and \
-                `-`: selectors can't name others";
-    reporter.report(
-        key.span,
-        Diagnostic::error(Code::InvalidName, message)
-            .field(path)
-            .label("not a valid name")
-            .help(help),
-    );
 }
 
 #[cfg(test)]
