@@ -613,6 +613,19 @@ mod tests {
     }
 
     #[test]
+    fn paths_begin_where_the_policy_is() {
+        for (policy, path, expected) in [
+            ("p.yaml", "l.txt", "l.txt"),
+            ("a/p.yaml", "l.txt", "a/l.txt"),
+            ("/a/p.yaml", "../l.txt", "/a/../l.txt"),
+            ("a/p.yaml", "/l.txt", "/l.txt"),
+            (STDIN, "a/l.txt", "a/l.txt"),
+        ] {
+            assert_eq!(name(policy, path), expected);
+        }
+    }
+
+    #[test]
     fn only_sets_have_lists() {
         let text = "apiVersion: v1\nkind: policy\nmetadata:\n  name: p\n  annotations:\n    \
                     nodewall.io/nets-from: l.txt\nspec: {}\n";

@@ -134,3 +134,43 @@ fn labels(texts: &[(Text<'_>, Text<'_>)], path: &Path<'_>, reporter: &mut Report
     }
     labels
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::{Source, check};
+
+    /// What a cluster writes into an object is in nobody's way.
+    #[test]
+    fn exported_objects_are_accepted() {
+        let recorded = "creationTimestamp: \"2026-01-02T03:04:05Z\", deletionGracePeriodSeconds: \
+                        30, deletionTimestamp: null, finalizers: [a/b], generateName: x-, \
+                        generation: 3, managedFields: [{fieldsV1: {f:spec: {}}}], \
+                        ownerReferences: [{kind: A, name: a}], resourceVersion: \"1\", selfLink: \
+                        /a, uid: x, annotations: {a: b}, labels: {a: b}";
+        for (version, kind, spec) in [
+            (
+                "ingressnodefirewall.openshift.io/v1alpha1",
+                "IngressNodeFirewall",
+                "interfaces: [eth0], ingress: [{sourceCIDRs: ['::/0'], rules: [{order: 1, action: \
+                 Deny}]}]",
+            ),
+            ("networking.k8s.io/v1", "NetworkPolicy", "podSelector: {}"),
+            ("projectcalico.org/v3", "GlobalNetworkSet", ""),
+            ("crd.projectcalico.org/v1", "NetworkSet", "nets: []"),
+        ] {
+            let text = format!(
+                "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a, {recorded}}}\nspec: \
+                 {{{spec}}}\nstatus: {{syncStatus: Synchronized}}\n"
+            );
+            let checked = check(&[Source::new("t", text.as_str())]);
+            assert_eq!(checked.diagnostics, [], "{kind}");
+            let misspelt = text.replace("resourceVersion", "resourceversion");
+            let checked = check(&[Source::new("t", misspelt)]);
+            assert_eq!(
+                checked.diagnostics[0].help.as_deref(),
+                Some("did you mean `resourceVersion`?"),
+                "{kind}"
+            );
+        }
+    }
+}
