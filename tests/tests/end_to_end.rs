@@ -180,7 +180,15 @@ impl Node {
             .unwrap()
     }
 
-    /// The same by the driver's own count.
+    /// All packets that passed.
+    fn passed(&self) -> u64 {
+        let status = self.json(&["status"]);
+        status["interfaces"][0]["passed"]["packets"]
+            .as_u64()
+            .unwrap()
+    }
+
+    /// All dropped packets by the driver's own count.
     fn driver_dropped(&self) -> u64 {
         self.lab
             .driver_counter(Side::Node, "rx_queue_", "_xdp_drops")
@@ -557,4 +565,128 @@ fn settle(settled: impl Fn() -> bool) {
         }
         thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// A normal policy is about the node itself; what the node forwards is for
+/// policies that say so. The node's own addresses tell the two apart.
+#[test]
+fn forwarded_packets_are_told_apart_by_the_nodes_addresses() {
+    const TURNS: u64 = 100;
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    let policy = |name: &str, more: &str| -> String {
+        let text = format!(
+            "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: \
+             {name}}}\nspec:\n  {more}\n  ingress:\n  - {{action: Allow, protocol: TCP, \
+             destination: {{ports: [22]}}}}\n"
+        );
+        let path = node.files.path().join(format!("{name}.yaml"));
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let own = policy("own", "order: 1");
+    let all = policy("all", "applyOnForward: true");
+    let elsewhere = [198, 51, 100, 9];
+    let frames = |dst: [u8; 4]| {
+        let ip = Ipv4 {
+            dst: dst.into(),
+            ..Ipv4::default()
+        };
+        [Ethernet::default().carry(&ip.carry(&Udp::to(9)))]
+    };
+    // Dropped of the packets that are for the node, and of those that aren't.
+    let dropped = || -> [u64; 2] {
+        [Side::Node.v4().octets(), elsewhere].map(|dst| {
+            let (before, received) = (node.dropped(), node.passed());
+            let limit = Limit::count(TURNS);
+            node.lab.send(Side::Client, &frames(dst), &limit).unwrap();
+            let done = || node.dropped() - before + node.passed() - received >= TURNS;
+            settle(done);
+            node.dropped() - before
+        })
+    };
+    let apply = |files: &[&str]| {
+        let mut arguments = vec![
+            "apply",
+            "--interface",
+            INTERFACE,
+            "--failsafe-inbound",
+            "none",
+        ];
+        for file in files {
+            arguments.extend(["-f", file]);
+        }
+        node.done(&arguments);
+    };
+    let forward = |on: &str| {
+        let setting = format!("net.ipv4.conf.{INTERFACE}.forwarding={on}");
+        let mut sysctl = node.lab.command(Side::Node, "sysctl");
+        assert!(
+            sysctl
+                .args(["-q", "-w", &setting])
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
+
+    // A node that forwards nothing has no packets but its own.
+    forward("0");
+    apply(&[&own]);
+    assert_eq!(dropped(), [TURNS, TURNS]);
+    forward("1");
+    apply(&[&own]);
+    assert_eq!(dropped(), [TURNS, 0]);
+    apply(&[&own, &all]);
+    assert_eq!(dropped(), [TURNS, TURNS]);
+    // By hand, as on a machine that can't be asked.
+    node.done(&[
+        "apply",
+        "-f",
+        &own,
+        "--interface",
+        INTERFACE,
+        "--node-address",
+        "198.51.100.0/24",
+    ]);
+    assert_eq!(dropped(), [0, TURNS]);
+}
+
+/// A policy with a word in egress is not half enforced unless that is asked
+/// for.
+#[test]
+fn egress_is_refused_unless_it_is_left_out_knowingly() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    let path = node.files.path().join("both.yaml");
+    let text = "apiVersion: v1\nkind: policy\nmetadata: {name: both}\nspec:\n  ingress: [{action: \
+                log}, {action: allow, protocol: tcp}]\n  egress: [{action: allow}]\n";
+    fs::write(&path, text).unwrap();
+    let file = path.to_str().unwrap();
+    let said = node.fails(1, &["apply", "-f", file, "--interface", INTERFACE]);
+    assert!(
+        said.contains("both") && said.contains("--ingress-only"),
+        "{said}"
+    );
+    assert_eq!(node.program(), None);
+    node.done(&[
+        "apply",
+        "-f",
+        file,
+        "--interface",
+        INTERFACE,
+        "--ingress-only",
+    ]);
+
+    // The Log rule counts what the next one decides.
+    let service = node.serve(Transport::Tcp, 8081);
+    node.answers(Transport::Tcp, 8081);
+    drop(service);
+    assert!(node.rule("both", 1) > 0);
+    settle(|| node.rule("both", 0) >= node.rule("both", 1));
+    assert!(node.rule("both", 0) >= node.rule("both", 1));
 }
