@@ -102,6 +102,8 @@ pub mod flags {
     pub const DROP_NON_IP: u32 = 1 << 2;
     /// IP in a wrapper is treated as not IP.
     pub const PASS_ENCAPSULATED: u32 = 1 << 3;
+    /// Some rule reports packets.
+    pub const REPORTS: u32 = 1 << 4;
 }
 
 /// The part of a decision word that says what was decided; the rest is the

@@ -13,6 +13,7 @@
 
 pub mod abi;
 pub mod classify;
+pub mod event;
 #[expect(
     unsafe_code,
     reason = "the verifier wants the pointers that a slice hides"

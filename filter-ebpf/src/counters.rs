@@ -4,10 +4,11 @@
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 #[cfg(feature = "trace")]
 use aya_ebpf::{macros::map, maps::PerCpuArray};
-use filter_common::abi::{Count, MAX_NOTES, NONE, NOTE_EVENT, REASON_COUNTERS};
+use filter_common::abi::{Count, MAX_NOTES, NONE, NOTE_EVENT, REASON_COUNTERS, flags};
 use filter_common::classify::{Outcome, Tables as _};
 use filter_common::verdict::{Reason, Verdict};
 
+use crate::events;
 use crate::frame::Frame;
 use crate::image::Image;
 
@@ -47,6 +48,9 @@ fn count_notes(outcome: Outcome, frame: &Frame<'_>) -> Option<()> {
         let note = Image.word(outcome.notes.wrapping_add(1).wrapping_add(index))?;
         let rule = note & !NOTE_EVENT;
         add(REASON_COUNTERS.wrapping_add(rule), frame).then_some(())?;
+        if Image.flags() & flags::REPORTS != 0 && note & NOTE_EVENT != 0 {
+            events::report(frame.context(), rule, outcome, frame.length());
+        }
     }
     Some(())
 }

@@ -36,6 +36,12 @@ impl<'a> Frame<'a> {
         Self { ctx, linear }
     }
 
+    /// What the program was called with.
+    #[inline(always)]
+    pub(crate) const fn context(&self) -> &'a XdpContext {
+        self.ctx
+    }
+
     /// Bytes of the whole frame, all its buffers included.
     #[inline(always)]
     pub(crate) fn length(&self) -> u64 {

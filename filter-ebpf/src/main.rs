@@ -16,6 +16,7 @@
 )]
 
 mod counters;
+mod events;
 mod frame;
 mod image;
 

@@ -690,3 +690,120 @@ fn egress_is_refused_unless_it_is_left_out_knowingly() {
     settle(|| node.rule("both", 0) >= node.rule("both", 1));
     assert!(node.rule("both", 0) >= node.rule("both", 1));
 }
+
+/// What a Log rule matches is reported, with the right rule and headers; the
+/// verdict is the next rule's, and what is not reported is counted as lost.
+#[test]
+fn log_rules_report_packets() {
+    const FLOOD: u64 = 100_000;
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    let policy = |log: &str| -> String {
+        let path = node.files.path().join("log.yaml");
+        let text = format!(
+            "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: \
+             seen}}\nspec:\n  ingress:\n  - {{action: Log, protocol: {log}}}\n  - {{action: Deny, \
+             protocol: UDP, destination: {{ports: [9]}}}}\n  - {{action: Allow}}\n"
+        );
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let observe = |more: &[&str]| -> Vec<Value> {
+        let lines = node.done(&[&["observe", "-o", "jsonl"], more].concat());
+        lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    node.fails(3, &["observe"]);
+    let nothing = node.policy("plain", &[("tcp", "30000")]);
+    node.apply(&nothing);
+    assert!(
+        node.fails(1, &["observe"])
+            .contains("no rule in force reports")
+    );
+
+    node.done(&["apply", "-f", &policy("UDP"), "--interface", INTERFACE]);
+    assert_eq!(observe(&[]), Vec::<Value>::new());
+    let plain = Ethernet::default();
+    let tagged = Ethernet::default().tagged(&[ethertype::VLAN]);
+    let frames = [
+        plain.carry(&Ipv4::default().carry(&Udp::to(9))),
+        tagged.carry(&Ipv6::default().carry(&Udp::to(53))),
+        plain.carry(&Ipv4::default().carry(&Tcp::to(9))),
+    ];
+    node.lab
+        .send(Side::Client, &frames, &Limit::count(3))
+        .unwrap();
+    settle(|| node.rule("seen", 0) == 2);
+    assert_eq!((node.rule("seen", 0), node.rule("seen", 1)), (2, 1));
+    let events = observe(&[]);
+    assert_eq!(events.len(), 2, "{events:?}");
+    for (event, verdict, port, version, by) in [
+        (&events[0], "drop", 9, 4, 1),
+        (&events[1], "pass", 53, 6, 2),
+    ] {
+        assert_eq!(event["verdict"], verdict, "{event}");
+        assert_eq!(event["action"], "log");
+        assert_eq!(
+            (&event["policy"], &event["rule"]),
+            (&"seen".into(), &0.into())
+        );
+        assert_eq!(event["decided_by"]["rule"], by);
+        assert_eq!(event["l4"]["proto"], "udp");
+        assert_eq!(event["l4"]["dport"], port);
+        assert_eq!(event["ip"]["version"], version);
+        assert_eq!(event["interface"], INTERFACE);
+        assert!(event["length"].as_u64().unwrap() >= 42);
+    }
+    let source = Ipv4::default().src.to_string();
+    assert_eq!(events[0]["ip"]["src"], source);
+
+    // Each is given once, and filters leave the rest out.
+    assert_eq!(observe(&[]).len(), 0);
+    node.lab
+        .send(Side::Client, &frames, &Limit::count(3))
+        .unwrap();
+    settle(|| node.rule("seen", 0) == 4);
+    assert_eq!(observe(&["--port", "53", "--proto", "udp"]).len(), 1);
+
+    // A flood is a sample: what isn't reported is counted.
+    node.lab
+        .send(Side::Client, &frames[..1], &Limit::count(FLOOD))
+        .unwrap();
+    settle(|| node.rule("seen", 0) == 4 + FLOOD);
+    assert_eq!(node.rule("seen", 0), 4 + FLOOD);
+    assert_eq!(node.rule("seen", 1), 2 + FLOOD);
+    let events = observe(&[]);
+    let lost: u64 = events
+        .iter()
+        .filter_map(|event| event["lost"].as_u64())
+        .sum();
+    let told = events
+        .iter()
+        .filter(|event| event["lost"].is_null())
+        .count() as u64;
+    assert_eq!(told + lost, FLOOD);
+    assert!(told >= 256 && lost > 0, "{told} told, {lost} lost");
+
+    // An event keeps its rule over a change of the policy.
+    thread::scope(|scope| {
+        let following = scope.spawn(|| {
+            node.done(&[
+                "observe", "-f", "-o", "jsonl", "--proto", "tcp", "--count", "1",
+            ])
+        });
+        thread::sleep(Duration::from_millis(500));
+        node.done(&["apply", "-f", &policy("TCP"), "--interface", INTERFACE]);
+        node.lab
+            .send(Side::Client, &frames, &Limit::count(3))
+            .unwrap();
+        let line = following.join().unwrap();
+        // Before it stands what the old generation lost.
+        let event: Value = serde_json::from_str(line.lines().last().unwrap()).unwrap();
+        assert_eq!(event["l4"]["dport"], 9, "{event}");
+        assert!(event["l4"]["tcp_flags"].is_u64());
+    });
+}

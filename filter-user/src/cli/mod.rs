@@ -12,6 +12,7 @@ mod detach;
 mod diff;
 mod error;
 mod explain;
+mod observe;
 mod output;
 mod replay;
 mod stats;
@@ -54,6 +55,7 @@ enum Verb {
     Apply(apply::Apply),
     Status(status::Status),
     Stats(stats::Stats),
+    Observe(Box<observe::Observe>),
     Detach(detach::Detach),
     Explain(Box<explain::Explain>),
     Diff(Box<diff::Diff>),
@@ -91,6 +93,7 @@ impl Cli {
             Verb::Apply(verb) => verb.run(global),
             Verb::Status(verb) => verb.run(global),
             Verb::Stats(verb) => verb.run(global),
+            Verb::Observe(verb) => verb.run(global),
             Verb::Detach(verb) => verb.run(global),
             Verb::Explain(verb) => verb.run(global),
             Verb::Diff(verb) => return verb.run(global),

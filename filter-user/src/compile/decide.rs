@@ -143,7 +143,6 @@ pub(super) fn denies(ruleset: &Ruleset, rules: &[Rule], end: End) -> bool {
 
 /// The word for a noted rule: an enforced Log is an event as well.
 pub(super) fn note(rules: &[Rule], index: usize) -> u32 {
-    let rule = &rules[index];
-    let event = rule.action == Action::Log && !rule.staged;
+    let event = super::reports(&rules[index]);
     index as u32 | if event { NOTE_EVENT } else { 0 }
 }

@@ -29,7 +29,7 @@ use filter_common::packet::Cursor;
 use filter_common::parse;
 
 use crate::decision::{Decision, Judgement};
-use crate::ruleset::{Rule, Ruleset, Switch};
+use crate::ruleset::{Action, Rule, Ruleset, Switch};
 use classes::Classes;
 use words::Words;
 
@@ -159,6 +159,12 @@ impl Image {
         bytemuck::cast_slice(&self.words)
     }
 
+    /// Whether the program reports packets.
+    #[must_use]
+    pub fn reports(&self) -> bool {
+        self.layout.flags & abi::flags::REPORTS != 0
+    }
+
     /// Counters that the program needs: one a reason and one a rule.
     #[must_use]
     pub fn counters(&self) -> u32 {
@@ -226,12 +232,18 @@ fn name_of(rules: &[Rule], index: Option<&usize>) -> String {
     })
 }
 
+/// Whether a rule reports packets: an enforced Log.
+fn reports(rule: &Rule) -> bool {
+    rule.action == Action::Log && !rule.staged
+}
+
 fn flags(ruleset: &Ruleset) -> u32 {
     let options = &ruleset.options;
     [
         (ruleset.denies_by_default(), abi::flags::DEFAULT_DENY),
         (options.essentials, abi::flags::ESSENTIALS),
         (options.non_ip == Switch::Drop, abi::flags::DROP_NON_IP),
+        (ruleset.rules.iter().any(reports), abi::flags::REPORTS),
         (
             options.encapsulated_ip == Switch::Pass,
             abi::flags::PASS_ENCAPSULATED,

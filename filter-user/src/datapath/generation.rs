@@ -9,6 +9,7 @@ use aya::programs::{ProgramError, ProgramFd, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use filter_common::abi::PAGE_WORDS;
+use filter_common::event::RING_BYTES;
 
 use super::error::Error;
 use super::sys;
@@ -26,6 +27,12 @@ static OBJECT: Option<&[u8]> = None;
 const INGRESS: &str = "nodewall_ingress";
 const IMAGE: &str = "IMAGE";
 const COUNTERS: &str = "COUNTERS";
+const EVENTS: &str = "EVENTS";
+const BUDGET: &str = "BUDGET";
+
+/// Bytes of a ring that nothing is reported into: the kernel takes no less
+/// than a page.
+const IDLE_RING: u32 = 4096;
 
 /// Whether the program says what it does (`replay --trace`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +71,14 @@ impl Generation {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(IMAGE, page_count)
             .map_max_entries(COUNTERS, image.counters())
+            .map_max_entries(
+                EVENTS,
+                if image.reports() {
+                    RING_BYTES
+                } else {
+                    IDLE_RING
+                },
+            )
             .override_global("LAYOUT", bytemuck::bytes_of(image.layout()), true)
             .override_global(aya_log::LEVEL, &level, trace == Trace::On)
             .load(object)
@@ -127,6 +142,20 @@ impl Generation {
                 _ => None,
             })
             .sum()
+    }
+
+    /// Pins the ring and its budget below `folder`, where packets are reported.
+    pub(super) fn pin_events(&self, folder: &Path) -> Result<(), Error> {
+        for (name, pin) in [(EVENTS, "events"), (BUDGET, "budget")] {
+            let Some(Map::RingBuf(map) | Map::PerCpuArray(map)) = self.ebpf.map(name) else {
+                return Err(Error::Failed(missing(name)));
+            };
+            let path = folder.join(pin);
+            sys::pin(map.fd().as_fd(), &path).map_err(|error| {
+                Error::io(format_args!("cannot pin {}", path.display()), &error)
+            })?;
+        }
+        Ok(())
     }
 
     /// Pins the counters at `path`.

@@ -8,6 +8,7 @@
 
 mod counters;
 mod error;
+mod events;
 mod generation;
 mod host;
 mod interface;
@@ -26,6 +27,7 @@ use std::time::SystemTime;
 use filter_common::verdict::{Reason, Verdict};
 
 pub use error::Error;
+pub use events::{Observed, Observer};
 use generation::{Generation, Trace};
 pub use host::{HostAddresses, addresses, forwards};
 use interface::Interface;
@@ -259,7 +261,7 @@ impl Datapath {
             Some(before) => before.slot.clone(),
             None => fresh_slot(&self.root, interface)?,
         };
-        let pinned = pin_generation(&slot, &mut generation, &record, image.counters());
+        let pinned = pin_generation(&slot, &mut generation, &record, image);
         let program = match pinned {
             Ok(program) => program,
             Err((program, error)) => return Err(undo(&slot, program, before.is_some(), error)),
@@ -440,14 +442,17 @@ fn pin_generation(
     slot: &Slot,
     generation: &mut Generation,
     record: &Record,
-    counters: u32,
+    image: &Image,
 ) -> Result<u32, (u32, Error)> {
     let (_, program) = generation.program_fd().map_err(|error| (0, error))?;
     let folder = slot.generation(program);
     let pin = || {
         pins::create(&folder)?;
         generation.pin_counters(&folder.join("counters"))?;
-        counters::create_carried(&folder.join("carried"), counters)?;
+        counters::create_carried(&folder.join("carried"), image.counters())?;
+        if image.reports() {
+            generation.pin_events(&folder)?;
+        }
         record.pin(&folder.join("record"))
     };
     pin().map(|()| program).map_err(|error| (program, error))

@@ -1,0 +1,279 @@
+//! Reported packets: from the rings of the generations in force.
+//!
+//! Each generation has a ring of its own, so that an event means the rule of
+//! the ruleset that reported it, also when a change comes between the report
+//! and its reader. A reader that sees another generation in force first reads
+//! what is left in the old ring, which it still holds open.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use filter_common::event::{Budget, Event};
+use filter_common::verdict::Reason;
+use nix::fcntl::{Flock, FlockArg};
+use nix::time::{ClockId, clock_gettime};
+
+use super::error::Error;
+use super::{Datapath, not_attached, pins};
+use crate::datapath::pins::Slot;
+use crate::ruleset::{Rule, Ruleset};
+
+/// A reported packet.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// When it was reported.
+    pub time: SystemTime,
+    /// The interface.
+    pub interface: String,
+    /// The rule that reports it.
+    pub rule: Rule,
+    /// The rule that decided, where one did.
+    pub decided_by: Option<Rule>,
+    /// Whether it was dropped.
+    pub dropped: bool,
+    /// Why it passed or was dropped.
+    pub reason: Reason,
+    /// Bytes of the frame.
+    pub length: u32,
+    /// Its first bytes, from the Ethernet header on.
+    pub header: Vec<u8>,
+}
+
+/// Reads what is reported on some interfaces. One reader an interface: a ring
+/// gives each event once.
+pub struct Observer {
+    datapath: Datapath,
+    interfaces: Vec<String>,
+    sources: BTreeMap<String, Source>,
+    /// Held for as long as the rings are read.
+    locks: BTreeMap<String, Flock<File>>,
+    /// Rings of generations that a change has just replaced: a CPU may be
+    /// about to write to them, so they are read once more.
+    retired: Vec<(String, Source)>,
+    /// Losses of generations that are gone.
+    lost_before: u64,
+}
+
+/// The ring of one generation.
+struct Source {
+    program: u32,
+    ring: RingBuf<MapData>,
+    budget: PerCpuArray<MapData, BudgetWords>,
+    ruleset: Ruleset,
+    lost: u64,
+}
+
+/// [`Budget`] as aya reads it.
+type BudgetWords = [u64; 4];
+
+impl Observer {
+    /// Begins to read on these interfaces; on all that are filtered if none is
+    /// named.
+    pub fn new(datapath: Datapath, interfaces: Vec<String>) -> Result<Self, Error> {
+        let in_force = datapath.interfaces()?;
+        if let Some(missing) = interfaces.iter().find(|name| !in_force.contains(name)) {
+            return Err(not_attached(missing));
+        }
+        if in_force.is_empty() {
+            return Err(Error::NotAttached(
+                "no filter is in force, so there is nothing to observe. `nodewall apply` puts one \
+                 in force."
+                    .to_owned(),
+            ));
+        }
+        let mut observer = Self {
+            datapath,
+            interfaces,
+            sources: BTreeMap::new(),
+            locks: BTreeMap::new(),
+            retired: Vec::new(),
+            lost_before: 0,
+        };
+        observer.follow()?;
+        Ok(observer)
+    }
+
+    /// Whether any rule in force reports packets.
+    #[must_use]
+    pub fn has_sources(&self) -> bool {
+        !self.sources.is_empty()
+    }
+
+    /// What was reported since the last call, and how many reports were lost
+    /// since then; the first call says it of all the time that the policies
+    /// have been in force.
+    pub fn read(&mut self) -> Result<(Vec<Observed>, u64), Error> {
+        let before = self.lost();
+        let clock = Clock::now();
+        let mut events = Vec::new();
+        for (interface, source) in &mut self.sources {
+            source.drain(interface, &clock, &mut events)?;
+        }
+        for (interface, mut source) in std::mem::take(&mut self.retired) {
+            source.drain(&interface, &clock, &mut events)?;
+            self.lost_before += source.lost;
+        }
+        self.retired = self.follow()?;
+        events.sort_by_key(|event| event.time);
+        Ok((events, self.lost() - before))
+    }
+
+    fn lost(&self) -> u64 {
+        let retired = self.retired.iter().map(|(_, source)| source);
+        let now: u64 = self
+            .sources
+            .values()
+            .chain(retired)
+            .map(|source| source.lost)
+            .sum();
+        self.lost_before + now
+    }
+
+    /// Opens the rings of the generations in force; returns those that are no
+    /// longer.
+    fn follow(&mut self) -> Result<Vec<(String, Source)>, Error> {
+        let root = self.datapath.root.clone();
+        let _lock = pins::lock(&root, false)?;
+        let mut gone = Vec::new();
+        let mut present = Vec::new();
+        for slot in Slot::all(&root)? {
+            let wanted = self.interfaces.is_empty() || self.interfaces.contains(&slot.name);
+            let Some(in_force) = super::in_force(slot)?.filter(|_| wanted) else {
+                continue;
+            };
+            let name = in_force.slot.name.clone();
+            present.push(name.clone());
+            let known = self.sources.get(&name).map(|source| source.program);
+            if known == Some(in_force.program) {
+                continue;
+            }
+            gone.extend(self.sources.remove_entry(&name));
+            let folder = in_force.slot.generation(in_force.program);
+            if !folder.join("events").exists() {
+                continue;
+            }
+            if !self.locks.contains_key(&name) {
+                self.locks.insert(name.clone(), lock(&root, &name)?);
+            }
+            let source = Source::open(&folder, in_force.program, in_force.record.ruleset)?;
+            self.sources.insert(name, source);
+        }
+        let names: Vec<String> = self.sources.keys().cloned().collect();
+        for name in names.iter().filter(|name| !present.contains(name)) {
+            gone.extend(self.sources.remove_entry(name));
+        }
+        Ok(gone)
+    }
+}
+
+/// Keeps other readers away.
+fn lock(root: &Path, interface: &str) -> Result<Flock<File>, Error> {
+    let folder = root.join(interface);
+    let file = File::open(&folder)
+        .map_err(|error| Error::io(format_args!("cannot open {}", folder.display()), &error))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+        if error == nix::errno::Errno::EWOULDBLOCK {
+            Error::Failed(format!(
+                "another `nodewall observe` reads the events of {interface}, and each event is \
+                 given once; end that one first"
+            ))
+        } else {
+            Error::io(
+                format_args!("cannot lock {}", folder.display()),
+                &error.into(),
+            )
+        }
+    })
+}
+
+impl Source {
+    fn open(folder: &Path, program: u32, ruleset: Ruleset) -> Result<Self, Error> {
+        let open = |name: &str| {
+            let path = folder.join(name);
+            let failed = |error: &(dyn std::error::Error + 'static)| {
+                Error::aya(format_args!("cannot open {}", path.display()), error)
+            };
+            let data = MapData::from_pin(&path).map_err(|error| failed(&error))?;
+            Map::from_map_data(data).map_err(|error| failed(&error))
+        };
+        let failed = |error: &(dyn std::error::Error + 'static)| {
+            Error::aya(format_args!("cannot read {}", folder.display()), error)
+        };
+        Ok(Self {
+            program,
+            ring: RingBuf::try_from(open("events")?).map_err(|error| failed(&error))?,
+            budget: PerCpuArray::try_from(open("budget")?).map_err(|error| failed(&error))?,
+            ruleset,
+            lost: 0,
+        })
+    }
+
+    fn drain(
+        &mut self,
+        interface: &str,
+        clock: &Clock,
+        events: &mut Vec<Observed>,
+    ) -> Result<(), Error> {
+        while let Some(item) = self.ring.next() {
+            let event: Event = bytemuck::try_pod_read_unaligned(&item).map_err(|error| {
+                Error::Failed(format!(
+                    "{interface}: an event is not readable by this nodewall ({error})"
+                ))
+            })?;
+            let rule = self.ruleset.rules.get(event.rule as usize);
+            let (Some(rule), Some(reason)) = (rule, Reason::from_number(event.reason)) else {
+                return Err(Error::Failed(format!(
+                    "{interface}: an event names rule {} and reason {}, which don't exist",
+                    event.rule, event.reason
+                )));
+            };
+            let captured = usize::from(event.captured).min(event.header.len());
+            events.push(Observed {
+                time: clock.wall(event.time),
+                interface: interface.to_owned(),
+                rule: rule.clone(),
+                decided_by: self.ruleset.rules.get(event.decided_by as usize).cloned(),
+                dropped: event.verdict != 0,
+                reason,
+                length: event.length,
+                header: event.header[..captured].to_vec(),
+            });
+        }
+        let budgets = self
+            .budget
+            .get(&0, 0)
+            .map_err(|error| Error::aya("cannot read how many events were lost", &error))?;
+        self.lost = budgets
+            .iter()
+            .map(|words| {
+                let budget: Budget = bytemuck::cast(*words);
+                budget.over_budget + budget.ring_full
+            })
+            .sum();
+        Ok(())
+    }
+}
+
+/// The time since boot, in wall-clock time.
+struct Clock {
+    boot: SystemTime,
+}
+
+impl Clock {
+    fn now() -> Self {
+        let since_boot =
+            clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
+        Self {
+            boot: SystemTime::now()
+                .checked_sub(since_boot)
+                .unwrap_or(SystemTime::UNIX_EPOCH),
+        }
+    }
+
+    fn wall(&self, nanoseconds: u64) -> SystemTime {
+        self.boot + Duration::from_nanos(nanoseconds)
+    }
+}
