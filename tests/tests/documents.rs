@@ -223,7 +223,7 @@ fn the_kernel_does_what_documents_say() {
 fn every_misreading_is_caught() {
     let mut not_caught = Vec::new();
     for quirk in Quirk::ALL {
-        let result = runner(1_500, true).run(&tapes(40), |tapes| {
+        let result = runner(3_000, true).run(&tapes(40), |tapes| {
             let (case, packets) = case(&tapes);
             holds(&case, &packets, Some(quirk)).map(drop)
         });
@@ -278,6 +278,7 @@ fn documents_of_every_kind_decide() {
         "noted a policy",
         "noted a profile",
         "noted a StagedGlobalNetworkPolicy",
+        "noted a StagedNetworkPolicy",
         "noted an IngressNodeFirewall",
         "noted the end of a tier",
     ] {
@@ -289,9 +290,10 @@ fn documents_of_every_kind_decide() {
 /// The kind of document that has this name.
 fn kind(case: &Case, name: &str) -> &'static str {
     let named = |policy: &&model::Policy| policy.name == name;
-    match name.split_once(['/', ':']) {
+    match name.split_once([':', '/']) {
         Some((_, name)) if name.starts_with('k') => "Kubernetes",
         Some(("profile", _)) => "a profile",
+        Some(("staged", name)) if name.contains('/') => "a StagedNetworkPolicy",
         Some(("staged", _)) => "a StagedGlobalNetworkPolicy",
         Some(_) => "a NetworkPolicy",
         None if name == "failsafe" => "failsafe",

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::model::{
     Action, Case, DEFAULT_ALLOW, Dialect, Documents, Endpoint, Entity, Expression, Firewall,
     FirewallProtocol, INTERFACE, KubernetesPeer, KubernetesPolicy, KubernetesRule, LabelSelector,
-    Labels, NAMESPACE, Packet, Policy, Port, Protocol, Rule, Selector,
+    Labels, NAMESPACE, Packet, Policy, Port, Protocol, Rule, Selector, WELL_KNOWN_TIERS,
 };
 use super::quirk::Quirk;
 
@@ -284,12 +284,13 @@ impl Evaluator<'_> {
 
     /// The tiers in their order, and whether their end passes.
     fn tiers(&self) -> Vec<(&'static str, bool)> {
-        let mut tiers = vec![
-            (1_000.0, "kube-admin", true),
-            (1_000_000.0, "default", false),
-            (10_000_000.0, "kube-baseline", true),
-        ];
-        for tier in &self.documents().tiers {
+        let mut tiers = WELL_KNOWN_TIERS
+            .map(|(name, order, pass)| (order, name, pass))
+            .to_vec();
+        let well_known = tiers.clone();
+        let is_new = |name: &str| !well_known.iter().any(|known| known.1 == name);
+        let documents = self.documents().tiers.iter();
+        for tier in documents.filter(|tier| is_new(tier.name)) {
             let order = tier.order.unwrap_or(f64::INFINITY);
             tiers.push((order, tier.name, tier.default_pass == Some(true)));
         }
@@ -738,7 +739,8 @@ impl Candidate<'_> {
                 format!("{}/{}", policy.namespace.unwrap_or("default"), policy.name)
             }
             Self::Calico(policy) => match (policy.namespace, policy.staged) {
-                (Some(namespace), _) => format!("{namespace}/{}", policy.name),
+                (Some(namespace), true) => format!("staged:{namespace}/{}", policy.name),
+                (Some(namespace), false) => format!("{namespace}/{}", policy.name),
                 (None, true) => format!("staged:{}", policy.name),
                 (None, false) => policy.name.clone(),
             },

@@ -117,14 +117,11 @@ pub(crate) fn case(tape: &mut Tape<'_>) -> Case {
         for index in 0..count {
             let policy = policy(tape, index, &tiers);
             // A staged twin has the name of the policy that it may replace.
-            if !policy.staged && policy.namespace.is_none() && tape.chance(10) {
-                let mut twin = policy.clone();
-                twin.staged = true;
-                if twin.dialect == Dialect::V1 {
-                    twin.name = format!("twin{index}");
-                    twin.staged = false;
-                }
-                documents.policies.push(twin);
+            if !policy.staged && policy.dialect != Dialect::V1 && tape.chance(10) {
+                documents.policies.push(Policy {
+                    staged: true,
+                    ..policy.clone()
+                });
             }
             documents.policies.push(policy);
         }
@@ -212,7 +209,7 @@ fn endpoints(tape: &mut Tape<'_>, known: &[Profile]) -> Vec<Endpoint> {
             _ => Some("eth2"),
         };
         let mut expected_ips = Vec::new();
-        if tape.chance(50) {
+        if tape.chance(60) {
             let address = tape.chance(30);
             expected_ips.push(if address {
                 v6(tape.pick(&V6))
@@ -249,7 +246,7 @@ fn endpoints(tape: &mut Tape<'_>, known: &[Profile]) -> Vec<Endpoint> {
                 .into_iter()
                 .filter_map(|name| {
                     let protocol = by_name(tape.pick(&[6, 17]));
-                    tape.some(40, |tape| (name, protocol, tape.pick(&PORTS)))
+                    tape.some(60, |tape| (name, protocol, tape.pick(&[80, 53, 80, 443])))
                 })
                 .collect(),
         });
@@ -283,6 +280,16 @@ fn tiers(tape: &mut Tape<'_>) -> Vec<Tier> {
             });
         }
     }
+    // As a cluster exports those that it has anyway.
+    for (name, order, pass) in super::model::WELL_KNOWN_TIERS {
+        if tape.chance(10) {
+            tiers.push(Tier {
+                name,
+                order: Some(order),
+                default_pass: tape.pick(&[Some(pass), None]),
+            });
+        }
+    }
     tiers
 }
 
@@ -298,7 +305,7 @@ fn policy(tape: &mut Tape<'_>, index: usize, tiers: &[&'static str]) -> Policy {
         Dialect::V1 => None,
         _ => tape.some(20, |tape| tape.pick(&NAMESPACES)),
     };
-    let staged = dialect != Dialect::V1 && namespace.is_none() && tape.chance(20);
+    let staged = dialect != Dialect::V1 && tape.chance(20);
     let stage = if namespace.is_none() {
         tape.below(6)
     } else {
@@ -306,10 +313,11 @@ fn policy(tape: &mut Tape<'_>, index: usize, tiers: &[&'static str]) -> Policy {
     };
     let (do_not_track, pre_dnat) = (stage == 4, stage == 5);
     let mut known = tiers.to_vec();
-    known.extend(["kube-admin", "kube-baseline"]);
+    known.extend(["kube-admin", "default", "kube-baseline"]);
     let tier = tape.some(40, |tape| tape.pick(&known));
     // v3 names begin with their tier.
     let name = match (dialect, tier) {
+        (Dialect::V3, None) if tape.chance(10) => format!("default.p{index}"),
         (Dialect::V1, _) | (_, None) => format!("p{index}"),
         (_, Some(tier)) => format!("{tier}.p{index}"),
     };
@@ -338,7 +346,7 @@ fn policy(tape: &mut Tape<'_>, index: usize, tiers: &[&'static str]) -> Policy {
         name,
         tier,
         order: tape.pick(&ORDERS),
-        selector: tape.some(60, selector),
+        selector: tape.some(45, selector),
         namespace_selector: match (dialect, namespace) {
             (Dialect::V1, _) | (_, Some(_)) => None,
             _ => tape.some(5, |tape| tape.pick(&[Selector::All, Selector::Global])),
@@ -371,7 +379,7 @@ fn rule(tape: &mut Tape<'_>, dialect: Dialect) -> Rule {
         5 => match version {
             Some(4) => Some(by_name(1)),
             Some(_) => Some(by_name(58)),
-            None => None,
+            None => Some(by_name(tape.pick(&[1, 58]))),
         },
         6 => Some(by_name(136)),
         _ => Some(Protocol {
@@ -402,7 +410,7 @@ fn rule(tape: &mut Tape<'_>, dialect: Dialect) -> Rule {
             Some(_) => None,
         },
         icmp: if is_icmp { tape.some(60, icmp) } else { None },
-        not_icmp: if is_icmp { tape.some(25, icmp) } else { None },
+        not_icmp: if is_icmp { tape.some(40, icmp) } else { None },
         source: entity(tape, dialect, version, has_ports),
         destination: entity(tape, dialect, version, has_ports),
     }
@@ -447,10 +455,10 @@ fn entity(tape: &mut Tape<'_>, dialect: Dialect, version: Option<u8>, has_ports:
     }
     if has_ports {
         let named = dialect != Dialect::V1;
-        if tape.chance(40) {
+        if tape.chance(50) {
             entity.ports = tape.list(3, |tape| port(tape, named));
         }
-        if tape.chance(15) {
+        if tape.chance(25) {
             entity.not_ports = tape.list(2, |tape| port(tape, named));
         }
     }
@@ -458,9 +466,9 @@ fn entity(tape: &mut Tape<'_>, dialect: Dialect, version: Option<u8>, has_ports:
 }
 
 fn port(tape: &mut Tape<'_>, named: bool) -> Port {
-    match tape.below(5) {
+    match tape.below(6) {
         0 | 1 => Port::One(tape.pick(&PORTS)),
-        4 if named => Port::Named(tape.pick(&PORT_NAMES)),
+        4 | 5 if named => Port::Named(tape.pick(&PORT_NAMES)),
         _ => {
             let (a, b) = (tape.pick(&PORTS), tape.pick(&PORTS));
             Port::Range(a.min(b), a.max(b))

@@ -252,6 +252,12 @@ pub(crate) struct Case {
     pub node: Option<Vec<IpNet>>,
 }
 
+/// The tiers that there always are: name, order, whether their end passes.
+pub(crate) const WELL_KNOWN_TIERS: [(&str, f64, bool); 3] = [
+    ("kube-admin", 1_000.0, true),
+    ("default", 1_000_000.0, false),
+    ("kube-baseline", 10_000_000.0, true),
+];
 /// The interface that is asked about.
 pub(crate) const INTERFACE: &str = "eth0";
 /// The profile that allows everything.

@@ -191,7 +191,8 @@ fn policy(policy: &Policy) -> Yaml {
     let dialect = policy.dialect;
     let v1 = dialect == Dialect::V1;
     let kind = match (policy.namespace, policy.staged) {
-        (Some(_), _) => "NetworkPolicy",
+        (Some(_), true) => "StagedNetworkPolicy",
+        (Some(_), false) => "NetworkPolicy",
         (None, true) => "StagedGlobalNetworkPolicy",
         (None, false) => "GlobalNetworkPolicy",
     };
