@@ -4,6 +4,7 @@
 //! What is here has been checked, and only the functions of this module make
 //! it, so a model cannot hold an illegal rule.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -469,15 +470,9 @@ pub(super) fn validate(
 /// Two policies with one name would share their counters, and two endpoints
 /// with one interface would leave open which one applies.
 fn refuse_duplicates(model: &Model, reporter: &mut Reporter<'_>) {
-    let mut policies: BTreeMap<&str, &Place> = BTreeMap::new();
+    let mut policies: BTreeMap<Cow<'_, str>, &Place> = BTreeMap::new();
     for policy in &model.policies {
-        // In the default tier the name is the same with the tier and without.
-        let name = match &*policy.tier {
-            DEFAULT_TIER => policy.name.strip_prefix("default."),
-            _ => None,
-        };
-        let name = name.unwrap_or(&policy.name);
-        if let Some(first) = policies.insert(name, &policy.place) {
+        if let Some(first) = policies.insert(without_default_tier(policy), &policy.place) {
             let what = format!("two policies have the name {}", quote(&policy.name));
             let help = "give one of them another name, or remove it if it is the same policy";
             duplicate(&what, help, &policy.place, first, reporter);
@@ -521,6 +516,28 @@ fn refuse_duplicates(model: &Model, reporter: &mut Reporter<'_>) {
             let help = "merge them into one endpoint that has the labels of both";
             duplicate(&what, help, &endpoint.place, first, reporter);
         }
+    }
+}
+
+/// The name of a policy. In the default tier it is the same with the tier and
+/// without, wherever the tier stands in it: `staged:edge/default.web`.
+fn without_default_tier(policy: &Policy) -> Cow<'_, str> {
+    let tiered = &*policy.tier == DEFAULT_TIER;
+    let (before, name) = match policy.kind {
+        Kind::V1Policy | Kind::GlobalNetworkPolicy if policy.staged => {
+            policy.name.split_at("staged:".len())
+        }
+        Kind::V1Policy | Kind::GlobalNetworkPolicy => ("", &*policy.name),
+        Kind::NetworkPolicy => {
+            let slash = policy.name.find('/').map_or(0, |slash| slash + 1);
+            policy.name.split_at(slash)
+        }
+        // A dot says nothing of a tier there.
+        Kind::IngressNodeFirewall | Kind::KubernetesNetworkPolicy => return (&*policy.name).into(),
+    };
+    match name.strip_prefix("default.") {
+        Some(rest) if tiered => format!("{before}{rest}").into(),
+        _ => (&*policy.name).into(),
     }
 }
 

@@ -63,6 +63,7 @@ pub(in crate::policy) struct PolicyDocument<'t> {
     pub(in crate::policy) do_not_track: Option<Spanned<bool>>,
     pub(in crate::policy) pre_dnat: Option<Spanned<bool>>,
     pub(in crate::policy) apply_on_forward: Option<Spanned<bool>>,
+    pub(in crate::policy) performance_hints: Texts<'t>,
     pub(in crate::policy) ingress: RulesDocument<'t>,
     pub(in crate::policy) egress: RulesDocument<'t>,
 }
@@ -254,8 +255,7 @@ macro_rules! policy_spec {
                 Field::read("types"),
                 Field::object("ingress", &V3_RULE),
                 Field::object("egress", &V3_RULE),
-                // Says how much work is spared, and nothing of packets.
-                Field::recorded("performanceHints"),
+                Field::read("performanceHints"),
                 $($more),*
             ],
         };
@@ -661,6 +661,11 @@ pub(super) fn policy<'t>(
         do_not_track: flag(global, "doNotTrack", reporter),
         pre_dnat: flag(global, "preDNAT", reporter),
         apply_on_forward: flag(v3 && global, "applyOnForward", reporter),
+        performance_hints: if v3 {
+            spec.texts("performanceHints", reporter)
+        } else {
+            Texts::default()
+        },
         ingress: rules(&spec, "ingress", kind.dialect(), reporter),
         egress: rules(&spec, "egress", kind.dialect(), reporter),
         name: name?,

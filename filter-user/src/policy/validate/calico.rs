@@ -106,6 +106,7 @@ pub(in crate::policy) fn policy(
         Dialect::V3 => is_set(&document.apply_on_forward),
     };
     let labels = policy_selector(document, &spec, reporter);
+    performance_hints(&document.performance_hints, &spec, reporter);
 
     let mut list = |rules_document: &RulesDocument<'_>, field: &'static str| {
         let path = spec.field(field);
@@ -153,6 +154,19 @@ pub(in crate::policy) fn policy(
         egress,
         place: reporter.place(document.name.span),
     })
+}
+
+/// They say how work can be spared, and nothing of packets; a misspelled one
+/// is a mistake all the same.
+fn performance_hints(hints: &Texts<'_>, spec: &Path<'_>, reporter: &mut Reporter<'_>) {
+    const HINT: &str = "AssumeNeededOnEveryNode";
+    let path = spec.field("performanceHints");
+    for (index, text) in &hints.items {
+        if text.value.text != HINT {
+            let help = format!("there is only `{HINT}`, which changes nothing here");
+            invalid_value(text, "not a hint", &help, &path.index(*index), reporter);
+        }
+    }
 }
 
 /// The tier of a policy, by its field and by its name, which must agree.
@@ -376,7 +390,7 @@ fn policy_selector(
         (
             "namespaceSelector",
             &document.namespace_selector,
-            Selector::of_namespaces as fn(&str) -> _,
+            Selector::of_policy_namespaces as fn(&str) -> _,
         ),
         (
             "serviceAccountSelector",
@@ -985,6 +999,18 @@ pub(in crate::policy) fn host_endpoint(
             profile.span,
             profiles_path.index(*index).to_string(),
         ));
+    }
+    if let Some(text) = document
+        .node
+        .as_ref()
+        .filter(|text| text.value.text.is_empty())
+    {
+        let path = match document.dialect {
+            Dialect::V1 => metadata.field("node"),
+            Dialect::V3 => spec.field("node"),
+        };
+        let help = "write the name of the host that has the interface, as `hostname` prints it";
+        invalid_value(text, "no name", help, &path, reporter);
     }
     let ips_path = spec.field("expectedIPs");
     let mut expected_ips = Vec::new();
@@ -1598,6 +1624,24 @@ mod tests {
                 v3,
                 " doNotTrack: true\n",
                 &["1:14 pre-dnat spec.applyOnForward"],
+            ),
+            (v3, " performanceHints: [AssumeNeededOnEveryNode]\n", OK),
+            (v3, " performanceHints: []\n", OK),
+            (
+                v3,
+                " performanceHints: [AssumeNeededOnEveryNode, x]\n",
+                &["1:46 invalid-value spec.performanceHints[1]"],
+            ),
+            (
+                v1,
+                " performanceHints: []\n",
+                &["1:2 unknown-field spec.performanceHints"],
+            ),
+            (v3, " namespaceSelector: all()\n", OK),
+            (
+                v3,
+                " namespaceSelector: global()\n",
+                &["1:21 invalid-selector spec.namespaceSelector"],
             ),
             (v3, " tier: default\n", OK),
             (v3, " tier: x\n", &["1:8 unknown-reference spec.tier"]),
