@@ -124,7 +124,10 @@ impl Apply {
         let mut printed = Ok(());
         for (done, target) in targets.iter().enumerate() {
             let interface = &target.interface;
-            let applied = match datapath.apply(interface, mode, &target.ruleset, &target.image) {
+            let (ruleset, image) = (&target.ruleset, &target.image);
+            let described = &target.described;
+            let applied = datapath.apply_described(interface, mode, ruleset, image, described);
+            let applied = match applied {
                 Ok(applied) => applied,
                 Err(error) if targets.len() == 1 => return Err(error.into()),
                 Err(error) => {

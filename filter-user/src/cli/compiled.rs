@@ -2,6 +2,7 @@
 //! policies does first.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -9,8 +10,9 @@ use super::args::{EndpointFlags, Files, Global, NodeAddress, OptionFlags, Warnin
 use super::error::Failure;
 use super::output::{Color, count, message};
 use crate::compile::Image;
-use crate::datapath;
+use crate::datapath::{self, Described, DescribedDocument};
 use crate::lint;
+use crate::policy::print::{self, PrintOptions};
 use crate::policy::{
     self, Checked, Diagnostic, Endpoint, Failsafe, Host, Labels, Model, Policy, SelectOptions,
     Severity, Source, diagnostic,
@@ -73,6 +75,8 @@ pub(super) struct Target {
     pub(super) idle: Option<String>,
     /// The policies that have a word in what goes out.
     pub(super) egress: Vec<String>,
+    /// What it is made of, where it is to be put in force.
+    pub(super) described: Described,
 }
 
 /// Reads and checks the files.
@@ -309,6 +313,17 @@ fn select(
             Image::compile(&selected.ruleset, request.options.max_memory).map_err(|error| {
                 Failure::failed(format_args!("endpoint {:?}: {error}", endpoint.name))
             })?;
+        let described = if request.live {
+            describe(
+                request,
+                model,
+                endpoint,
+                &options,
+                &selected.selected_policies,
+            )?
+        } else {
+            Described::default()
+        };
         targets.push(Target {
             interface: endpoint.interface.clone(),
             policies: selected
@@ -320,10 +335,50 @@ fn select(
             image,
             idle,
             egress,
+            described,
         });
     }
     warnings.extend(policy::unselected(model, endpoints));
     Ok(targets)
+}
+
+/// What is to be read back of what is in force.
+fn describe(
+    request: &Request<'_>,
+    model: &Model,
+    endpoint: &Endpoint,
+    options: &SelectOptions,
+    policies: &[Arc<str>],
+) -> Result<Described, Failure> {
+    let node = host(request)?.node;
+    let printed = print::print(
+        model,
+        &PrintOptions {
+            node: node.as_deref(),
+            endpoints: &[],
+            in_force_on: Some(endpoint),
+        },
+    );
+    let unsaid = printed.diagnostics.iter();
+    let unsaid = unsaid.filter(|found| found.severity == Severity::Error);
+    Ok(Described {
+        unsaid: unsaid.map(|found| found.message.clone()).collect(),
+        documents: printed
+            .documents
+            .into_iter()
+            .map(|document| DescribedDocument {
+                policy: document.policy.map(|name| name.to_string()),
+                value: document.value,
+                nets: document.nets,
+            })
+            .collect(),
+        policies: policies.iter().map(ToString::to_string).collect(),
+        failsafe: [
+            options.failsafe.inbound.to_string(),
+            options.failsafe.outbound.to_string(),
+        ],
+        node_addresses: options.node_addresses.clone(),
+    })
 }
 
 /// What is wrong with an endpoint that no policy selects. Nothing is, where

@@ -8,10 +8,12 @@ mod apply;
 mod args;
 mod capture;
 mod compiled;
+mod convert;
 mod detach;
 mod diff;
 mod error;
 mod explain;
+mod get;
 mod observe;
 mod output;
 mod replay;
@@ -59,6 +61,8 @@ enum Verb {
     Detach(detach::Detach),
     Explain(Box<explain::Explain>),
     Diff(Box<diff::Diff>),
+    Convert(Box<convert::Convert>),
+    Get(get::Get),
     Replay(Box<replay::Replay>),
     Completions(Completions),
 }
@@ -98,6 +102,8 @@ impl Cli {
             Verb::Explain(verb) => verb.run(global),
             Verb::Diff(verb) => return verb.run(global),
             Verb::Replay(verb) => verb.run(global),
+            Verb::Convert(verb) => verb.run(global),
+            Verb::Get(verb) => verb.run(global),
             Verb::Completions(verb) => verb.run(),
         };
         match result {

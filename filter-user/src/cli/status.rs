@@ -165,6 +165,7 @@ mod tests {
                 default: Action::Allow,
                 options: Options::default(),
             },
+            described: crate::datapath::Described::default(),
             memory: 1_023 << 20,
             stats: Stats {
                 interface: interface.to_owned(),

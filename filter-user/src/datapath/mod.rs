@@ -33,6 +33,7 @@ pub use host::{HostAddresses, addresses, forwards};
 use interface::Interface;
 use pins::Slot;
 use record::Record;
+pub use record::{Described, DescribedDocument};
 pub use test_bench::TestBench;
 
 use crate::compile::Image;
@@ -134,6 +135,8 @@ pub struct Status {
     pub since: SystemTime,
     /// The ruleset in force.
     pub ruleset: Ruleset,
+    /// What it was made of.
+    pub described: Described,
     /// Bytes of its maps, as the kernel accounts them.
     pub memory: u64,
     /// Totals.
@@ -222,10 +225,22 @@ impl Datapath {
         ruleset: &Ruleset,
         image: &Image,
     ) -> Result<Applied, Error> {
+        self.apply_described(interface, mode, ruleset, image, &Described::default())
+    }
+
+    /// The same, with what it was made of to be kept beside it.
+    pub fn apply_described(
+        &self,
+        interface: &str,
+        mode: Mode,
+        ruleset: &Ruleset,
+        image: &Image,
+        described: &Described,
+    ) -> Result<Applied, Error> {
         let interface = interface::by_name(interface)?;
         pins::prepare(&self.root)?;
         let lock = pins::lock(&self.root, true)?;
-        let applied = self.apply_locked(&interface, mode, ruleset, image);
+        let applied = self.apply_locked(&interface, mode, ruleset, image, described);
         if applied.is_err() {
             pins::tidy(&self.root);
         }
@@ -239,6 +254,7 @@ impl Datapath {
         mode: Mode,
         ruleset: &Ruleset,
         image: &Image,
+        described: &Described,
     ) -> Result<Applied, Error> {
         let namespace = interface::namespace()?;
         let before = self.find(interface, namespace)?;
@@ -249,7 +265,12 @@ impl Datapath {
         }
 
         let mut generation = Generation::load(image, Trace::Off)?;
-        let mut record = Record::new(ruleset.clone(), namespace, interface.index);
+        let mut record = Record::new(
+            ruleset.clone(),
+            described.clone(),
+            namespace,
+            interface.index,
+        );
         record.memory = generation.memory();
         if let Some(before) = &before {
             record.generation = before.record.generation + 1;
@@ -339,6 +360,7 @@ impl Datapath {
                 memory: in_force.record.memory,
                 stats: counters::stats(name.clone(), &in_force.record.ruleset.rules, &totals),
                 ruleset: in_force.record.ruleset,
+                described: in_force.record.described,
             });
         }
         all.sort_by(|a, b| a.interface.cmp(&b.interface));

@@ -137,6 +137,8 @@ codes! {
     CutsSsh = "cuts-ssh",
     /// The API server would be cut off.
     CutsApiServer = "cuts-api-server",
+    /// A policy that its form in Calico v3 says in other words.
+    Converted = "converted",
     /// More errors than are shown.
     MoreErrors = "more-errors",
 }

@@ -14,6 +14,7 @@ mod label_selector;
 pub mod list;
 mod lower;
 pub mod model;
+pub mod print;
 mod schema;
 pub mod select;
 pub mod selector;

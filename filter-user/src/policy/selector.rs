@@ -151,6 +151,48 @@ impl Selector {
         ))
     }
 
+    /// Takes apart what a rule of a policy in the namespace `own` asks for: its
+    /// `selector` and, where that is not about `own`, its `namespaceSelector`.
+    #[must_use]
+    pub(super) fn split_namespaces(&self, own: &str) -> (String, Option<String>) {
+        let parts = match &self.0 {
+            Expr::And(parts) => parts.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        let is_own = |part: &Expr| *part == Self::has_value(NAMESPACE, own).0;
+        let any = Expr::Has(NAMESPACE.to_owned());
+        let (mut labels, mut namespaces) = (Vec::new(), Vec::new());
+        for (place, part) in parts.iter().enumerate() {
+            if place == 0 && is_own(part) {
+                continue;
+            }
+            let mut asked = part.labels().into_iter();
+            if *part == any {
+                namespaces.push(Expr::All);
+            } else if asked.len() > 0 && asked.all(|label| label.starts_with(NAMESPACE_LABELS)) {
+                namespaces.push(part.clone().without_prefix());
+            } else {
+                labels.push(part.clone());
+            }
+        }
+        let text = |parts: Vec<Expr>| {
+            if parts.is_empty() {
+                Expr::All.to_string()
+            } else {
+                single_or(parts, Expr::And).to_string()
+            }
+        };
+        if namespaces.is_empty() {
+            let global = any.negate();
+            if labels.first() == Some(&global) {
+                labels.remove(0);
+                return (text(labels), Some("global()".to_owned()));
+            }
+            return (text(labels), None);
+        }
+        (text(labels), Some(text(namespaces)))
+    }
+
     /// A label of namespaces that it asks for and that only a cluster knows:
     /// any but their names.
     #[must_use]
@@ -234,6 +276,36 @@ impl Expr {
                 values,
             },
             Self::Not(inner) => Self::Not(Box::new(inner.prefixed(prefix, all))),
+            Self::And(parts) => Self::And(each(parts)),
+            Self::Or(parts) => Self::Or(each(parts)),
+        }
+    }
+
+    /// The same about labels without the prefix of namespaces.
+    fn without_prefix(self) -> Self {
+        let bare = |label: String| match label.strip_prefix(NAMESPACE_LABELS) {
+            Some(bare) => bare.to_owned(),
+            None => label,
+        };
+        let each = |parts: Vec<Self>| parts.into_iter().map(Self::without_prefix).collect();
+        match self {
+            Self::All => Self::All,
+            Self::Has(label) => Self::Has(bare(label)),
+            Self::Compare { label, how, value } => Self::Compare {
+                label: bare(label),
+                how,
+                value,
+            },
+            Self::In {
+                label,
+                negated,
+                values,
+            } => Self::In {
+                label: bare(label),
+                negated,
+                values,
+            },
+            Self::Not(inner) => Self::Not(Box::new(inner.without_prefix())),
             Self::And(parts) => Self::And(each(parts)),
             Self::Or(parts) => Self::Or(each(parts)),
         }
@@ -647,6 +719,27 @@ mod tests {
             "a == 'b' && pcsa.role == 'x' && has(projectcalico.org/serviceaccount)"
         );
         assert_eq!(Selector::parse(&both.to_string()), Ok(both));
+    }
+
+    #[test]
+    fn namespaces_are_split_off_again() {
+        for (selector, namespaces) in [
+            ("a == 'b'", None),
+            ("all()", None),
+            ("all()", Some("all()")),
+            ("has(x) && !has(y)", Some("global()")),
+            ("has(x) || has(y)", Some("projectcalico.org/name == 'z'")),
+            ("has(x)", Some("!has(env) && has(b)")),
+        ] {
+            let labels = Selector::parse(selector).expect("valid");
+            let folded = match namespaces {
+                None => Selector::has_value(NAMESPACE, "own"),
+                Some(text) => Selector::of_namespaces(text).expect("valid"),
+            };
+            let folded = folded.and(labels);
+            let split = folded.split_namespaces("own");
+            assert_eq!(split, (selector.to_owned(), namespaces.map(str::to_owned)));
+        }
     }
 
     #[test]
