@@ -285,11 +285,13 @@ impl Lint<'_> {
         ];
         let mut said: Vec<(u32, &str)> = Vec::new();
         for &(family, protocol, selector, what) in KINDS {
-            for outcome in self.analysis.outcomes(family, protocol, selector) {
-                let (Verdict::Drop, Some(index)) = (outcome.verdict, outcome.rule) else {
-                    continue;
-                };
-                if said.contains(&(index, what)) {
+            let outcomes = self.analysis.outcomes(family, protocol, selector);
+            // From some networks it may be denied; here, nothing of it is left.
+            let cut = outcomes
+                .iter()
+                .all(|outcome| outcome.verdict == Verdict::Drop && outcome.rule.is_some());
+            for index in outcomes.iter().filter_map(|outcome| outcome.rule) {
+                if !cut || said.contains(&(index, what)) {
                     continue;
                 }
                 said.push((index, what));

@@ -298,6 +298,12 @@ impl PacketText {
         }
     }
 
+    /// Whether it is a later fragment, without an L4 header.
+    #[must_use]
+    pub const fn is_later_fragment(&self) -> bool {
+        self.later_fragment
+    }
+
     /// A frame with this packet. Its checksums are zero: nothing that decides
     /// looks at them.
     #[must_use]

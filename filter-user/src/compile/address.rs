@@ -70,9 +70,9 @@ impl Dimension {
     }
 
     /// An address of each class, at the top of 128 bits, the lowest `unused` of
-    /// which are none of an address. `liked` where it is in the class; else
-    /// none that ends in 0, where there is another.
-    pub(super) fn examples(&self, liked: u128, unused: u32) -> Vec<u128> {
+    /// which are none of an address. The last one of `liked` that is in the
+    /// class; else none that ends in 0, where there is another.
+    pub(super) fn examples(&self, liked: &[u128], unused: u32) -> Vec<u128> {
         let mut examples = vec![0; self.classes.len()];
         // The first segment of a class is kept.
         for (index, segment) in self.segments.iter().enumerate().rev() {
@@ -82,9 +82,11 @@ impl Dimension {
                 .filter(|next| end.is_none_or(|end| *next < end))
                 .unwrap_or(segment.first);
         }
-        let around = self.segments.iter().rfind(|segment| segment.first <= liked);
-        if let Some(segment) = around {
-            examples[segment.class as usize] = liked;
+        for &liked in liked {
+            let around = self.segments.iter().rfind(|segment| segment.first <= liked);
+            if let Some(segment) = around {
+                examples[segment.class as usize] = liked;
+            }
         }
         examples
     }

@@ -173,8 +173,8 @@ pub fn differences(before: &Ruleset, after: &Ruleset) -> Result<Vec<Difference>,
     let mut found = Vec::new();
     for (family, headers) in [Family::V4, Family::V6].into_iter().zip(&headers) {
         let family_classes = &classes.families[family as usize];
-        let sources = addresses(family, &family_classes.src, 7);
-        let destinations = addresses(family, &family_classes.dst, 10);
+        let sources = addresses(family, &family_classes.src, [203, 0, 113, 7]);
+        let destinations = addresses(family, &family_classes.dst, [192, 0, 2, 10]);
         let sides = sources
             .iter()
             .flat_map(|src| destinations.iter().map(move |dst| (src, dst)));
@@ -214,6 +214,8 @@ pub fn differences(before: &Ruleset, after: &Ruleset) -> Result<Vec<Difference>,
             }
         }
     }
+    // What shows its ports tells more.
+    found.sort_by_key(|difference| difference.example.is_later_fragment());
     Ok(found)
 }
 
@@ -237,14 +239,30 @@ fn joint(before: &Ruleset, after: &Ruleset) -> Ruleset {
     both
 }
 
-/// An address of each class; a well-known one for examples where it fits.
-fn addresses(family: Family, dimension: &super::address::Dimension, host: u8) -> Vec<IpAddr> {
-    let well_known: u128 = match family {
-        Family::V4 => u128::from(Ipv4Addr::new(203, 0, 113, host).to_bits()) << 96,
-        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(host)).to_bits(),
+/// An address of each class; one of those for examples where it fits, best
+/// `favourite`, or the IPv6 address that ends like it.
+fn addresses(
+    family: Family,
+    dimension: &super::address::Dimension,
+    favourite: [u8; 4],
+) -> Vec<IpAddr> {
+    let [.., host] = favourite;
+    let (well_known, unused) = match family {
+        Family::V4 => {
+            let nets = [[198, 51, 100], [192, 0, 2], [203, 0, 113]];
+            let known = nets.map(|[a, b, c]| [a, b, c, host]);
+            let known = [known[0], known[1], known[2], favourite].map(Ipv4Addr::from);
+            (known.map(|known| u128::from(known.to_bits()) << 96), 96)
+        }
+        Family::V6 => {
+            let known = [3, 2, 1, 0].map(|net| {
+                Ipv6Addr::new(0x2001, 0xdb8, net, 0, 0, 0, 0, u16::from(host)).to_bits()
+            });
+            (known, 0)
+        }
     };
     dimension
-        .examples(well_known, if family == Family::V4 { 96 } else { 0 })
+        .examples(&well_known, unused)
         .into_iter()
         .map(|bits| match family {
             Family::V4 => IpAddr::from(Ipv4Addr::from_bits((bits >> 96) as u32)),
@@ -473,11 +491,11 @@ mod tests {
             shown,
             [
                 (
-                    "tcp 203.0.113.7:51515 > 203.0.113.10:32768".to_owned(),
+                    "tcp 203.0.113.7:51515 > 192.0.2.10:32768".to_owned(),
                     ("pass", "drop")
                 ),
                 (
-                    "tcp 198.51.100.1:51515 > 203.0.113.10:30000".to_owned(),
+                    "tcp 198.51.100.7:51515 > 192.0.2.10:30000".to_owned(),
                     ("drop", "pass")
                 ),
             ]
@@ -489,7 +507,7 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(
             found[0].example.to_string(),
-            "tcp 203.0.113.7:51515 > 203.0.113.10:443"
+            "tcp 203.0.113.7:51515 > 192.0.2.10:443"
         );
     }
 }
