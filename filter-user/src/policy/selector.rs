@@ -130,11 +130,6 @@ impl Selector {
         if text.split_whitespace().collect::<String>() == "global()" {
             return Ok(Self(Expr::Has(NAMESPACE.to_owned()).negate()));
         }
-        Self::of_policy_namespaces(text)
-    }
-
-    /// The same for a policy, which has no `global()`.
-    pub fn of_policy_namespaces(text: &str) -> Result<Self, SelectorError> {
         Ok(Self(
             Self::parse(text)?.0.prefixed(NAMESPACE_LABELS, NAMESPACE),
         ))
@@ -705,7 +700,6 @@ mod tests {
             assert_eq!(Selector::parse(expected), Ok(selector));
         }
         assert!(Selector::of_namespaces("global() && has(a)").is_err());
-        assert!(Selector::of_policy_namespaces("global()").is_err());
         let accounts = Selector::of_service_accounts("role == 'x' && all()").expect("valid");
         assert_eq!(
             accounts.to_string(),

@@ -390,7 +390,7 @@ fn policy_selector(
         (
             "namespaceSelector",
             &document.namespace_selector,
-            Selector::of_policy_namespaces as fn(&str) -> _,
+            Selector::of_namespaces as fn(&str) -> _,
         ),
         (
             "serviceAccountSelector",
@@ -1638,11 +1638,6 @@ mod tests {
                 &["1:2 unknown-field spec.performanceHints"],
             ),
             (v3, " namespaceSelector: all()\n", OK),
-            (
-                v3,
-                " namespaceSelector: global()\n",
-                &["1:21 invalid-selector spec.namespaceSelector"],
-            ),
             (v3, " tier: default\n", OK),
             (v3, " tier: x\n", &["1:8 unknown-reference spec.tier"]),
             (v1, " tier: default\n", &["1:2 unknown-field spec.tier"]),
