@@ -5,13 +5,16 @@
 //! change that was meant, rewrite them with `UPDATE_EXPECT=1` and read every
 //! line of the difference.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use filter_user::lint;
 use filter_user::policy::diagnostic::{Code, render};
 use filter_user::policy::{
-    Host, Labels, SelectOptions, Selected, Source, check, endpoints_for, select, unselected,
+    Diagnostic, Failsafe, Host, Labels, SelectOptions, Selected, Severity, Source, check,
+    endpoints_for, select, unselected,
 };
 use filter_user::ruleset::{Action, Direction, Rule, Ruleset, Stage};
 use serde_json::{Value, json};
@@ -84,6 +87,78 @@ fn good_documents_come_down_to_rulesets() {
         met &= expect(&file, &story(&sources(&file)));
     }
     assert!(met, "see above; if it was meant: UPDATE_EXPECT=1");
+}
+
+/// Every warning about what is legal and probably not intended, word for word.
+/// The first line may hold the flags to look under.
+#[test]
+fn odd_documents_are_warned_of() {
+    let mut met = true;
+    let mut warned = BTreeSet::new();
+    for file in corpus("lint") {
+        let sources = sources(&file);
+        let found = odd(&sources);
+        warned.extend(found.iter().map(|diagnostic| diagnostic.code.name()));
+        let warnings = found
+            .iter()
+            .all(|diagnostic| diagnostic.severity == Severity::Warning);
+        assert!(warnings, "{}: {found:?}", file.display());
+        met &= expect(&file, &render(&found, &sources, false));
+    }
+    assert!(met, "see above; if it was meant: UPDATE_EXPECT=1");
+    for code in [
+        Code::ShadowedRule,
+        Code::MatchesNothing,
+        Code::EmptySet,
+        Code::UnusedSet,
+        Code::SelectsNothing,
+        Code::DeniesEverything,
+        Code::CutsNodePorts,
+        Code::AllowsAll,
+        Code::CutsSsh,
+        Code::CutsApiServer,
+        Code::CutsEssential,
+        Code::IcmpFamily,
+        Code::NoEffect,
+        Code::UnresolvablePeer,
+        Code::EmptyFile,
+    ] {
+        assert!(warned.contains(code.name()), "no file leads to {code}");
+    }
+}
+
+/// What `validate` warns of: documents, endpoints, then their rules.
+fn odd(sources: &[Source]) -> Vec<Diagnostic> {
+    let mut options = SelectOptions::default();
+    let flags = sources[0].text().lines().next().unwrap_or_default();
+    if flags.contains("--failsafe-inbound none") {
+        options.failsafe = Failsafe::NONE;
+    }
+    options.options.essentials = !flags.contains("--no-essentials");
+    let checked = check(sources);
+    let mut found = checked.diagnostics;
+    let Some(model) = checked.model else {
+        return found;
+    };
+    found.extend(lint::of_model(&model));
+    let none = Labels::new();
+    let endpoints = endpoints_for(&model, &[], &none, &Host::default())
+        .or_else(|_| endpoints_for(&model, &["eth0".into()], &none, &Host::default()))
+        .expect("an endpoint");
+    let selected: Vec<Selected> = endpoints
+        .iter()
+        .map(|endpoint| select(&model, endpoint, Direction::Ingress, &options))
+        .collect();
+    found.extend(
+        selected
+            .iter()
+            .flat_map(|selected| selected.warnings.clone()),
+    );
+    found.extend(unselected(&model, &endpoints));
+    for (selected, endpoint) in selected.iter().zip(&endpoints) {
+        found.extend(lint::of_ruleset(&selected.ruleset, endpoint, sources).expect("compiles"));
+    }
+    found
 }
 
 /// Everything that a good document leads to, on paper.
