@@ -27,6 +27,20 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
+/// A document, with the lists that it may name.
+fn sources(path: &Path) -> Vec<Source> {
+    let text = |path: &Path| fs::read_to_string(path).expect("readable text");
+    let mut sources = vec![Source::new("document", text(path))];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/policy/lists");
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let list = entry.expect("an entry").path();
+        let name = list.file_name().expect("a name").to_string_lossy();
+        sources.push(Source::list(&*name, text(&list)));
+        sources.push(Source::list(format!("../lists/{name}"), text(&list)));
+    }
+    sources
+}
+
 fn model(sources: &[Source]) -> Model {
     let checked = check(sources);
     let text = render(&checked.diagnostics, sources, false);
@@ -117,7 +131,7 @@ fn every_good_document_compiles_to_the_same_image() {
             .expect("a name")
             .to_string_lossy()
             .into_owned();
-        let before = model(&load(&[file], false).expect("readable"));
+        let before = model(&sources(&file));
         eprintln!("{name}");
         match round_trip(&before) {
             Some(true) => images += 1,

@@ -807,3 +807,167 @@ fn log_rules_report_packets() {
         assert!(event["l4"]["tcp_flags"].is_u64());
     });
 }
+
+/// What is in force, in each of the formats that there are, read back and
+/// applied again, is the same.
+#[test]
+fn get_goes_back_into_apply() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let write = |node: &Node, name: &str, text: &str| {
+        let path = node.files.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let node = Node::new();
+    node.fails(3, &["get", "policies"]);
+    node.apply(&node.node_ports());
+    let calico = "\
+apiVersion: projectcalico.org/v3
+kind: Tier
+metadata: {name: first}
+spec: {order: 5, defaultAction: Pass}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkSet
+metadata: {name: blocked, labels: {role: blocked}}
+spec: {nets: [203.0.113.0/24, 'fd00:9::/32']}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: first.block}
+spec:
+  tier: first
+  ingress:
+  - {action: Log, source: {selector: role == 'blocked'}}
+  - {action: Deny, source: {selector: role == 'blocked'}}
+  - {action: Pass, protocol: ICMP, icmp: {type: 8}}
+---
+apiVersion: projectcalico.org/v3
+kind: StagedGlobalNetworkPolicy
+metadata: {name: later}
+spec: {ingress: [{action: Deny, protocol: TCP, destination: {ports: [8080], notPorts: [9090]}}]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: serve}
+spec:
+  order: 10.5
+  ingress:
+  - {action: Allow, protocol: TCP, destination: {ports: [80, '8000:8099']}}
+  - {action: Allow, notProtocol: 47, source: {notNets: [10.0.0.0/8]}}
+";
+    let firewall = format!(
+        "apiVersion: ingressnodefirewall.openshift.io/v1alpha1
+kind: IngressNodeFirewall
+metadata: {{name: edge}}
+spec:
+  interfaces: [{INTERFACE}]
+  ingress:
+  - sourceCIDRs: [0.0.0.0/0]
+    rules:
+    - {{order: 1, protocolConfig: {{protocol: TCP, tcp: {{ports: 22}}}}, action: Deny}}
+  - sourceCIDRs: [10.0.0.0/8]
+    rules:
+    - {{order: 1, action: Allow}}
+"
+    );
+    let kubernetes = "\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  podSelector: {}
+  ingress:
+  - from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}]
+    ports: [{port: 80}]
+";
+    let mut last = String::new();
+    for (name, text) in [
+        ("calico", calico),
+        ("firewall", firewall.as_str()),
+        ("kubernetes", kubernetes),
+    ] {
+        let file = write(&node, &format!("{name}.yaml"), text);
+        node.apply(&file);
+        let before = node.json(&["get", "rules"]);
+        let documents = node.done(&["get", "policies", "-o", "yaml"]);
+        assert_ne!(documents, last);
+        let back = write(&node, &format!("{name}-back.yaml"), &documents);
+        let said = node.done(&["apply", "-f", &back]);
+        if name != "firewall" {
+            // Its rules are said in other words, and numbered as they come.
+            for line in said.lines().filter(|line| line.starts_with("policy ")) {
+                assert!(line.ends_with(": unchanged"), "{name}: {said}");
+            }
+            let matches = |document: &Value| -> Vec<Value> {
+                let rules = document["rules"].as_array().unwrap();
+                rules.iter().map(|rule| rule["matches"].clone()).collect()
+            };
+            let after = node.json(&["get", "rules"]);
+            assert_eq!(matches(&before), matches(&after), "{name}");
+        }
+        let again = node.done(&["get", "policies", "-o", "yaml"]);
+        assert_eq!(documents, again, "{name}");
+        assert!(
+            node.run(&["diff", "-f", &back, "--interface", INTERFACE])
+                .status
+                .success()
+        );
+        for what in ["policies", "rules", "endpoints", "sets"] {
+            let table = node.done(&["get", what]);
+            assert!(
+                table.lines().all(|line| line.chars().count() <= 80),
+                "{table}"
+            );
+            println!("{table}\n{}", node.done(&["get", what, "-o", "wide"]));
+        }
+        last = documents;
+    }
+    let said = node.fails(1, &["get", "policies", "nothing"]);
+    assert!(said.contains("shop/web"), "{said}");
+}
+
+/// A set of a million networks makes no difference to who reads the status.
+#[test]
+fn status_of_a_large_set_is_quick() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    let mut list = String::new();
+    for number in 0..1_000_000_u32 {
+        let [_, a, b, c] = number.to_be_bytes();
+        writeln!(list, "{}.{a}.{b}.{}", 11 + (number & 1), c & 0xfe).unwrap();
+    }
+    fs::write(node.files.path().join("list.txt"), list).unwrap();
+    let path = node.files.path().join("large.yaml");
+    fs::write(
+        &path,
+        "\
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkSet
+metadata:
+  name: large
+  labels: {role: blocked}
+  annotations: {nodewall.io/nets-from: list.txt}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: block}
+spec:
+  doNotTrack: true
+  applyOnForward: true
+  ingress: [{action: Deny, source: {selector: role == 'blocked'}}]
+",
+    )
+    .unwrap();
+    node.apply(path.to_str().unwrap());
+    let start = std::time::Instant::now();
+    node.done(&["status"]);
+    let took = start.elapsed();
+    println!("status: {took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(node.done(&["get", "sets"]).contains("large"));
+}

@@ -17,6 +17,7 @@ mod get;
 mod observe;
 mod output;
 mod replay;
+mod schema;
 mod stats;
 mod status;
 mod validate;
@@ -63,6 +64,7 @@ enum Verb {
     Diff(Box<diff::Diff>),
     Convert(Box<convert::Convert>),
     Get(get::Get),
+    Schema(schema::Schema),
     Replay(Box<replay::Replay>),
     Completions(Completions),
 }
@@ -104,6 +106,7 @@ impl Cli {
             Verb::Replay(verb) => verb.run(global),
             Verb::Convert(verb) => verb.run(global),
             Verb::Get(verb) => verb.run(global),
+            Verb::Schema(verb) => verb.run(),
             Verb::Completions(verb) => verb.run(),
         };
         match result {

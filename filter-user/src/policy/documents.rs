@@ -204,6 +204,32 @@ static LIST: Table = Table {
     ],
 };
 
+/// The `apiVersion` and kind of every document that is read, with what it may
+/// hold.
+pub(super) fn tables() -> impl Iterator<Item = (&'static str, &'static str, &'static Table)> {
+    KINDS.iter().filter_map(|known| {
+        let table = match known.read {
+            Read::Policy(kind) => calico::policy_table(kind),
+            Read::HostEndpoint(dialect) => calico::endpoint_table(dialect),
+            Read::Profile(dialect) => calico::profile_table(dialect),
+            Read::NetworkSet(namespaced) => network_set::table(namespaced),
+            Read::Tier => calico::TIER_TABLE,
+            Read::IngressNodeFirewall => ingress_node_firewall::TABLE,
+            Read::Kubernetes => kubernetes::TABLE,
+            Read::List | Read::Refused(_) => return None,
+        };
+        Some((known.api_version, known.kind, table))
+    })
+}
+
+/// The `apiVersion` and kind of every list of documents.
+pub(super) fn lists() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let lists = KINDS
+        .iter()
+        .filter(|known| matches!(known.read, Read::List));
+    lists.map(|known| (known.api_version, known.kind))
+}
+
 /// Reads one YAML document: an object, a list of objects, or nothing.
 pub(super) fn read<'t>(root: &Node<'t>, reporter: &mut Reporter<'_>) -> Vec<Document<'t>> {
     let mut documents = Vec::new();

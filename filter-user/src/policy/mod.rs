@@ -10,6 +10,7 @@ pub mod diagnostic;
 mod documents;
 pub mod endpoints;
 pub mod failsafe;
+pub mod json_schema;
 mod label_selector;
 pub mod list;
 mod lower;

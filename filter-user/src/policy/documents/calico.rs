@@ -563,6 +563,36 @@ static TIER_SPEC: Table = Table {
     fields: &[Field::read("order"), Field::read("defaultAction")],
 };
 
+/// What a policy may hold.
+pub(in crate::policy) fn policy_table(kind: PolicyKind) -> &'static Table {
+    match kind {
+        PolicyKind::V1 => &V1_POLICY,
+        PolicyKind::Global => &GLOBAL_POLICY,
+        PolicyKind::StagedGlobal => &STAGED_GLOBAL_POLICY,
+        PolicyKind::Namespaced => &NAMESPACED_POLICY,
+        PolicyKind::StagedNamespaced => &STAGED_NAMESPACED_POLICY,
+    }
+}
+
+/// What a host endpoint may hold.
+pub(in crate::policy) fn endpoint_table(dialect: Dialect) -> &'static Table {
+    match dialect {
+        Dialect::V1 => &V1_ENDPOINT,
+        Dialect::V3 => &V3_ENDPOINT,
+    }
+}
+
+/// What a profile may hold.
+pub(in crate::policy) fn profile_table(dialect: Dialect) -> &'static Table {
+    match dialect {
+        Dialect::V1 => &V1_PROFILE,
+        Dialect::V3 => &V3_PROFILE,
+    }
+}
+
+/// What a tier may hold.
+pub(in crate::policy) static TIER_TABLE: &Table = &TIER;
+
 /// The parts that every object has.
 struct Parts<'n, 't> {
     metadata: Option<&'n Entry<'t>>,

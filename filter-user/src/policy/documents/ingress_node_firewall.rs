@@ -53,6 +53,9 @@ pub(in crate::policy) struct MemberDocument<'t> {
     pub(in crate::policy) icmp_code: Option<Text<'t>>,
 }
 
+/// What an object of this kind may hold.
+pub(in crate::policy) static TABLE: &Table = &FIREWALL;
+
 static FIREWALL: Table = Table {
     object: "an IngressNodeFirewall",
     fields: &[

@@ -66,6 +66,9 @@ pub(in crate::policy) struct PortDocument<'t> {
     pub(in crate::policy) end_port: Option<Text<'t>>,
 }
 
+/// What an object of this kind may hold.
+pub(in crate::policy) static TABLE: &Table = &POLICY;
+
 static POLICY: Table = Table {
     object: "a NetworkPolicy",
     fields: &[

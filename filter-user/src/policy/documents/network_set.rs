@@ -66,6 +66,11 @@ static SPEC: Table = Table {
     fields: &[Field::read("nets")],
 };
 
+/// What a set may hold.
+pub(in crate::policy) fn table(namespaced: bool) -> &'static Table {
+    if namespaced { &NAMESPACED } else { &GLOBAL }
+}
+
 /// Reads a set.
 pub(super) fn read<'t>(
     node: &Node<'t>,

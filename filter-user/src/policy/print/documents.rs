@@ -16,7 +16,7 @@ use crate::policy::lower::ingress_node_firewall;
 use crate::policy::model::{
     Criteria, HostEndpoint, Interface, Kind, NamedPort, NetworkSet, Peer, Policy, Port, Rule,
 };
-use crate::policy::selector::{Labels, NAMESPACE};
+use crate::policy::selector::{Labels, NAMESPACE, Selector};
 use crate::policy::values::{self, family};
 use crate::ruleset::{Action, Direction, Family, Icmp, Stage};
 
@@ -30,6 +30,28 @@ struct Firewall<'m> {
     name: String,
     /// Its endpoints: by the name of their document, and interface.
     endpoints: Vec<(String, String)>,
+    /// The labels of nodes that are asked for beside, where no endpoint has
+    /// them.
+    nodes: Option<String>,
+}
+
+impl Firewall<'_> {
+    /// The label that its endpoints have.
+    fn label(&self) -> (String, String) {
+        match &self.nodes {
+            None => (FIREWALL.to_owned(), self.name.clone()),
+            Some(_) => (format!("{FIREWALL}.{}", self.name), String::new()),
+        }
+    }
+
+    /// What selects them.
+    fn selector(&self) -> String {
+        let (label, value) = self.label();
+        match &self.nodes {
+            None => format!("{label} == '{value}'"),
+            Some(nodes) => canonical(&format!("({nodes}) && has({label})")),
+        }
+    }
 }
 
 #[expect(
@@ -362,11 +384,7 @@ impl<'m> Printer<'m> {
                 let mut endpoints = firewall.endpoints.iter();
                 endpoints.any(|(found, on)| found == name && on == interface)
             };
-            if let Some(firewall) = firewalls.iter().find(of) {
-                labels.insert(FIREWALL.to_owned(), firewall.name.clone());
-                return true;
-            }
-            false
+            labels.extend(firewalls.iter().filter(of).map(Firewall::label));
         };
         let mut documents = Vec::new();
         let node = |own: Option<&str>| own.or(self.options.node).unwrap_or(ANY_NODE).to_owned();
@@ -609,7 +627,7 @@ impl<'m> Printer<'m> {
             ));
         }
         let mut groups: BTreeMap<Vec<usize>, Vec<(String, String)>> = BTreeMap::new();
-        for (name, interface, labels) in places {
+        for (name, interface, labels) in places.clone() {
             let selecting: Vec<usize> = (0..)
                 .zip(policies)
                 .filter(|(_, policy)| {
@@ -620,17 +638,6 @@ impl<'m> Printer<'m> {
                 .collect();
             if !selecting.is_empty() {
                 groups.entry(selecting).or_default().push((name, interface));
-            }
-        }
-        for (index, policy) in policies.iter().enumerate() {
-            if !groups.keys().any(|group| group.contains(&index)) {
-                let help = "give the endpoint its labels with --label KEY=VALUE, or in a document";
-                let message = format!(
-                    "{} is left out: it selects no endpoint ({})",
-                    quote(policy.name()),
-                    policy.selects().labels
-                );
-                self.warn(policy.place(), message, help);
             }
         }
         let mut names = Names::default();
@@ -669,6 +676,32 @@ impl<'m> Printer<'m> {
                 policies,
                 name,
                 endpoints,
+                nodes: None,
+            });
+        }
+        // Those for other nodes stand for themselves.
+        for policy in policies {
+            let mut found = firewalls.iter();
+            if found.any(|firewall| firewall.policies.contains(policy)) {
+                continue;
+            }
+            let selects = policy.selects();
+            let nodes = selects.labels.to_string();
+            let message = format!(
+                "{} selects no endpoint here ({nodes}), so it is not put together with others",
+                quote(policy.name()),
+            );
+            let help = "give the endpoints their labels with --label KEY=VALUE, or in a document";
+            self.warn(policy.place(), message, help);
+            firewalls.push(Firewall {
+                policies: vec![policy],
+                name: names.derive(policy.name()),
+                endpoints: places
+                    .iter()
+                    .filter(|(_, interface, _)| selects.interfaces.contains(interface))
+                    .map(|(name, interface, _)| (name.clone(), interface.clone()))
+                    .collect(),
+                nodes: Some(nodes),
             });
         }
         firewalls
@@ -705,8 +738,7 @@ impl<'m> Printer<'m> {
         if !alone {
             spec.insert("tier".into(), json!(ingress_node_firewall::TIER));
         }
-        let selector = format!("{FIREWALL} == '{}'", firewall.name);
-        spec.insert("selector".into(), json!(selector));
+        spec.insert("selector".into(), json!(firewall.selector()));
         spec.insert("types".into(), json!(["Ingress"]));
         stage(&mut spec, Stage::Untracked, true);
         let rules = self.rules(
@@ -906,6 +938,11 @@ fn protocol(number: u8, as_number: bool) -> Value {
     }
 }
 
+/// A selector as it is printed when it is read again.
+fn canonical(selector: &str) -> String {
+    Selector::parse(selector).map_or_else(|_| selector.to_owned(), |read| read.to_string())
+}
+
 fn side_value(side: &Side) -> Map<String, Value> {
     let mut value = Map::new();
     for (field, selector) in [
@@ -914,6 +951,11 @@ fn side_value(side: &Side) -> Map<String, Value> {
         ("notSelector", &side.not_selector),
     ] {
         if let Some(selector) = selector {
+            let selector = if field == "namespaceSelector" {
+                selector.clone()
+            } else {
+                canonical(selector)
+            };
             value.insert(field.into(), json!(selector));
         }
     }

@@ -124,6 +124,13 @@ impl Printer<'_> {
         if nets.len() > MAX_NETS {
             nets = tidy(&nets);
         }
+        // All addresses there are.
+        if [Family::V4, Family::V6].iter().all(|wanted| {
+            let mut nets = nets.iter();
+            nets.any(|net| net.prefix_len() == 0 && family(net) == *wanted)
+        }) {
+            nets.clear();
+        }
         let many = nets.len() > MAX_NETS || families(&nets);
         let mut not_nets: Vec<IpNet> = peer.not_nets.clone();
         if not_nets.len() > MAX_NETS {
