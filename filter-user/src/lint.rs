@@ -159,6 +159,7 @@ impl Lint<'_> {
             };
             let verb = match by.action {
                 Action::Pass => "passes over",
+                _ if by.is_default() => "denies",
                 _ => "decides",
             };
             let mut warning = self
@@ -380,6 +381,6 @@ fn name(rule: &Rule) -> String {
     match (rule.id.stage, rule.id.index) {
         (Stage::Failsafe, _) => "a failsafe port".to_owned(),
         (_, Some(index)) => format!("rule {index} of {}", quote(&rule.id.policy)),
-        (_, None) => format!("the end of {}", quote(&rule.id.policy)),
+        (_, None) => format!("the end of the tier {}", quote(&rule.id.policy)),
     }
 }

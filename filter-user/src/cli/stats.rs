@@ -286,7 +286,11 @@ fn table(totals: &Totals, watched: bool, rates: Option<&Rates<'_>>, width: usize
                     format!("  {}", rule.id.stage.name()),
                     fit(&rule.id.policy, name_width),
                     index_of(rule),
-                    rule.action.name().to_owned(),
+                    if rule.staged {
+                        format!("would {}", rule.action.name())
+                    } else {
+                        rule.action.name().to_owned()
+                    },
                     grouped(count.packets),
                     grouped(count.bytes),
                     per_second(rates.map(|rates| rates.rule(index, totals))),
@@ -348,6 +352,7 @@ fn json(all: &[Totals]) -> Value {
                         "rule": rule.id.index,
                         "direction": rule.id.direction,
                         "action": rule.action.name(),
+                        "staged": rule.staged,
                         "packets": count.packets,
                         "bytes": count.bytes,
                     })

@@ -2,6 +2,7 @@
 //! of packets that there are: which rules no packet meets, what happens to a
 //! kind of packet, and which packets two rulesets treat differently.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
@@ -29,8 +30,8 @@ pub struct Analysis<'r> {
 pub struct Unreachable {
     /// The rule, by its index.
     pub rule: u32,
-    /// The rules that all packets meet before it; none where no packet
-    /// matches it at all.
+    /// The rules that all packets meet before it, those first that meet most
+    /// kinds of them; none where no packet matches it at all.
     pub by: Vec<u32>,
 }
 
@@ -83,9 +84,9 @@ impl<'r> Analysis<'r> {
                 met[rule] = true;
             }
         }
-        let mut missed: BTreeMap<usize, BTreeSet<usize>> = (0..rules.len())
+        let mut missed: BTreeMap<usize, BTreeMap<usize, usize>> = (0..rules.len())
             .filter(|&rule| !met[rule] && is_written(&rules[rule]))
-            .map(|rule| (rule, BTreeSet::new()))
+            .map(|rule| (rule, BTreeMap::new()))
             .collect();
         if missed.is_empty() {
             return Vec::new();
@@ -102,14 +103,20 @@ impl<'r> Analysis<'r> {
                     fate.noted.into_iter().chain(fate.end.rule()).collect()
                 });
                 // The last one met before it decided, or passed it over.
-                blockers.extend(before.iter().rfind(|&&met| met < rule));
+                if let Some(met) = before.iter().rfind(|&&met| met < rule) {
+                    *blockers.entry(*met).or_insert(0) += 1;
+                }
             }
         }
         missed
             .into_iter()
-            .map(|(rule, by)| Unreachable {
-                rule: rule as u32,
-                by: by.into_iter().map(|rule| rule as u32).collect(),
+            .map(|(rule, by)| {
+                let mut by: Vec<(usize, usize)> = by.into_iter().collect();
+                by.sort_by_key(|&(_, kinds)| Reverse(kinds));
+                Unreachable {
+                    rule: rule as u32,
+                    by: by.into_iter().map(|(rule, _)| rule as u32).collect(),
+                }
             })
             .collect()
     }

@@ -23,18 +23,14 @@ pub struct HostAddresses {
 
 /// Reads the addresses of the caller's network namespace.
 pub fn addresses() -> Result<HostAddresses, Error> {
-    // A thread of its own, as in `interface::all`.
-    let dump = std::thread::spawn(|| {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()
-            .map_err(|error| error.to_string())?
-            .block_on(dump())
-    });
-    let messages = dump
-        .join()
-        .unwrap_or_else(|_| Err("the netlink thread panicked".to_owned()))
-        .map_err(|error| Error::Failed(format!("cannot list the host's addresses: {error}")))?;
+    let messages = interface::ask("the host's addresses", async |handle| {
+        handle
+            .address()
+            .get()
+            .execute()
+            .try_collect::<Vec<_>>()
+            .await
+    })?;
     let mut host = HostAddresses {
         own: [
             IpNet::new_assert(IpAddr::from([224, 0, 0, 0]), 4),
@@ -73,14 +69,6 @@ fn addresses_of(message: &AddressMessage) -> (Option<IpAddr>, Option<IpAddr>) {
         }
     }
     (local.or(address), broadcast)
-}
-
-async fn dump() -> Result<Vec<AddressMessage>, String> {
-    let (connection, handle, _) = rtnetlink::new_connection().map_err(|error| error.to_string())?;
-    let connection = tokio::spawn(connection);
-    let addresses = handle.address().get().execute().try_collect().await;
-    connection.abort();
-    addresses.map_err(|error| error.to_string())
 }
 
 /// Whether this host forwards packets that come in on an interface. Where it

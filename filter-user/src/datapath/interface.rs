@@ -4,6 +4,7 @@
 use std::os::unix::fs::MetadataExt as _;
 
 use futures_util::TryStreamExt as _;
+use rtnetlink::Handle;
 use rtnetlink::packet_route::link::{
     LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
 };
@@ -51,28 +52,37 @@ pub(super) fn by_name(name: &str) -> Result<Interface, Error> {
 
 /// All interfaces of the caller's network namespace.
 pub(super) fn all() -> Result<Vec<Interface>, Error> {
+    let messages = ask("the network interfaces", async |handle| {
+        handle.link().get().execute().try_collect::<Vec<_>>().await
+    })?;
+    Ok(messages.iter().map(interface).collect())
+}
+
+/// Asks netlink for something, in the caller's network namespace.
+pub(super) fn ask<T: Send + 'static>(
+    what: &str,
+    question: impl AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error> + Send + 'static,
+) -> Result<T, Error> {
     // A thread of its own: the caller may be on a tokio thread already, where
     // a runtime can't be blocked on. It inherits the namespace.
-    let dump = std::thread::spawn(|| {
+    let answer = std::thread::spawn(|| {
         tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()
             .map_err(|error| error.to_string())?
-            .block_on(dump())
+            .block_on(async {
+                let (connection, handle, _) =
+                    rtnetlink::new_connection().map_err(|error| error.to_string())?;
+                let connection = tokio::spawn(connection);
+                let answer = question(handle).await;
+                connection.abort();
+                answer.map_err(|error| error.to_string())
+            })
     });
-    let messages = dump
+    answer
         .join()
         .unwrap_or_else(|_| Err("the netlink thread panicked".to_owned()))
-        .map_err(|error| Error::Failed(format!("cannot list the network interfaces: {error}")))?;
-    Ok(messages.iter().map(interface).collect())
-}
-
-async fn dump() -> Result<Vec<LinkMessage>, String> {
-    let (connection, handle, _) = rtnetlink::new_connection().map_err(|error| error.to_string())?;
-    let connection = tokio::spawn(connection);
-    let links = handle.link().get().execute().try_collect().await;
-    connection.abort();
-    links.map_err(|error| error.to_string())
+        .map_err(|error| Error::Failed(format!("cannot list {what}: {error}")))
 }
 
 fn interface(message: &LinkMessage) -> Interface {
