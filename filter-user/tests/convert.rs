@@ -7,8 +7,7 @@ use filter_user::compile::{Image, differences};
 use filter_user::policy::diagnostic::render;
 use filter_user::policy::print::{self, PrintOptions, Printed};
 use filter_user::policy::{
-    Endpoint, Host, Labels, Model, SelectOptions, Severity, Source, check, endpoints_for, load,
-    select,
+    Endpoint, Host, Labels, Model, SelectOptions, Severity, Source, check, endpoints_for, select,
 };
 use filter_user::ruleset::{Direction, Ruleset};
 

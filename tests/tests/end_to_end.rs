@@ -921,7 +921,7 @@ spec:
                 table.lines().all(|line| line.chars().count() <= 80),
                 "{table}"
             );
-            println!("{table}\n{}", node.done(&["get", what, "-o", "wide"]));
+            node.done(&["get", what, "-o", "wide"]);
         }
         last = documents;
     }

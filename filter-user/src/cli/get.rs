@@ -251,12 +251,16 @@ impl Get {
             }
             text += &match self.what {
                 What::Policies => self.policy_table(status, wide),
-                What::Rules => self.rule_table(status, wide, width),
+                What::Rules => self.rule_table(status, wide),
                 What::Endpoints => self.endpoint_table(status, wide),
                 What::Sets => self.set_table(status, wide),
             };
         }
-        text
+        if wide {
+            return text;
+        }
+        let lines: Vec<String> = text.lines().map(|line| fit(line, width) + "\n").collect();
+        lines.concat()
     }
 
     fn policy_table(&self, status: &Status, wide: bool) -> String {
@@ -312,7 +316,7 @@ impl Get {
         columns(&headings, &rows)
     }
 
-    fn rule_table(&self, status: &Status, wide: bool, width: usize) -> String {
+    fn rule_table(&self, status: &Status, wide: bool) -> String {
         let mut headings = vec!["STAGE", "POLICY", ">RULE", "ACTION", ">PACKETS"];
         if wide {
             headings = vec![
@@ -356,10 +360,6 @@ impl Get {
             rows.push(row);
         }
         let mut table = columns(&headings, &rows);
-        if !wide {
-            let lines: Vec<String> = table.lines().map(|line| fit(line, width) + "\n").collect();
-            table = lines.concat();
-        }
         let _ = writeln!(table, "default: {}", status.ruleset.default.name());
         table
     }
