@@ -187,10 +187,7 @@ pub fn differences(before: &Ruleset, after: &Ruleset) -> Result<Vec<Difference>,
             .flat_map(|src| destinations.iter().map(move |dst| (src, dst)));
         for (pair, (src, dst)) in family_classes.joined.pairs.iter().zip(sides) {
             let pair = &classes.pairs.classes[*pair as usize];
-            for (l4, header) in classes.whole_l4.iter().zip(headers) {
-                let Some(header) = header else {
-                    continue;
-                };
+            for (l4, headers) in classes.whole_l4.iter().zip(headers) {
                 let end = |rules: &Range<usize>| {
                     decide::fate(&classes.lines, rules.clone(), pair, l4, false).end
                 };
@@ -202,19 +199,23 @@ pub fn differences(before: &Ruleset, after: &Ruleset) -> Result<Vec<Difference>,
                 if denied.0 == denied.1 || seen.contains(&ends) {
                     continue;
                 }
-                let example = PacketText::new(Fields {
-                    src: *src,
-                    dst: *dst,
-                    ..*header
-                });
-                let frame = example.frame();
-                let difference = Difference {
-                    before: reference::evaluate(before, &frame),
-                    after: reference::evaluate(after, &frame),
-                    example,
-                };
                 // An essential passes by itself; others of its class may not.
-                if difference.before.verdict != difference.after.verdict {
+                let different = headers.iter().find_map(|header| {
+                    let example = PacketText::new(Fields {
+                        src: *src,
+                        dst: *dst,
+                        ..*header
+                    });
+                    let frame = example.frame();
+                    let difference = Difference {
+                        before: reference::evaluate(before, &frame),
+                        after: reference::evaluate(after, &frame),
+                        example,
+                    };
+                    let differs = difference.before.verdict != difference.after.verdict;
+                    differs.then_some(difference)
+                });
+                if let Some(difference) = different {
                     seen.insert(ends);
                     found.push(difference);
                 }
@@ -278,9 +279,12 @@ fn addresses(
         .collect()
 }
 
-/// For each class of L4 headers one that a packet of this IP version can have,
-/// common protocols first; `None` where that is none that can be written down.
-fn headers(classes: &Classes<'_>, family: Family) -> Vec<Option<Fields>> {
+/// Headers that are tried as the example of a class.
+const TRIED: usize = 4;
+
+/// For each class of L4 headers some that a packet of this IP version can have,
+/// common protocols first; none where that is none that can be written down.
+fn headers(classes: &Classes<'_>, family: Family) -> Vec<Vec<Fields>> {
     const COMMON: [u8; 6] = [6, 17, 1, 58, 132, 136];
     // The ICMP of the other version last.
     let other = match family {
@@ -294,19 +298,25 @@ fn headers(classes: &Classes<'_>, family: Family) -> Vec<Option<Fields>> {
         .chain([other])
         .filter(|protocol| family == Family::V4 || !v6::is_extension(*protocol));
     let sports = &classes.source_ports;
-    let mut found = vec![None; classes.whole_l4.len()];
+    let mut found = vec![Vec::new(); classes.whole_l4.len()];
     for protocol in protocols {
         let of_protocol = &classes.l4.protocols[usize::from(protocol)];
+        // A well-known port, or an echo request.
+        let liked = match protocol {
+            1 => 8 << 8,
+            58 => 128 << 8,
+            _ => 443,
+        };
         let blank = Fields {
             protocol,
             ..Fields::default()
         };
-        for (selector, class) in choices(&of_protocol.read, 443) {
+        for (selector, class) in choices(&of_protocol.read, liked) {
             for (sport, sport_class) in choices(&sports.steps, 51_515) {
                 let joint = usize::from(class) * sports.classes.len() + usize::from(sport_class);
-                let place = &mut found[usize::from(classes.joint[joint])];
-                if place.is_none() {
-                    *place = Some(Fields {
+                let list = &mut found[usize::from(classes.joint[joint])];
+                if list.len() < TRIED {
+                    list.push(Fields {
                         sport,
                         selector,
                         ..blank
@@ -315,9 +325,9 @@ fn headers(classes: &Classes<'_>, family: Family) -> Vec<Option<Fields>> {
             }
         }
         let joint = usize::from(of_protocol.later_fragment) * sports.classes.len();
-        let place = &mut found[usize::from(classes.joint[joint])];
-        if place.is_none() {
-            *place = Some(Fields {
+        let list = &mut found[usize::from(classes.joint[joint])];
+        if list.len() < TRIED {
+            list.push(Fields {
                 later_fragment: true,
                 ..blank
             });
@@ -326,12 +336,13 @@ fn headers(classes: &Classes<'_>, family: Family) -> Vec<Option<Fields>> {
     found
 }
 
-/// A value of each step, with its class: the liked one where it is in it, and
-/// 0 only where there is no other.
+/// Values of each step, with its class: the liked one where it is in it, and
+/// 0 only where there is no other; and the last one, since an essential may be
+/// the first.
 fn choices(steps: &[(u16, u16)], liked: u16) -> Vec<(u16, u16)> {
     (0..)
         .zip(steps)
-        .map(|(index, &(first, class)): (usize, _)| {
+        .flat_map(|(index, &(first, class)): (usize, _)| {
             let last = steps
                 .get(index + 1)
                 .map_or(u16::MAX, |&(next, _)| next.saturating_sub(1));
@@ -340,7 +351,9 @@ fn choices(steps: &[(u16, u16)], liked: u16) -> Vec<(u16, u16)> {
             } else {
                 first.max(1).min(last)
             };
-            (value, class)
+            [(value, class)]
+                .into_iter()
+                .chain((value != last).then_some((last, class)))
         })
         .collect()
 }

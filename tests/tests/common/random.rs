@@ -14,6 +14,10 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+#[allow(
+    unused_imports,
+    reason = "each of the test programs that include this file uses a part of it"
+)]
 pub(crate) use recipe::{Frame, Recipe, recipe};
 
 /// Rules that one packet may meet without being decided by them.
