@@ -241,6 +241,24 @@ fn apply_status_stats_and_detach() {
     assert!(said.contains("unchanged"), "{said}");
     assert_eq!(node.json(&["status"])["interfaces"][0]["generation"], 2);
 
+    // What is in force is what would be, until a port is left out.
+    let diff = |file: &str| {
+        let mut arguments = apply_to(file);
+        arguments[0] = "diff";
+        node.run(&arguments)
+    };
+    let same = diff(&node.node_ports());
+    assert_eq!(same.status.code(), Some(0), "{same:?}");
+    let other = diff(&node.policy(
+        "node-ports",
+        &[("tcp", "30000:32766"), ("udp", "30000:32767")],
+    ));
+    assert_eq!(other.status.code(), Some(1), "{other:?}");
+    let said = String::from_utf8(other.stdout).unwrap();
+    assert!(said.contains("let through, and wasn't: tcp"), "{said}");
+    assert!(said.contains(":32767"), "{said}");
+    assert_eq!(node.json(&["status"])["interfaces"][0]["generation"], 2);
+
     node.done(&["detach", "--interface", INTERFACE]);
     node.fails(3, &["status"]);
     // The kernel lets go of a link a moment after its pin is gone.
@@ -621,15 +639,9 @@ fn forwarded_packets_are_told_apart_by_the_nodes_addresses() {
         node.done(&arguments);
     };
     let forward = |on: &str| {
-        let setting = format!("net.ipv4.conf.{INTERFACE}.forwarding={on}");
-        let mut sysctl = node.lab.command(Side::Node, "sysctl");
-        assert!(
-            sysctl
-                .args(["-q", "-w", &setting])
-                .status()
-                .unwrap()
-                .success()
-        );
+        let setting = format!("/proc/sys/net/ipv4/conf/{INTERFACE}/forwarding");
+        let written = node.lab.in_ns(Side::Node, || fs::write(setting, on));
+        written.unwrap().unwrap();
     };
 
     // A node that forwards nothing has no packets but its own.
