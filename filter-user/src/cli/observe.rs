@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Show packets that rules report
 ///
-/// The packets that Log rules match, as they come. They are a sample: each CPU
+/// The packets that Log rules match, as they come; nothing else is reported yet. They are a sample: each CPU
 /// reports some thousand a second at most, and what is beyond that is counted as
 /// lost and shown. Counters (`nodewall stats`) are exact. Without --follow: what
 /// is waiting to be read, then the end.
@@ -174,6 +174,8 @@ impl Observe {
             }
             note(global.color, format_args!("{what}; waiting for one"));
         }
+        let node = nix::unistd::gethostname().ok();
+        let node = node.map(|name| name.to_string_lossy().into_owned());
         let mut shown = 0;
         loop {
             let (events, lost) = observer.read()?;
@@ -184,7 +186,9 @@ impl Observe {
                 }
                 match self.output {
                     Format::Compact => writeln!(stdout(), "{}", compact(event, &headers))?,
-                    Format::Jsonl => writeln!(stdout(), "{}", json(event, &headers))?,
+                    Format::Jsonl => {
+                        writeln!(stdout(), "{}", json(event, &headers, node.as_deref()))?;
+                    }
                 }
                 shown += 1;
                 if self.count.is_some_and(|most| shown >= most) {
@@ -292,7 +296,7 @@ fn flag_letters(flags: u8) -> String {
         .collect()
 }
 
-fn json(event: &Observed, headers: &Headers) -> Value {
+fn json(event: &Observed, headers: &Headers, node: Option<&str>) -> Value {
     let identity = |rule: &Rule| {
         json!({
             "stage": rule.id.stage.name(),
@@ -303,12 +307,14 @@ fn json(event: &Observed, headers: &Headers) -> Value {
     };
     json!({
         "time": time(event.time),
+        "node": node,
         "interface": event.interface,
         "direction": event.rule.id.direction,
         "verdict": if event.dropped { "drop" } else { "pass" },
         "reason": event.reason.name(),
         "action": event.rule.action.name(),
         "stage": event.rule.id.stage.name(),
+        "tier": event.rule.tier,
         "policy": event.rule.id.policy,
         "rule": event.rule.id.index,
         "decided_by": event.decided_by.as_ref().map(identity),

@@ -129,6 +129,7 @@ fn json(all: &[InForce]) -> Value {
                 "default": status.ruleset.default.name(),
                 "rules": status.ruleset.rules.len(),
                 "memory": {"maps_bytes": status.memory},
+                "events_lost": status.events_lost,
                 "passed": {"packets": passed.packets, "bytes": passed.bytes},
                 "dropped": {"packets": dropped.packets, "bytes": dropped.bytes},
             })
@@ -167,6 +168,7 @@ mod tests {
             },
             described: crate::datapath::Described::default(),
             memory: 1_023 << 20,
+            events_lost: 0,
             stats: Stats {
                 interface: interface.to_owned(),
                 rules: Vec::new(),

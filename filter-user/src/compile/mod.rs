@@ -233,7 +233,7 @@ fn name_of(rules: &[Rule], index: Option<&usize>) -> String {
 }
 
 /// Whether a rule reports packets: an enforced Log.
-fn reports(rule: &Rule) -> bool {
+pub(crate) fn reports(rule: &Rule) -> bool {
     rule.action == Action::Log && !rule.staged
 }
 

@@ -152,8 +152,15 @@ impl Observer {
             }
             gone.extend(self.sources.remove_entry(&name));
             let folder = in_force.slot.generation(in_force.program);
-            if !folder.join("events").exists() {
+            let rules = &in_force.record.ruleset.rules;
+            if !rules.iter().any(crate::compile::reports) {
                 continue;
+            }
+            if !folder.join("events").exists() {
+                return Err(Error::Failed(format!(
+                    "the filter on {name} was applied by a nodewall that reports no packets, so \
+                     its Log rules count and say nothing; apply its policies again with this one"
+                )));
             }
             if !self.locks.contains_key(&name) {
                 self.locks.insert(name.clone(), lock(&root, &name)?);
@@ -165,6 +172,8 @@ impl Observer {
         for name in names.iter().filter(|name| !present.contains(name)) {
             gone.extend(self.sources.remove_entry(name));
         }
+        // A filter that comes again has another folder to lock.
+        self.locks.retain(|name, _| present.contains(name));
         Ok(gone)
     }
 }
@@ -191,21 +200,13 @@ fn lock(root: &Path, interface: &str) -> Result<Flock<File>, Error> {
 
 impl Source {
     fn open(folder: &Path, program: u32, ruleset: Ruleset) -> Result<Self, Error> {
-        let open = |name: &str| {
-            let path = folder.join(name);
-            let failed = |error: &(dyn std::error::Error + 'static)| {
-                Error::aya(format_args!("cannot open {}", path.display()), error)
-            };
-            let data = MapData::from_pin(&path).map_err(|error| failed(&error))?;
-            Map::from_map_data(data).map_err(|error| failed(&error))
-        };
-        let failed = |error: &(dyn std::error::Error + 'static)| {
-            Error::aya(format_args!("cannot read {}", folder.display()), error)
-        };
+        let ring = RingBuf::try_from(pinned(folder, "events")?).map_err(|error| {
+            Error::aya(format_args!("cannot read {}", folder.display()), &error)
+        })?;
         Ok(Self {
             program,
-            ring: RingBuf::try_from(open("events")?).map_err(|error| failed(&error))?,
-            budget: PerCpuArray::try_from(open("budget")?).map_err(|error| failed(&error))?,
+            ring,
+            budget: budget(folder)?,
             ruleset,
             lost: 0,
         })
@@ -242,19 +243,46 @@ impl Source {
                 header: event.header[..captured].to_vec(),
             });
         }
-        let budgets = self
-            .budget
-            .get(&0, 0)
-            .map_err(|error| Error::aya("cannot read how many events were lost", &error))?;
-        self.lost = budgets
-            .iter()
-            .map(|words| {
-                let budget: Budget = bytemuck::cast(*words);
-                budget.over_budget + budget.ring_full
-            })
-            .sum();
+        self.lost = sum_lost(&self.budget)?;
         Ok(())
     }
+}
+
+/// How many reports the generation in `folder` has lost so far: 0 where it
+/// reports nothing.
+pub(super) fn lost(folder: &Path) -> Result<u64, Error> {
+    if folder.join("budget").exists() {
+        sum_lost(&budget(folder)?)
+    } else {
+        Ok(0)
+    }
+}
+
+fn sum_lost(budget: &PerCpuArray<MapData, BudgetWords>) -> Result<u64, Error> {
+    let budgets = budget
+        .get(&0, 0)
+        .map_err(|error| Error::aya("cannot read how many events were lost", &error))?;
+    Ok(budgets
+        .iter()
+        .map(|words| {
+            let budget: Budget = bytemuck::cast(*words);
+            budget.over_budget + budget.ring_full
+        })
+        .sum())
+}
+
+fn budget(folder: &Path) -> Result<PerCpuArray<MapData, BudgetWords>, Error> {
+    PerCpuArray::try_from(pinned(folder, "budget")?)
+        .map_err(|error| Error::aya(format_args!("cannot read {}", folder.display()), &error))
+}
+
+fn pinned(folder: &Path, name: &str) -> Result<Map, Error> {
+    let path = folder.join(name);
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        Error::aya(format_args!("cannot open {}", path.display()), error)
+    };
+    let data = MapData::from_pin(&path).map_err(|error| failed(&error))?;
+    Map::from_map_data(data).map_err(|error| failed(&error))
 }
 
 /// The time since boot, in wall-clock time.

@@ -139,6 +139,8 @@ pub struct Status {
     pub described: Described,
     /// Bytes of its maps, as the kernel accounts them.
     pub memory: u64,
+    /// Reports of packets that this generation could not give.
+    pub events_lost: u64,
     /// Totals.
     pub stats: Stats,
 }
@@ -358,6 +360,7 @@ impl Datapath {
                 program_id: in_force.program,
                 since: in_force.record.since(),
                 memory: in_force.record.memory,
+                events_lost: events::lost(&in_force.folder())?,
                 stats: counters::stats(name.clone(), &in_force.record.ruleset.rules, &totals),
                 ruleset: in_force.record.ruleset,
                 described: in_force.record.described,

@@ -1,0 +1,357 @@
+//! Reports of packets, from a real kernel to `nodewall observe`: each is of
+//! the right packet and rule, and each that is missing is counted.
+#![cfg(feature = "bpf")]
+#![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{self, Child, ChildStdout, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tests::lab::{Lab, Limit, Side};
+use tests::packet::{Ethernet, Ipv4, Ipv6, Tcp, Udp, ethertype};
+use tests::require;
+
+const INTERFACE: &str = Side::Node.interface();
+
+/// A lab whose node runs nodewall, with a pin folder of its own.
+struct Node {
+    lab: Lab,
+    pins: PathBuf,
+    files: TempDir,
+}
+
+impl Node {
+    fn new() -> Self {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let counter = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let pins = format!("/sys/fs/bpf/nodewall-events-{}-{counter}", process::id());
+        Self {
+            lab: Lab::new().unwrap(),
+            pins: pins.into(),
+            files: TempDir::new().unwrap(),
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let program = env::var_os("NODEWALL_BIN")
+            .map_or_else(|| assert_cmd::cargo::cargo_bin("nodewall"), PathBuf::from);
+        let mut command = self.lab.command(Side::Node, program);
+        command
+            .args(arguments)
+            .env("NODEWALL_PIN_ROOT", &self.pins)
+            .env_remove("NODEWALL_INTERFACE");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn done(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "nodewall {arguments:?}: {stderr}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn fails(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "nodewall {arguments:?}: {stderr}"
+        );
+        stderr
+    }
+
+    /// Puts a policy with these ingress rules in force.
+    fn apply(&self, name: &str, rules: &[&str]) {
+        let path = self.files.path().join("policy.yaml");
+        let rules = rules.join("\n  - ");
+        let text = format!(
+            "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: \
+             {name}}}\nspec:\n  ingress:\n  - {rules}\n"
+        );
+        fs::write(&path, text).unwrap();
+        let path = path.to_str().unwrap();
+        self.done(&["apply", "-f", path, "--interface", INTERFACE]);
+    }
+
+    /// What waits to be read: the events, and how many were lost.
+    fn observe(&self, more: &[&str]) -> (Vec<Value>, u64) {
+        let text = self.done(&[&["observe", "-o", "jsonl"], more].concat());
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        let (lost, events): (Vec<Value>, Vec<Value>) =
+            lines.partition(|line: &Value| line["lost"].is_u64());
+        let lost = lost.iter().filter_map(|line| line["lost"].as_u64()).sum();
+        (events, lost)
+    }
+
+    fn follow(&self, more: &[&str]) -> Follower {
+        let mut child = self
+            .command(&[&["observe", "-f", "-o", "jsonl"], more].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        let follower = Follower { child, lines };
+        self.is_read(&follower);
+        follower
+    }
+
+    /// Waits until it holds the interface's folder, which it locks. To try
+    /// with another reader might be what keeps it away.
+    fn is_read(&self, follower: &Follower) {
+        let files = format!("/proc/{}/fd", follower.child.id());
+        let folder = self.pins.join(INTERFACE);
+        let holds = || {
+            let mut files = fs::read_dir(&files).unwrap().flatten();
+            files.any(|file| fs::read_link(file.path()).is_ok_and(|target| target == folder))
+        };
+        settle(holds);
+        assert!(holds(), "{} is not read", folder.display());
+    }
+
+    fn send(&self, frames: &[Vec<u8>], count: u64) {
+        self.lab
+            .send(Side::Client, frames, &Limit::count(count))
+            .unwrap();
+    }
+
+    fn json(&self, verb: &str) -> Value {
+        serde_json::from_str(&self.done(&[verb, "-o", "json"])).unwrap()
+    }
+
+    /// Packets of the rule at `index` of a policy.
+    fn rule(&self, policy: &str, index: u64) -> u64 {
+        let stats = self.json("stats");
+        let rules = stats["interfaces"][0]["rules"].as_array().unwrap().clone();
+        let rule = rules
+            .iter()
+            .find(|rule| rule["policy"] == policy && rule["rule"] == index)
+            .unwrap_or_else(|| panic!("no rule {index} of {policy} in {stats}"));
+        rule["packets"].as_u64().unwrap()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.pins).ok();
+    }
+}
+
+/// `observe -f` that runs.
+struct Follower {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Follower {
+    /// Its next event; what it says of losses goes by.
+    fn next(&mut self) -> Value {
+        loop {
+            let mut line = String::new();
+            assert!(self.lines.read_line(&mut line).unwrap() > 0, "it ended");
+            let value: Value = serde_json::from_str(&line).unwrap();
+            if value["lost"].is_null() {
+                return value;
+            }
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Waits until it is so, for a while; the caller asserts.
+fn settle(mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !is_so() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// UDP to a port, IPv4.
+fn udp(port: u16) -> Vec<u8> {
+    Ethernet::default().carry(&Ipv4::default().carry(&Udp::to(port)))
+}
+
+/// TCP to a port, IPv6 in a VLAN.
+fn tcp6(port: u16) -> Vec<u8> {
+    Ethernet::default()
+        .tagged(&[ethertype::VLAN])
+        .carry(&Ipv6::default().carry(&Tcp::to(port)))
+}
+
+const ALLOW: &str = "{action: Allow}";
+
+#[test]
+fn each_logged_packet_is_told_once_and_of_the_right_rules() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    node.apply(
+        "two-logs",
+        &[
+            "{action: Log, protocol: UDP}",
+            "{action: Log, destination: {nets: [0.0.0.0/0]}}",
+            "{action: Deny, protocol: UDP, destination: {ports: [9]}}",
+            "{action: Log, protocol: TCP}",
+            ALLOW,
+        ],
+    );
+    let frames = [udp(9), udp(10), tcp6(11)];
+    node.send(&frames, 30);
+    settle(|| node.rule("two-logs", 3) >= 10);
+    let (events, lost) = node.observe(&[]);
+    assert_eq!(lost, 0);
+    // A packet that two rules log is told twice, in their order.
+    let mut found: Vec<(u64, u64, String, u64, String, String)> = events
+        .iter()
+        .map(|event| {
+            assert_eq!(event["policy"], "two-logs", "{event}");
+            assert_eq!(event["interface"], INTERFACE);
+            assert_eq!(event["direction"], "ingress");
+            assert_eq!(event["tier"], "default");
+            assert!(event["node"].is_string() && event["l4"]["sport"].is_u64());
+            (
+                event["l4"]["dport"].as_u64().unwrap(),
+                event["rule"].as_u64().unwrap(),
+                event["verdict"].as_str().unwrap().to_owned(),
+                event["decided_by"]["rule"].as_u64().unwrap(),
+                event["ip"]["src"].as_str().unwrap().to_owned(),
+                event["ip"]["dst"].as_str().unwrap().to_owned(),
+            )
+        })
+        .collect();
+    found.sort();
+    let (v4, v6) = (Ipv4::default(), Ipv6::default());
+    let (v4, v6) = (
+        (v4.src.to_string(), v4.dst.to_string()),
+        (v6.src.to_string(), v6.dst.to_string()),
+    );
+    let mut expected = Vec::new();
+    for (port, rule, verdict, by, (src, dst)) in [
+        (9, 0, "drop", 2, &v4),
+        (9, 1, "drop", 2, &v4),
+        (10, 0, "pass", 4, &v4),
+        (10, 1, "pass", 4, &v4),
+        (11, 3, "pass", 4, &v6),
+    ] {
+        let row = (port, rule, verdict.to_owned(), by, src.clone(), dst.clone());
+        expected.extend(std::iter::repeat_n(row, 10));
+    }
+    assert_eq!(found, expected);
+    assert_eq!(node.observe(&[]).0, Vec::<Value>::new());
+
+    // Each filter leaves the others out.
+    for (filter, count) in [
+        (&["--rule", "3"][..], 1),
+        (&["--policy", "two-logs"], 5),
+        (&["--policy", "other"], 0),
+        (&["--src", &v6.0], 1),
+        (&["--dst", "2001:db8::/32"], 1),
+        (&["--proto", "udp", "--port", "9"], 2),
+        (&["--reason", "policy_deny"], 2),
+        (&["--interface", INTERFACE], 5),
+        (&["--count", "2"], 2),
+    ] {
+        let before = node.rule("two-logs", 3);
+        node.send(&frames, 3);
+        settle(|| node.rule("two-logs", 3) > before);
+        assert_eq!(node.observe(filter).0.len(), count, "{filter:?}");
+    }
+    assert!(
+        node.fails(3, &["observe", "--interface", "no-such"])
+            .contains("no-such")
+    );
+}
+
+#[test]
+fn a_flood_loses_events_and_each_loss_is_counted() {
+    const FLOOD: u64 = 50_000;
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    node.apply("flood", &["{action: Log, protocol: UDP}", ALLOW]);
+    node.send(&[udp(9)], FLOOD);
+    settle(|| node.rule("flood", 0) == FLOOD);
+    // Counted while nobody reads.
+    assert_eq!(node.rule("flood", 0), FLOOD);
+    let lost = node.json("status")["interfaces"][0]["events_lost"]
+        .as_u64()
+        .unwrap();
+    assert!(lost > 0);
+    let (events, told) = node.observe(&[]);
+    assert_eq!(told, lost);
+    assert_eq!(events.len() as u64 + lost, FLOOD);
+}
+
+#[test]
+fn a_reader_follows_the_policy_and_keeps_others_away() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    let log = "{action: Log, protocol: UDP}";
+    node.apply("first", &[log, ALLOW]);
+    let mut follower = node.follow(&[]);
+    assert!(node.fails(1, &["observe"]).contains("another"));
+    for round in 0..5_u16 {
+        // The old ring is read to its end, by the old names, even if the
+        // policy changes at once.
+        node.send(&[udp(100 + round)], 1);
+        node.apply(&format!("round-{round}"), &[ALLOW, log, log]);
+        node.apply(&format!("second-{round}"), &[log, ALLOW]);
+        let event = follower.next();
+        assert_eq!(event["l4"]["dport"], 100 + round, "{event}");
+        let policy = match round {
+            0 => "first".to_owned(),
+            _ => format!("second-{}", round - 1),
+        };
+        assert_eq!(event["policy"], policy, "{event}");
+        // So that it has seen the last change before the next packet.
+        thread::sleep(Duration::from_millis(500));
+    }
+    // A filter that was taken off and came again is read, and by one.
+    node.done(&["detach", "--interface", INTERFACE]);
+    thread::sleep(Duration::from_millis(500));
+    node.apply("again", &[log, ALLOW]);
+    node.is_read(&follower);
+    node.send(&[udp(200)], 1);
+    assert_eq!(follower.next()["policy"], "again");
+    assert!(node.fails(1, &["observe"]).contains("another"));
+}
+
+#[test]
+fn a_generation_without_a_ring_is_named() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    node.apply("old", &["{action: Log, protocol: UDP}", ALLOW]);
+    for entry in fs::read_dir(node.pins.join(INTERFACE)).unwrap() {
+        let folder = entry.unwrap().path();
+        for pin in ["events", "budget"] {
+            fs::remove_file(folder.join(pin)).ok();
+        }
+    }
+    let said = node.fails(1, &["observe"]);
+    assert!(said.contains(INTERFACE) && said.contains("apply"), "{said}");
+    // All else goes on.
+    assert_eq!(node.json("status")["interfaces"][0]["events_lost"], 0);
+    assert_eq!(node.rule("old", 0), 0);
+}
