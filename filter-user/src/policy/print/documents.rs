@@ -142,8 +142,8 @@ impl<'m> Printer<'m> {
                 let name = taken.derive(written);
                 if self.namespace(policy) != policy.selects().namespace.as_deref() {
                     let message = format!(
-                        "{} becomes the GlobalNetworkPolicy {}: the endpoint stands for several \
-                         namespaces, and a v3 endpoint is in one",
+                        "{} becomes the GlobalNetworkPolicy {}: the endpoint is in no namespace \
+                         of its own",
                         quote(written),
                         quote(&name)
                     );
@@ -203,7 +203,8 @@ impl<'m> Printer<'m> {
         (!self.in_several_namespaces()).then_some(namespace)
     }
 
-    /// Whether an endpoint that no document describes is in several.
+    /// Whether an endpoint that no document describes is in several; or in one
+    /// whose label would make a difference to other policies.
     fn in_several_namespaces(&self) -> bool {
         let policies = self.policies();
         let namespaces = policies
@@ -211,9 +212,22 @@ impl<'m> Printer<'m> {
             .filter_map(|one| one.selects().namespace.as_ref());
         let namespaces: BTreeSet<&String> = namespaces.collect();
         let in_force = self.options.in_force_on;
-        let implied = !self.options.endpoints.is_empty()
-            || in_force.is_some_and(|here| here.origin == Origin::CommandLine);
-        implied && namespaces.len() > 1
+        let in_force = in_force.filter(|here| here.origin == Origin::CommandLine);
+        let implied: Vec<&Endpoint> = self.options.endpoints.iter().chain(in_force).collect();
+        let Some(first) = namespaces.first() else {
+            return false;
+        };
+        let differs = |here: &&Endpoint| {
+            let mut labels = here.labels.clone();
+            labels
+                .entry(NAMESPACE.to_owned())
+                .or_insert_with(|| (*first).clone());
+            policies.iter().any(|policy| {
+                let selector = &policy.selects().labels;
+                selector.matches(&labels) != selector.matches(&here.labels)
+            })
+        };
+        !implied.is_empty() && (namespaces.len() > 1 || implied.iter().any(differs))
     }
 
     /// The name as its document has it.
