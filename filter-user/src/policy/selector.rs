@@ -130,6 +130,11 @@ impl Selector {
         if text.split_whitespace().collect::<String>() == "global()" {
             return Ok(Self(Expr::Has(NAMESPACE.to_owned()).negate()));
         }
+        Self::of_policy_namespaces(text)
+    }
+
+    /// The same for a policy, which has no `global()`.
+    pub fn of_policy_namespaces(text: &str) -> Result<Self, SelectorError> {
         Ok(Self(
             Self::parse(text)?.0.prefixed(NAMESPACE_LABELS, NAMESPACE),
         ))

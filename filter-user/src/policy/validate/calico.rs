@@ -390,7 +390,7 @@ fn policy_selector(
         (
             "namespaceSelector",
             &document.namespace_selector,
-            Selector::of_namespaces as fn(&str) -> _,
+            Selector::of_policy_namespaces as fn(&str) -> _,
         ),
         (
             "serviceAccountSelector",
@@ -816,7 +816,9 @@ impl Context<'_, '_> {
     ) -> Option<Selector> {
         let own = given(peer.selector.as_ref());
         let namespaces = given(peer.namespace_selector.as_ref());
-        if own.is_none() && namespaces.is_none() {
+        let excluded = given(peer.not_selector.as_ref());
+        // A `notSelector` alone keeps a rule within its namespace as well.
+        if own.or(namespaces).is_none() && excluded.is_none_or(|_| self.namespace.is_none()) {
             return None;
         }
         let labels = match own {
@@ -1638,6 +1640,11 @@ mod tests {
                 &["1:2 unknown-field spec.performanceHints"],
             ),
             (v3, " namespaceSelector: all()\n", OK),
+            (
+                v3,
+                " namespaceSelector: global()\n",
+                &["1:21 invalid-selector spec.namespaceSelector"],
+            ),
             (v3, " tier: default\n", OK),
             (v3, " tier: x\n", &["1:8 unknown-reference spec.tier"]),
             (v1, " tier: default\n", &["1:2 unknown-field spec.tier"]),
