@@ -254,7 +254,8 @@ impl Lint<'_> {
             if rule.action == Action::Allow && unconditional && denies() {
                 let later = self
                     .written()
-                    .any(|other| other.id.policy != rule.id.policy && follows(rule, other));
+                    .skip_while(|other| other.id != rule.id)
+                    .any(|other| other.id.policy != rule.id.policy);
                 if later {
                     found.push(
                         self.warning(
@@ -366,14 +367,6 @@ impl Lint<'_> {
             ));
         }
     }
-}
-
-/// Whether `other` is asked after `rule`, if `rule` doesn't decide.
-fn follows(rule: &Rule, other: &Rule) -> bool {
-    let (Some(at), Some(other_at)) = (&rule.source, &other.source) else {
-        return true;
-    };
-    (rule.id.stage, at) != (other.id.stage, other_at) && rule.id.stage <= other.id.stage
 }
 
 /// `rule 2 of the policy p`.

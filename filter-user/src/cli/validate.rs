@@ -64,6 +64,8 @@ struct Report {
     targets: Vec<Target>,
     /// What keeps the rules from being put in force, beside the diagnostics.
     failure: Option<Failure>,
+    /// Whether there are warnings, and they count as errors.
+    denied: bool,
     /// Why the endpoints in the files were not looked at.
     passed_over: Option<String>,
 }
@@ -82,6 +84,8 @@ impl Validate {
             self.look_at_endpoints(&request, &sources, &model, &mut report);
             report.model = Some(model);
         }
+        let denied = compiled::deny_warnings(self.warnings, &report.diagnostics);
+        report.denied = denied.is_err();
         match self.output {
             Format::Json => writeln!(stdout(), "{:#}", json(&report))?,
             Format::Text => request.show(&report.diagnostics, &sources),
@@ -102,7 +106,7 @@ impl Validate {
             }
             return Err(Failure::Reported);
         };
-        compiled::deny_warnings(self.warnings, &report.diagnostics)?;
+        denied?;
         if self.output == Format::Text {
             let mut out = stdout().lock();
             if self.verbose {
@@ -214,7 +218,7 @@ fn json(report: &Report) -> Value {
         .collect();
     json!({
         "schema": 1,
-        "valid": report.model.is_some() && report.failure.is_none(),
+        "valid": report.model.is_some() && report.failure.is_none() && !report.denied,
         "diagnostics": report.diagnostics,
         "endpoints": endpoints,
     })

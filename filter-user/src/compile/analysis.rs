@@ -12,7 +12,7 @@ use filter_common::wire::ip::v6;
 
 use super::CompileError;
 use super::classes::Classes;
-use super::decide::{self, End};
+use super::decide;
 use crate::decision::Decision;
 use crate::packet_text::{Fields, PacketText};
 use crate::reference;
@@ -80,7 +80,7 @@ impl<'r> Analysis<'r> {
         let mut met = vec![false; rules.len()];
         for (pair, l4) in cells() {
             let fate = decide::fate(lines, all.clone(), pair, l4, staged);
-            for rule in fate.noted.into_iter().chain(fate.end.rule()) {
+            for rule in fate.noted.into_iter().chain(fate.end.decided_by()) {
                 met[rule] = true;
             }
         }
@@ -152,7 +152,7 @@ impl<'r> Analysis<'r> {
         ends.into_iter()
             .map(|end| {
                 let denies = decide::denies(self.ruleset, &self.ruleset.rules, end);
-                let rule = end.rule().filter(|_| matches!(end, End::Rule(_)));
+                let rule = end.decided_by();
                 Outcome {
                     verdict: if denies { Verdict::Drop } else { Verdict::Pass },
                     rule: rule

@@ -25,6 +25,14 @@ pub(super) enum End {
 }
 
 impl End {
+    /// The rule that decides.
+    pub(super) const fn decided_by(self) -> Option<usize> {
+        match self {
+            Self::Rule(rule) => Some(rule),
+            Self::Undecidable(_) | Self::Default => None,
+        }
+    }
+
     /// The rule that ends the walk.
     pub(super) const fn rule(self) -> Option<usize> {
         match self {

@@ -457,6 +457,12 @@ impl Evaluator<'_> {
             not_nets.clear();
         }
         let selector = match (&entity.selector, &entity.namespace_selector, namespace) {
+            // What it is not is asked within its own namespace as well.
+            (None, None, Some(own))
+                if entity.not_selector.is_some() && !self.is(Quirk::NamespaceIgnored) =>
+            {
+                Some(own_namespace(own))
+            }
             (None, None, _) => None,
             (Some(selector), None, None) => Some(selector.clone()),
             // Without another word it is about its own namespace.

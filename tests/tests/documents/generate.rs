@@ -349,7 +349,7 @@ fn policy(tape: &mut Tape<'_>, index: usize, tiers: &[&'static str]) -> Policy {
         selector: tape.some(45, selector),
         namespace_selector: match (dialect, namespace) {
             (Dialect::V1, _) | (_, Some(_)) => None,
-            _ => tape.some(5, |tape| tape.pick(&[Selector::All, Selector::Global])),
+            _ => tape.some(5, |_| Selector::All),
         },
         do_not_track,
         pre_dnat,
