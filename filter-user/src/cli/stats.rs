@@ -104,7 +104,12 @@ impl Stats {
     }
 
     fn read(&self, datapath: &Datapath) -> Result<Reading, Failure> {
-        let totals = datapath.stats(self.interface.as_deref())?;
+        let mut totals = datapath.stats(self.interface.as_deref())?;
+        for of_interface in &mut totals {
+            // What the end of a tier decides is counted by its reason.
+            let rules = &mut of_interface.rules;
+            rules.retain(|(rule, _)| !rule.is_default() || rule.staged);
+        }
         if totals.is_empty() {
             return Err(Failure::NotAttached(
                 "nothing is attached, so there is nothing to count. `nodewall apply -f POLICY \

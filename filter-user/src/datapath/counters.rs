@@ -146,8 +146,6 @@ pub(super) fn stats(interface: String, rules: &[Rule], totals: &[Count]) -> Stat
             .iter()
             .cloned()
             .zip(per_rule.iter().copied())
-            // What the end of a tier decides is counted by its reason.
-            .filter(|(rule, _)| !rule.is_default() || rule.staged)
             .collect(),
         reasons: abi::reason_counters()
             .zip(reasons)

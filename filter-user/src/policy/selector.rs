@@ -103,6 +103,13 @@ impl Selector {
         })
     }
 
+    /// The selector of what has this value for a label, or no such label.
+    #[must_use]
+    pub fn has_or_lacks(label: &str, value: &str) -> Self {
+        let lacks = Expr::Has(label.to_owned()).negate();
+        Self(Expr::Or(vec![lacks, Self::has_value(label, value).0]))
+    }
+
     /// What both select.
     #[must_use]
     pub fn and(self, other: Self) -> Self {

@@ -512,7 +512,12 @@ impl<'m> Printer<'m> {
         if let Some(order) = order {
             spec.insert("order".into(), order_value(order));
         }
-        let selector = policy.selects().labels.to_string();
+        let mut labels = policy.selects().labels.clone();
+        if let (None, Some(own)) = (&namespace, &policy.selects().namespace) {
+            // As an endpoint that no document describes is selected.
+            labels = Selector::has_or_lacks(NAMESPACE, own).and(labels);
+        }
+        let selector = labels.to_string();
         if selector.chars().count() > MAX_SELECTOR {
             let diagnostic = Diagnostic::error(
                 Code::TooMany,
