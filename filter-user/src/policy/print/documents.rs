@@ -310,14 +310,26 @@ impl<'m> Printer<'m> {
 
     fn sets(&mut self, policies: &[&Policy]) -> Vec<Document> {
         let mut documents = Vec::new();
-        let selectors: Vec<_> = policies
+        let peers: Vec<&Peer> = policies
             .iter()
             .flat_map(|policy| policy.ingress().iter().chain(policy.egress()))
             .chain(self.profile_rules())
             .flat_map(|rule| &rule.criteria)
             .flat_map(|criteria| [&criteria.src, &criteria.dst])
+            .collect();
+        let selectors: Vec<_> = peers
+            .iter()
             .flat_map(|peer| [&peer.selector, &peer.not_selector])
             .flatten()
+            .collect();
+        let asked_tags: Vec<&String> = peers
+            .iter()
+            .flat_map(|peer| [&peer.tag, &peer.not_tag])
+            .flatten()
+            .collect();
+        let ports: Vec<&Port> = peers
+            .iter()
+            .flat_map(|peer| peer.ports.iter().chain(&peer.not_ports))
             .collect();
         let wanted = |labels: &Labels| {
             let mut selectors = selectors.iter();
@@ -329,10 +341,38 @@ impl<'m> Printer<'m> {
             }
         }
         if let Some(here) = self.options.in_force_on {
-            // Other endpoints are here as addresses that selectors select.
+            // Other endpoints are here as addresses that selectors select; the
+            // names that they give to ports are not.
             for other in self.model.endpoints() {
-                let labels = all_labels(self.model, other);
-                if !is_of(other, here) && !other.expected_ips().is_empty() && wanted(&labels) {
+                let named = other.ports().iter().find(|named| {
+                    let is =
+                        |port: &&&Port| matches!(port, Port::Named(name) if *name == named.name);
+                    ports.iter().any(|port| is(&port))
+                });
+                if let Some(named) = named
+                    && !is_of(other, here)
+                    && !other.expected_ips().is_empty()
+                {
+                    let message = format!(
+                        "rules ask for the port {} of the endpoint {}, which is another one",
+                        quote(&named.name),
+                        quote(other.name())
+                    );
+                    let diagnostic = Diagnostic::error(Code::NotEnforced, message);
+                    self.say(diagnostic.at(other.place().clone()));
+                }
+                let mut labels = all_labels(self.model, other);
+                let profiles = other.profiles().iter();
+                let tags: Vec<&String> = profiles
+                    .filter_map(|name| self.model.profile(name))
+                    .flat_map(|profile| &profile.tags)
+                    .collect();
+                let tagged = tags.iter().any(|tag| asked_tags.contains(tag));
+                for tag in tags {
+                    labels.insert(format!("{TAG}{tag}"), String::new());
+                }
+                let asked_for = tagged || wanted(&labels);
+                if !is_of(other, here) && !other.expected_ips().is_empty() && asked_for {
                     let name = self.names.derive(&format!("endpoint-{}", other.name()));
                     let nets: Vec<IpNet> = other
                         .expected_ips()
