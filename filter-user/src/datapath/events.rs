@@ -48,6 +48,8 @@ pub struct Observer {
     datapath: Datapath,
     interfaces: Vec<String>,
     sources: BTreeMap<String, Source>,
+    /// The program of each interface when it was last looked at.
+    looked_at: BTreeMap<String, u32>,
     /// Held for as long as the rings are read.
     locks: BTreeMap<String, Flock<File>>,
     /// Rings of generations that a change has just replaced: a CPU may be
@@ -59,7 +61,6 @@ pub struct Observer {
 
 /// The ring of one generation.
 struct Source {
-    program: u32,
     ring: RingBuf<MapData>,
     budget: PerCpuArray<MapData, BudgetWords>,
     ruleset: Ruleset,
@@ -88,6 +89,7 @@ impl Observer {
             datapath,
             interfaces,
             sources: BTreeMap::new(),
+            looked_at: BTreeMap::new(),
             locks: BTreeMap::new(),
             retired: Vec::new(),
             lost_before: 0,
@@ -141,15 +143,18 @@ impl Observer {
         let mut present = Vec::new();
         for slot in Slot::all(&root)? {
             let wanted = self.interfaces.is_empty() || self.interfaces.contains(&slot.name);
-            let Some(in_force) = super::in_force(slot)?.filter(|_| wanted) else {
+            let Some((_, link)) = slot.link()?.filter(|_| wanted) else {
                 continue;
             };
-            let name = in_force.slot.name.clone();
+            let name = slot.name.clone();
             present.push(name.clone());
-            let known = self.sources.get(&name).map(|source| source.program);
-            if known == Some(in_force.program) {
+            // Its record may be long, and says the same as the last time.
+            if self.looked_at.insert(name.clone(), link.program) == Some(link.program) {
                 continue;
             }
+            let Some(in_force) = super::in_force(slot)? else {
+                continue;
+            };
             gone.extend(self.sources.remove_entry(&name));
             let folder = in_force.slot.generation(in_force.program);
             let rules = &in_force.record.ruleset.rules;
@@ -165,7 +170,7 @@ impl Observer {
             if !self.locks.contains_key(&name) {
                 self.locks.insert(name.clone(), lock(&root, &name)?);
             }
-            let source = Source::open(&folder, in_force.program, in_force.record.ruleset)?;
+            let source = Source::open(&folder, in_force.record.ruleset)?;
             self.sources.insert(name, source);
         }
         let names: Vec<String> = self.sources.keys().cloned().collect();
@@ -174,6 +179,7 @@ impl Observer {
         }
         // A filter that comes again has another folder to lock.
         self.locks.retain(|name, _| present.contains(name));
+        self.looked_at.retain(|name, _| present.contains(name));
         Ok(gone)
     }
 }
@@ -199,12 +205,11 @@ fn lock(root: &Path, interface: &str) -> Result<Flock<File>, Error> {
 }
 
 impl Source {
-    fn open(folder: &Path, program: u32, ruleset: Ruleset) -> Result<Self, Error> {
+    fn open(folder: &Path, ruleset: Ruleset) -> Result<Self, Error> {
         let ring = RingBuf::try_from(pinned(folder, "events")?).map_err(|error| {
             Error::aya(format_args!("cannot read {}", folder.display()), &error)
         })?;
         Ok(Self {
-            program,
             ring,
             budget: budget(folder)?,
             ruleset,
