@@ -25,21 +25,21 @@ static COUNTERS: PerCpuArray<Count> = PerCpuArray::with_max_entries(1, 0);
 #[inline(always)]
 pub(crate) fn count(outcome: Outcome, frame: &Frame<'_>) -> Verdict {
     // Nothing where no rule is noted: the verifier deletes it.
-    if Image.notes() != NONE && outcome.notes != NONE && count_notes(outcome, frame).is_none() {
-        add(Reason::Internal as u32, frame);
-        return Verdict::Drop;
-    }
-    if add(outcome.counter(), frame) {
+    let length = frame.length();
+    let noted = Image.notes() == NONE
+        || outcome.notes == NONE
+        || count_notes(outcome, frame, length).is_some();
+    if noted && add(outcome.counter(), length) {
         outcome.verdict
     } else {
-        add(Reason::Internal as u32, frame);
+        add(Reason::Internal as u32, length);
         Verdict::Drop
     }
 }
 
 /// `None` where a record is cut short, which no compiled image has.
 #[inline(always)]
-fn count_notes(outcome: Outcome, frame: &Frame<'_>) -> Option<()> {
+fn count_notes(outcome: Outcome, frame: &Frame<'_>, length: u64) -> Option<()> {
     let count = Image.word(outcome.notes)?;
     for index in 0..MAX_NOTES {
         if index >= count {
@@ -47,16 +47,16 @@ fn count_notes(outcome: Outcome, frame: &Frame<'_>) -> Option<()> {
         }
         let note = Image.word(outcome.notes.wrapping_add(1).wrapping_add(index))?;
         let rule = note & !NOTE_EVENT;
-        add(REASON_COUNTERS.wrapping_add(rule), frame).then_some(())?;
+        add(REASON_COUNTERS.wrapping_add(rule), length).then_some(())?;
         if Image.flags() & flags::REPORTS != 0 && note & NOTE_EVENT != 0 {
-            events::report(frame.context(), rule, outcome, frame.length());
+            events::report(frame.context(), rule, outcome, length);
         }
     }
     Some(())
 }
 
 #[inline(always)]
-fn add(counter: u32, frame: &Frame<'_>) -> bool {
+fn add(counter: u32, length: u64) -> bool {
     let Some(count) = COUNTERS.get_ptr_mut(counter) else {
         return false;
     };
@@ -64,6 +64,6 @@ fn add(counter: u32, frame: &Frame<'_>) -> bool {
     // programs are not preempted by another one on the same CPU.
     let count = unsafe { &mut *count };
     count.packets += 1;
-    count.bytes += frame.length();
+    count.bytes += length;
     true
 }
