@@ -93,7 +93,7 @@ impl Apply {
         if !egress.is_empty() && !self.ingress_only {
             let names: Vec<&str> = egress.into_iter().collect();
             return Err(Failure::failed(format_args!(
-                "this version does not enforce egress, which these policies have a word in: {}. \
+                "this version does not enforce egress, which these policies and profiles have a word in: {}. \
                  --ingress-only enforces what they say of ingress; `nodewall explain --direction \
                  egress` and `replay` evaluate the rest.",
                 names.join(", ")

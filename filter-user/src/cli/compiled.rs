@@ -73,7 +73,7 @@ pub(super) struct Target {
     pub(super) image: Image,
     /// Why nothing would be filtered there: no policy selects it.
     pub(super) idle: Option<String>,
-    /// The policies that have a word in what goes out.
+    /// The policies and profiles that have a word in what goes out.
     pub(super) egress: Vec<String>,
     /// What it is made of, where it is to be put in force.
     pub(super) described: Described,
@@ -254,6 +254,7 @@ pub(super) fn targets(
     warnings: &mut Vec<Diagnostic>,
 ) -> Result<Vec<Target>, Failure> {
     let targets = select(request, model, endpoints, direction, warnings)?;
+    warnings.extend(policy::egress_not_enforced(model, endpoints));
     for (target, endpoint) in targets.iter().zip(endpoints) {
         let found = lint::of_ruleset(&target.ruleset, endpoint, sources);
         warnings.extend(found.map_err(Failure::failed)?);
@@ -304,11 +305,15 @@ fn select(
             .is_empty()
             .then(|| idle(model, endpoint))
             .flatten();
-        let egress = selecting
+        let of_policies = selecting
             .iter()
             .filter(|policy| policy.types().egress && !policy.staged())
-            .map(|policy| policy.name().to_string())
-            .collect();
+            .map(|policy| policy.name().to_string());
+        let profiles = model.profiles().iter();
+        let of_profiles = profiles
+            .filter(|profile| !profile.egress.is_empty() && endpoint.has_profile(profile))
+            .map(|profile| format!("{}{}", policy::PROFILE_PREFIX, profile.name));
+        let egress = of_policies.chain(of_profiles).collect();
         let image =
             Image::compile(&selected.ruleset, request.options.max_memory).map_err(|error| {
                 Failure::failed(format_args!("endpoint {:?}: {error}", endpoint.name))

@@ -5,7 +5,9 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::diagnostic::{Place, quote};
-use super::model::{DEFAULT_ALLOW, HostEndpoint, Interface, Kind, Model, NamedPort, Policy};
+use super::model::{
+    DEFAULT_ALLOW, HostEndpoint, Interface, Kind, Model, NamedPort, Policy, Profile,
+};
 use super::selector::{Labels, NAMESPACE};
 
 /// One interface to filter.
@@ -80,6 +82,12 @@ impl Endpoint {
             ports: document.ports().to_vec(),
             origin: Origin::Document(document.place().clone()),
         }
+    }
+
+    /// Whether a profile is one of its own.
+    #[must_use]
+    pub fn has_profile(&self, profile: &Profile) -> bool {
+        self.profiles.iter().any(|name| **name == *profile.name)
     }
 
     /// Whether a policy applies to it.
