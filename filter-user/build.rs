@@ -14,14 +14,22 @@ fn main() {
         );
         return;
     };
-    println!("cargo::rerun-if-changed={}", object.display());
     let Some(out) = env::var_os("OUT_DIR").map(PathBuf::from) else {
         return;
     };
-    if let Err(error) = fs::copy(&object, out.join("nodewall.bpf.o")) {
-        println!(
-            "cargo::error=cannot copy the BPF object {}: {error}",
-            object.display()
-        );
+    // The bench's programs lie beside it.
+    for name in ["nodewall.bpf.o", "nodewall-bench.bpf.o"] {
+        let from = if name == "nodewall.bpf.o" {
+            object.clone()
+        } else {
+            object.with_file_name(name)
+        };
+        println!("cargo::rerun-if-changed={}", from.display());
+        if let Err(error) = fs::copy(&from, out.join(name)) {
+            println!(
+                "cargo::error=cannot copy the BPF object {}: {error}",
+                from.display()
+            );
+        }
     }
 }

@@ -12,6 +12,7 @@
 )]
 
 pub mod abi;
+pub mod bench;
 pub mod classify;
 pub mod event;
 #[expect(

@@ -1,6 +1,7 @@
 //! The answer to "what happens to this packet", as every evaluator gives it:
 //! the reference, the host classifier and the kernel program.
 
+use filter_common::abi::{self, REASON_COUNTERS};
 use filter_common::verdict::{Reason, Verdict};
 
 /// A verdict with its reason and, where a rule decided, that rule.
@@ -24,4 +25,17 @@ pub struct Judgement {
     /// index, in order: those that log or pass, and the staged ones that would
     /// have decided, logged or passed.
     pub noted: Vec<u32>,
+}
+
+impl Judgement {
+    /// The counters that the program increments for such a packet, each once.
+    pub fn counters(&self) -> impl Iterator<Item = u32> {
+        let decision = &self.decision;
+        let verdict = decision.rule.map_or_else(
+            || abi::reason_counter(decision.reason, decision.verdict),
+            |rule| REASON_COUNTERS + rule,
+        );
+        let noted = self.noted.iter().map(|rule| REASON_COUNTERS + rule);
+        noted.chain(std::iter::once(verdict))
+    }
 }

@@ -67,9 +67,14 @@ pub(crate) fn object(place: &Place, trace: bool) -> Result<PathBuf> {
             .env("CARGO_ENCODED_RUSTFLAGS", flags(place, &tools.bpf_linker))
             .env("LD_LIBRARY_PATH", libraries(place)?),
     )?;
-    let built = folder.join(TARGET).join("bpf/nodewall-ebpf");
+    let built = folder.join(TARGET).join("bpf");
     let stable = folder.join("nodewall.bpf.o");
-    copy_if_changed(&built, &stable)?;
+    copy_if_changed(&built.join("nodewall-ebpf"), &stable)?;
+    // Beside it, where the build of the binary looks for it.
+    copy_if_changed(
+        &built.join("nodewall-bench"),
+        &folder.join("nodewall-bench.bpf.o"),
+    )?;
     step.done();
     Ok(stable)
 }

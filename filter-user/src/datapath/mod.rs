@@ -6,6 +6,7 @@
 //! the one in force and swaps the program of the pinned link; nothing is
 //! edited in place, so there is no half-applied state.
 
+mod corpus;
 mod counters;
 mod error;
 mod events;
@@ -26,6 +27,7 @@ use std::time::SystemTime;
 
 use filter_common::verdict::{Reason, Verdict};
 
+pub use corpus::{Corpus, Shape, Target, Took};
 pub use error::Error;
 pub use events::{Observed, Observer};
 use generation::{Generation, Trace};

@@ -1,6 +1,6 @@
 //! The bpf(2) commands that aya 0.14 keeps to itself: link creation without a
 //! silent fall-back to netlink, swap of a pinned link's program, link info,
-//! freezing a map and reading a map in one call.
+//! freezing a map, reading a map in one call, mapping one into memory.
 
 use std::ffi::CString;
 use std::io;
@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 // Commands, types and flags of include/uapi/linux/bpf.h.
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
@@ -241,5 +242,84 @@ pub(super) fn wait_for_readers() -> io::Result<()> {
         Err(io::Error::last_os_error())
     } else {
         Ok(())
+    }
+}
+
+/// Puts a program into an array of programs.
+pub(super) fn set_program(
+    map: BorrowedFd<'_>,
+    index: u32,
+    program: BorrowedFd<'_>,
+) -> io::Result<()> {
+    #[repr(C)]
+    struct Attr {
+        map_fd: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let descriptor = raw(program);
+    let mut attr = Attr {
+        map_fd: raw(map),
+        key: std::ptr::from_ref(&index) as u64,
+        value: std::ptr::from_ref(&descriptor) as u64,
+        flags: 0,
+    };
+    bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// The elements of a `BPF_F_MMAPABLE` array map, in this process's memory.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    start: std::ptr::NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the memory belongs to this value alone on this side; which thread
+// uses it makes no difference.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    /// Maps the first `bytes` bytes of the map's elements.
+    pub(super) fn new(map: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice touches
+        // no memory that is in use.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                map.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = std::ptr::NonNull::new(start.cast())
+            .ok_or_else(|| io::Error::other("the kernel mapped a map at address 0"))?;
+        Ok(Self { start, bytes })
+    }
+
+    /// The elements. No program that writes to them may run meanwhile.
+    pub(super) fn bytes(&self) -> &[u8] {
+        // SAFETY: the mapping has this many readable bytes until it is dropped.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
+    }
+
+    /// The elements, to be written. No program may use them meanwhile.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the mapping has this many writable bytes until it is
+        // dropped, and `&mut self` is the only way to them.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: this is the mapping made in `new`, and no borrow of it is
+        // left.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
     }
 }

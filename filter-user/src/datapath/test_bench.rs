@@ -1,5 +1,6 @@
 //! The program without an interface: `BPF_PROG_TEST_RUN`.
 
+use std::ops::Range;
 use std::os::fd::AsFd as _;
 
 use aya::programs::{TestRun as _, TestRunOptions};
@@ -7,6 +8,7 @@ use aya_log::EbpfLogger;
 use filter_common::abi::{self, REASON_COUNTERS};
 use filter_common::verdict::Verdict;
 
+use super::corpus::{Corpus, Target, Took};
 use super::error::Error;
 use super::generation::{Generation, StderrLog, Trace};
 use super::{Count, Stats, counters};
@@ -110,6 +112,28 @@ impl TestBench {
             decision: self.decision(result.return_value, verdict)?,
             noted,
         })
+    }
+
+    /// The loaded program, to be run behind the shim of a [`Corpus`].
+    pub fn target(&mut self) -> Result<Target<'_>, Error> {
+        let (program, _) = self.generation.program_fd()?;
+        Ok(Target::program(program.as_fd(), true))
+    }
+
+    /// Runs `packets` packets of the frames of `range`, round and round, and
+    /// gives what each counter counted of them: first the reasons, then the
+    /// rules, like the [counters of an image](crate::compile::Image::counters).
+    pub fn run_corpus(
+        &mut self,
+        corpus: &mut Corpus,
+        range: Range<u32>,
+        packets: u32,
+    ) -> Result<(Vec<Count>, Took), Error> {
+        let before = self.read()?;
+        let took = corpus.run_some(self.target()?, range, packets)?;
+        self.totals = self.read()?;
+        let new = self.totals.iter().zip(&before);
+        Ok((new.map(|(new, old)| *new - *old).collect(), took))
     }
 
     /// The rule that a counter is for, and whether it is counted beside the

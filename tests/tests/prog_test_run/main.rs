@@ -10,6 +10,7 @@ mod rules;
 
 mod action;
 mod alternatives;
+mod corpus;
 mod default_action;
 mod destination_nets;
 mod destination_ports;

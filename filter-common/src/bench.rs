@@ -1,0 +1,53 @@
+//! What the bench's kernel programs and their loader agree on: the frames
+//! that are put before the program that is measured, and the walk over them.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Words of 8 bytes in a line: a cache line.
+pub const LINE_WORDS: usize = 8;
+/// Lines that a flow takes at most.
+pub const MAX_LINES: u32 = 2;
+
+/// A part of the first bytes of a frame. A flow is one line, or two where its
+/// header is longer; the frames of a corpus of flows differ in nothing else.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Line(pub [u64; LINE_WORDS]);
+
+/// Bytes of a frame that a [`Case`] holds; what is behind them is zero.
+pub const CASE_BYTES: usize = 504;
+
+/// A frame of any length.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Case {
+    /// Bytes of the frame.
+    pub length: u32,
+    /// Those of [`Self::bytes`] that are the frame's.
+    pub captured: u32,
+    /// Its first bytes.
+    pub bytes: [u8; CASE_BYTES],
+}
+
+/// Which frame is next. The loader sets it before a run, the shim moves it on.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct Walk {
+    /// The next frame.
+    pub next: u32,
+    /// How far it is to the one after it; less than [`Self::length`].
+    pub stride: u32,
+    /// The frame behind the last one.
+    pub end: u32,
+    /// The number of frames, from the first to the last.
+    pub length: u32,
+    /// Frames that could not be put into the packet, or for which no program
+    /// was there.
+    pub missed: u64,
+}
+
+const _: () = {
+    assert!(size_of::<Line>() == 64);
+    assert!(size_of::<Case>() == 512);
+    assert!(size_of::<Walk>() == 24);
+};

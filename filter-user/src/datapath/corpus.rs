@@ -1,0 +1,456 @@
+//! Many packets in one system call: the shim of `filter-ebpf`'s bench object
+//! puts one frame of a corpus after the other before a program that is not
+//! changed for it.
+//!
+//! A program is timed against the empty one behind the same shim with the same
+//! frames: what is between the two is the program's own.
+
+use std::ops::Range;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::time::Duration;
+
+use aya::maps::{Map, MapData};
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use filter_common::bench::{CASE_BYTES, Case, LINE_WORDS, Line, Walk};
+use nix::time::{ClockId, clock_gettime};
+
+use super::error::Error;
+use super::sys::{self, Mapping};
+
+/// The compiled bench programs of `filter-ebpf`.
+#[cfg(feature = "bpf")]
+static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(
+    env!("OUT_DIR"),
+    "/nodewall-bench.bpf.o"
+)));
+#[cfg(not(feature = "bpf"))]
+static OBJECT: Option<&[u8]> = None;
+
+const LINES: &str = "LINES";
+const CASES: &str = "CASES";
+const WALK: &str = "WALK";
+
+/// What the frames of a corpus have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// All have `frame` bytes, and differ in the first `header` alone: what it
+    /// takes to put one into the packet is almost nothing.
+    Flows {
+        /// At most [`Corpus::MAX_HEADER`].
+        header: usize,
+        /// At least 14, and at least `header` rounded up to 8.
+        frame: usize,
+    },
+    /// Frames of any length from 14 bytes to [`Corpus::MAX_CASE`]. Beyond
+    /// [`Corpus::CASE_BYTES`] they are zero.
+    Cases,
+}
+
+/// A program to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    pub(super) program: Option<BorrowedFd<'a>>,
+    pub(super) frags: bool,
+}
+
+impl<'a> Target<'a> {
+    /// The empty program (`XDP_DROP`): the floor.
+    pub const EMPTY: Self = Self {
+        program: None,
+        frags: true,
+    };
+    /// The same for programs that take no fragments.
+    pub const EMPTY_LINEAR: Self = Self {
+        program: None,
+        frags: false,
+    };
+
+    /// Any loaded XDP program; `frags`: whether it was loaded as one that takes
+    /// packets in several buffers (`xdp.frags`).
+    #[must_use]
+    pub const fn program(program: BorrowedFd<'a>, frags: bool) -> Self {
+        Self {
+            program: Some(program),
+            frags,
+        }
+    }
+
+    /// The empty program of the same kind.
+    #[must_use]
+    pub const fn floor(self) -> Self {
+        if self.frags {
+            Self::EMPTY
+        } else {
+            Self::EMPTY_LINEAR
+        }
+    }
+}
+
+/// How long a run took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Took {
+    /// Packets.
+    pub packets: u32,
+    /// Time of this thread on a CPU: what other threads took is not in it.
+    pub time: Duration,
+}
+
+impl Took {
+    /// Nanoseconds a packet.
+    #[must_use]
+    pub fn ns_per_packet(self) -> f64 {
+        self.time.as_secs_f64() * 1e9 / f64::from(self.packets)
+    }
+}
+
+/// Frames in a map of the kernel's, and the programs that put them before
+/// another.
+///
+/// Packets are run in the order of the frames, again from the first after the
+/// last; see [`Self::scatter`].
+pub struct Corpus {
+    shim: Ebpf,
+    shape: Shape,
+    frames: Mapping,
+    walk: Mapping,
+    /// What of the packet no frame changes.
+    packet: Vec<u8>,
+    capacity: u32,
+    length: u32,
+    stride: u32,
+    /// Whether the empty program, without fragments and with, is behind the
+    /// shim at present.
+    empty: [bool; 2],
+}
+
+impl std::fmt::Debug for Corpus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Corpus")
+            .field("shape", &self.shape)
+            .field("length", &self.length)
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Corpus {
+    /// Longest header of [`Shape::Flows`].
+    pub const MAX_HEADER: usize = 128;
+    /// Bytes of a case that may differ from zero.
+    pub const CASE_BYTES: usize = CASE_BYTES;
+    /// Longest frame of [`Shape::Cases`]: what a linear packet holds.
+    pub const MAX_CASE: usize = 3520;
+
+    /// Room for `capacity` frames.
+    pub fn new(shape: Shape, capacity: u32) -> Result<Self, Error> {
+        let object = OBJECT.ok_or_else(|| {
+            Error::Failed(
+                "this nodewall was built without its BPF programs, so it can't run any. Build the \
+                 whole with `cargo xtask build --release`."
+                    .to_owned(),
+            )
+        })?;
+        if capacity == 0 {
+            return Err(Error::Failed("a corpus needs frames".to_owned()));
+        }
+        let (words, lines, cases, packet) = match shape {
+            Shape::Cases => (0, 1, capacity, 14),
+            Shape::Flows { header, frame } => {
+                let words = header.div_ceil(8);
+                if header > Self::MAX_HEADER || frame < words * 8 || frame < 14 {
+                    return Err(Error::Failed(format!(
+                        "frames of {frame} bytes with headers of {header} can't be run behind the \
+                         shim"
+                    )));
+                }
+                let lines = lines_of(header);
+                let lines = u32::try_from(lines)
+                    .ok()
+                    .and_then(|lines| lines.checked_mul(capacity))
+                    .ok_or_else(|| Error::Failed("a corpus can't be that large".to_owned()))?;
+                (u32::try_from(words).unwrap_or(0), lines, 1, frame)
+            }
+        };
+        let mut shim = EbpfLoader::new()
+            .map_max_entries(LINES, lines)
+            .map_max_entries(CASES, cases)
+            .override_global("HEADER_WORDS", &words, true)
+            .load(object)
+            .map_err(|error| Error::aya("cannot create the maps of the bench", &error))?;
+        for name in programs(shape).into_iter().chain(["empty", "empty_frags"]) {
+            xdp(&mut shim, name)?
+                .load()
+                .map_err(|error| Error::aya("cannot load the bench's programs", &error))?;
+        }
+        let (map, bytes) = match shape {
+            Shape::Cases => (CASES, size_of::<Case>() * cases as usize),
+            Shape::Flows { .. } => (LINES, size_of::<Line>() * lines as usize),
+        };
+        Ok(Self {
+            frames: mapping(&shim, map, bytes)?,
+            walk: mapping(&shim, WALK, size_of::<Walk>())?,
+            shim,
+            shape,
+            packet: vec![0; packet],
+            capacity,
+            length: 0,
+            stride: 1,
+            empty: [false; 2],
+        })
+    }
+
+    /// Puts a frame behind the last one. Where there is no room for it, or it
+    /// does not fit the shape, that is an error.
+    pub fn push(&mut self, frame: &[u8]) -> Result<(), Error> {
+        if self.length == self.capacity {
+            return Err(Error::Failed(format!(
+                "the corpus has room for {} frames",
+                self.capacity
+            )));
+        }
+        let at = self.length as usize;
+        match self.shape {
+            Shape::Cases => {
+                let beyond = frame.get(CASE_BYTES..).unwrap_or_default();
+                if frame.len() < 14
+                    || frame.len() > Self::MAX_CASE
+                    || beyond.iter().any(|byte| *byte != 0)
+                {
+                    return Err(Error::Failed(format!(
+                        "a frame of {} bytes can't be a case: from 14 to {} bytes, nothing but \
+                         zeros beyond {CASE_BYTES}",
+                        frame.len(),
+                        Self::MAX_CASE
+                    )));
+                }
+                let cases: &mut [Case] = bytemuck::cast_slice_mut(self.frames.bytes_mut());
+                let case = &mut cases[at];
+                let captured = frame.len().min(CASE_BYTES);
+                case.bytes[..captured].copy_from_slice(&frame[..captured]);
+                // Both fit, as compared above.
+                case.length = u32::try_from(frame.len()).unwrap_or(0);
+                case.captured = u32::try_from(captured).unwrap_or(0);
+            }
+            Shape::Flows {
+                header,
+                frame: length,
+            } => {
+                if frame.len() != length
+                    || (at > 0 && frame[header..] != self.packet[header..length])
+                {
+                    return Err(Error::Failed(
+                        "the frames of these flows differ in more than their headers".to_owned(),
+                    ));
+                }
+                self.packet.copy_from_slice(frame);
+                let stride = lines_of(header) * size_of::<Line>();
+                let copied = header.div_ceil(8) * 8;
+                self.frames.bytes_mut()[at * stride..][..copied].copy_from_slice(&frame[..copied]);
+            }
+        }
+        self.length += 1;
+        // Of another length now.
+        self.stride = 1;
+        Ok(())
+    }
+
+    /// Forgets all frames.
+    pub fn clear(&mut self) {
+        self.length = 0;
+        self.stride = 1;
+    }
+
+    /// The number of frames.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.length
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Room for frames.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// Walks over the frames in an order that looks random, each once a round,
+    /// so that no prefetcher helps. For frames that come in an order of their
+    /// own, as those of a capture. Holds until a frame comes to them.
+    pub fn scatter(&mut self, scatter: bool) {
+        self.stride = 1;
+        if !scatter || self.length < 3 {
+            return;
+        }
+        // Near the golden ratio of the length, and without a common divisor.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a part of the length"
+        )]
+        let mut stride = (f64::from(self.length) * 0.618_033_988_749_895) as u32;
+        while stride > 1 && divisor(stride, self.length) != 1 {
+            stride -= 1;
+        }
+        self.stride = stride.max(1);
+    }
+
+    /// Runs all frames once.
+    pub fn run(&mut self, target: Target<'_>) -> Result<Took, Error> {
+        self.run_some(target, 0..self.length, self.length)
+    }
+
+    /// Runs `packets` packets of the frames of `range`, from its first on and
+    /// round and round.
+    pub fn run_some(
+        &mut self,
+        target: Target<'_>,
+        range: Range<u32>,
+        packets: u32,
+    ) -> Result<Took, Error> {
+        if range.is_empty() || range.end > self.length || packets == 0 {
+            return Err(Error::Failed(
+                "there are no such frames in this corpus".to_owned(),
+            ));
+        }
+        self.put_behind(target)?;
+        let length = range.end - range.start;
+        let stride = if length == self.length {
+            self.stride
+        } else {
+            1
+        };
+        let walk: &mut [Walk] = bytemuck::cast_slice_mut(self.walk.bytes_mut());
+        walk[0] = Walk {
+            next: range.start,
+            stride,
+            end: range.end,
+            length,
+            missed: 0,
+        };
+        let [linear, frags] = programs(self.shape);
+        let program = xdp(&mut self.shim, if target.frags { frags } else { linear })?;
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&self.packet);
+        options.repeat = packets;
+        let began = cpu_time()?;
+        program
+            .test_run(options)
+            .map_err(|error| Error::aya("BPF_PROG_TEST_RUN failed", &error))?;
+        let time = cpu_time()?.saturating_sub(began);
+        let walk: &[Walk] = bytemuck::cast_slice(self.walk.bytes());
+        if walk[0].missed != 0 {
+            return Err(Error::Failed(format!(
+                "{} of {packets} frames could not be run behind the shim",
+                walk[0].missed
+            )));
+        }
+        Ok(Took { packets, time })
+    }
+
+    /// Makes `target` the program that the shim calls.
+    fn put_behind(&mut self, target: Target<'_>) -> Result<(), Error> {
+        let slot = usize::from(target.frags);
+        if target.program.is_none() && self.empty[slot] {
+            return Ok(());
+        }
+        let (map, empty) = if target.frags {
+            ("NEXT_FRAGS", "empty_frags")
+        } else {
+            ("NEXT", "empty")
+        };
+        let program = match target.program {
+            Some(program) => program.try_clone_to_owned(),
+            None => xdp(&mut self.shim, empty)?
+                .fd()
+                .map_err(|error| Error::aya("cannot use the empty program", &error))?
+                .as_fd()
+                .try_clone_to_owned(),
+        };
+        let map = map_data(&self.shim, map)?.fd().as_fd();
+        program
+            .and_then(|program| sys::set_program(map, 0, program.as_fd()))
+            .map_err(|error| {
+                Error::io(
+                    "cannot put the program behind the shim. It must be a loaded XDP program, \
+                     with support for fragments or without as said",
+                    &error,
+                )
+            })?;
+        self.empty[slot] = target.program.is_none();
+        Ok(())
+    }
+}
+
+/// Without fragments, and with them.
+fn programs(shape: Shape) -> [&'static str; 2] {
+    match shape {
+        Shape::Flows { .. } => ["flows", "flows_frags"],
+        Shape::Cases => ["cases", "cases_frags"],
+    }
+}
+
+fn lines_of(header: usize) -> usize {
+    header.div_ceil(8).div_ceil(LINE_WORDS).max(1)
+}
+
+fn divisor(mut a: u32, mut b: u32) -> u32 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+fn cpu_time() -> Result<Duration, Error> {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .map(Duration::from)
+        .map_err(|error| Error::Failed(format!("cannot read the clock: {error}")))
+}
+
+fn broken(name: &str) -> Error {
+    Error::Failed(format!(
+        "the embedded bench object has no {name}: this build is broken, please report it"
+    ))
+}
+
+fn xdp<'a>(shim: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, Error> {
+    shim.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| broken(name))
+}
+
+fn map_data<'a>(shim: &'a Ebpf, name: &str) -> Result<&'a MapData, Error> {
+    match shim.map(name) {
+        Some(Map::Array(map) | Map::ProgramArray(map)) => Ok(map),
+        _ => Err(broken(name)),
+    }
+}
+
+fn mapping(shim: &Ebpf, name: &str, bytes: usize) -> Result<Mapping, Error> {
+    Mapping::new(map_data(shim, name)?.fd().as_fd(), bytes)
+        .map_err(|error| Error::io(format_args!("cannot map {name} into memory"), &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_divisor_is_common() {
+        assert_eq!(divisor(12, 18), 6);
+        assert_eq!(divisor(7, 1_000_000), 1);
+    }
+
+    #[test]
+    fn a_header_takes_lines() {
+        assert_eq!(lines_of(54), 1);
+        assert_eq!(lines_of(64), 1);
+        assert_eq!(lines_of(74), 2);
+        assert_eq!(lines_of(Corpus::MAX_HEADER), 2);
+    }
+}
