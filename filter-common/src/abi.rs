@@ -1,8 +1,8 @@
 //! What the kernel program and the loader must agree on.
 //!
 //! The image is one array of 32-bit words in the machine's byte order, held
-//! in pages; [`Layout`] says where its tables begin. Word indices, not bytes,
-//! everywhere.
+//! in pages of lines; [`Layout`] says where its tables begin. Word indices, not
+//! bytes, everywhere.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -10,31 +10,54 @@ use crate::verdict::{Reason, Verdict};
 
 /// Changes with everything in this module. Pinned state of another version is
 /// not read.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
+/// Words in a line: what a branch of a trie takes, and no cache line is crossed by.
+pub const LINE_WORDS: usize = 16;
+/// Lines in a page.
+pub const PAGE_LINES: usize = 16;
 /// Words in a page: one element of the image's map.
-pub const PAGE_WORDS: usize = 256;
-/// The same, for indices.
-pub const PAGE_WORDS_U32: u32 = 256;
+pub const PAGE_WORDS: usize = LINE_WORDS * PAGE_LINES;
+
+/// Sixteen words of the image that are read together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C, align(8))]
+pub struct Line(pub [u32; LINE_WORDS]);
 
 /// One page of the image.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub struct Page(pub [u32; PAGE_WORDS]);
+pub struct Page(pub [Line; PAGE_LINES]);
+
+/// Where a trie begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Root {
+    /// First word of a table of 65,536 entries, for the first 16 bits;
+    /// [`NONE`] where there is none.
+    pub table: u32,
+    /// Without such a table: the [entry](POINTER) that all values have.
+    pub entry: u32,
+}
+
+impl Default for Root {
+    /// All values are of class 0.
+    fn default() -> Self {
+        Self {
+            table: NONE,
+            entry: 0,
+        }
+    }
+}
 
 /// Where the tables of one IP version begin.
-///
-/// The address tries are multibit: 16 bits at the root, then 8 a level. An
-/// entry is a class, or [`POINTER`] and the number of a page with 256 further
-/// entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct FamilyLayout {
-    /// First word of the source trie's root; [`NONE`] where all sources are
-    /// class 0.
-    pub src: u32,
-    /// The same for destinations.
-    pub dst: u32,
+    /// Sources → class.
+    pub src: Root,
+    /// Destinations → class.
+    pub dst: Root,
     /// First word of the table (source class × `dst_classes` + destination
     /// class) → pair class; [`NONE`] where at most one of the two has more
     /// than one class: then the sum of both and `pair_offset` is the pair class.
@@ -51,19 +74,13 @@ pub struct FamilyLayout {
 pub struct Layout {
     /// Indexed by [`crate::parse::Family`].
     pub families: [FamilyLayout; 2],
-    /// First word of the protocol table: two words for each of 256 protocols
-    /// and the unknown one. Low half of the first: the class of a packet
-    /// whose L4 header was read (if no block is named); high half: where it
-    /// is unreadable. Low half of the second: where the packet is a later
-    /// fragment; high half: the number, from 1, of the block of selector
-    /// classes, 0 where there is none.
+    /// First word of the protocol table: [`PROTOCOL_WORDS`] for each of 256
+    /// protocols and the unknown one. The first is the [entry](POINTER) of the
+    /// trie of its selectors, 16 bits each; the second the class where the L4
+    /// header is unreadable; the third where the packet is a later fragment.
     pub protocols: u32,
-    /// First word of the blocks: for each 65,536 selectors the class, two in
-    /// a word, the even one in the low half.
-    pub blocks: u32,
-    /// First word of the table of 65,536 source ports → class, two in a word
-    /// like in a block; [`NONE`] where no rule asks for a source port.
-    pub source_ports: u32,
+    /// Source ports → class; one class where no rule asks for a source port.
+    pub source_ports: Root,
     /// First word of the table (L4 class × `source_port_classes` + source port
     /// class) → joint L4 class, which then stands for the L4 class.
     pub joint: u32,
@@ -85,12 +102,41 @@ pub struct Layout {
 
 /// No table.
 pub const NONE: u32 = u32::MAX;
-/// In a trie entry: the rest is a page number.
+
+/// In an entry of a trie: it leads on, to a node or a branch; else it is a class.
+///
+/// A node has 256 entries, for the next 8 bits. A branch has boundaries (values
+/// of 64 bits, of which the bits that nodes have taken are shifted out) and one
+/// entry more than boundaries: the one behind as many entries as boundaries are
+/// not above the value.
 pub const POINTER: u32 = 1 << 31;
-/// Words of a trie's root: 16 bits.
+/// It leads to a branch, not to a node.
+pub const BRANCH: u32 = 1 << 30;
+/// The branch is a whole line: [`WIDE_BOUNDARIES`] boundaries, then the entries;
+/// else half a line with [`NARROW_BOUNDARIES`].
+pub const WIDE: u32 = 1 << 29;
+/// From here on, the low 64 bits of the value.
+pub const LOW: u32 = 1 << 28;
+/// Where it leads to, in half lines.
+pub const PLACE: u32 = LOW - 1;
+/// Words of half a line.
+pub const PLACE_WORDS: u32 = 8;
+/// Boundaries of a wide branch; unused ones repeat the last entry.
+pub const WIDE_BOUNDARIES: usize = 5;
+/// Boundaries of a narrow branch.
+pub const NARROW_BOUNDARIES: usize = 2;
+/// Words of a node.
+pub const NODE_WORDS: u32 = 1 << 8;
+/// Words of a [`Root::table`].
 pub const ROOT_WORDS: u32 = 1 << 16;
-/// Words of a block of selector classes.
-pub const BLOCK_WORDS: u32 = 1 << 15;
+/// Nodes and branches on the longest way through a trie of 16 bits.
+pub const LEVELS_PORT: usize = 3;
+/// The same for IPv4.
+pub const LEVELS_V4: usize = 5;
+/// The same for IPv6.
+pub const LEVELS_V6: usize = 18;
+/// Words of a row of [`Layout::protocols`].
+pub const PROTOCOL_WORDS: u32 = 4;
 
 /// [`Layout::flags`].
 pub mod flags {
@@ -170,12 +216,12 @@ pub fn reason_counters() -> impl Iterator<Item = (Reason, Verdict)> {
 }
 
 const _: () = {
-    assert!(size_of::<FamilyLayout>() == 20);
-    assert!(size_of::<Layout>() == 76);
+    assert!(size_of::<FamilyLayout>() == 28);
+    assert!(size_of::<Layout>() == 92);
+    assert!(size_of::<Line>() == 64);
     assert!(size_of::<Page>() == 1024);
     assert!(size_of::<Count>() == 16);
     assert!(REASON_COUNTERS as usize == Reason::ALL.len() + 1);
-    assert!(PAGE_WORDS_U32 as usize == PAGE_WORDS);
 };
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 #[cfg(feature = "trace")]
 use aya_ebpf::{macros::map, maps::Array};
-use filter_common::abi::{FamilyLayout, Layout, PAGE_WORDS, PAGE_WORDS_U32, Page};
+use filter_common::abi::{FamilyLayout, LINE_WORDS, Layout, Line, PAGE_LINES, Page, Root};
 use filter_common::classify::Tables;
 use filter_common::parse::Family;
 
@@ -21,20 +21,21 @@ static IMAGE: Array<Page, 1> = Array::new();
 #[map]
 static IMAGE: Array<Page> = Array::with_max_entries(1, 0);
 
+const NOWHERE: Root = Root { table: 0, entry: 0 };
+
 /// Set before loading; the verifier knows the values and deletes what they
 /// switch off.
 #[unsafe(no_mangle)]
 static LAYOUT: Layout = Layout {
     families: [FamilyLayout {
-        src: 0,
-        dst: 0,
+        src: NOWHERE,
+        dst: NOWHERE,
         pairs: 0,
         dst_classes: 0,
         pair_offset: 0,
     }; 2],
     protocols: 0,
-    blocks: 0,
-    source_ports: 0,
+    source_ports: NOWHERE,
     joint: 0,
     source_port_classes: 0,
     decisions: 0,
@@ -57,38 +58,27 @@ pub(crate) struct Image;
 impl Tables for Image {
     #[inline(always)]
     fn word(&self, index: u32) -> Option<u32> {
-        let page = IMAGE.get(index / PAGE_WORDS_U32)?;
-        Some(page.0[index as usize % PAGE_WORDS])
+        let line = self.line(index / LINE_WORDS as u32)?;
+        Some(line.0[index as usize % LINE_WORDS])
+    }
+
+    #[inline(always)]
+    fn line(&self, number: u32) -> Option<&Line> {
+        let page = IMAGE.get(number / PAGE_LINES as u32)?;
+        Some(&page.0[number as usize % PAGE_LINES])
     }
 
     #[inline(always)]
     fn family(&self, family: Family) -> FamilyLayout {
         match family {
-            Family::V4 => FamilyLayout {
-                src: constant!(families[0].src),
-                dst: constant!(families[0].dst),
-                pairs: constant!(families[0].pairs),
-                dst_classes: constant!(families[0].dst_classes),
-                pair_offset: constant!(families[0].pair_offset),
-            },
-            Family::V6 => FamilyLayout {
-                src: constant!(families[1].src),
-                dst: constant!(families[1].dst),
-                pairs: constant!(families[1].pairs),
-                dst_classes: constant!(families[1].dst_classes),
-                pair_offset: constant!(families[1].pair_offset),
-            },
+            Family::V4 => constant!(families[0]),
+            Family::V6 => constant!(families[1]),
         }
     }
 
     #[inline(always)]
     fn protocols(&self) -> u32 {
         constant!(protocols)
-    }
-
-    #[inline(always)]
-    fn blocks(&self) -> u32 {
-        constant!(blocks)
     }
 
     #[inline(always)]
@@ -102,7 +92,7 @@ impl Tables for Image {
     }
 
     #[inline(always)]
-    fn source_ports(&self) -> u32 {
+    fn source_ports(&self) -> Root {
         constant!(source_ports)
     }
 

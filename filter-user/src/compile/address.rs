@@ -4,12 +4,13 @@
 
 use std::collections::HashMap;
 
-use filter_common::abi::{NONE, PAGE_WORDS_U32, POINTER, ROOT_WORDS};
+use filter_common::abi::Root;
 use ipnet::IpNet;
 
 use super::CompileError;
 use super::line_set::LineSet;
 use super::lines::Lines;
+use super::trie::{self, Segment};
 use super::words::Words;
 use crate::ruleset::{Addresses, Family, Match, NetSet};
 
@@ -18,6 +19,7 @@ use crate::ruleset::{Addresses, Family, Match, NetSet};
 pub(super) struct Dimension {
     /// The lines of each class.
     pub(super) classes: Vec<LineSet>,
+    family: Family,
     segments: Vec<Segment>,
 }
 
@@ -57,16 +59,20 @@ impl Dimension {
             });
         }
         segments.dedup_by_key(|segment| segment.class);
-        Self { classes, segments }
+        Self {
+            classes,
+            family,
+            segments,
+        }
     }
 
-    /// Writes the trie; [`NONE`] where there is but one class.
-    pub(super) fn write(&self, words: &mut Words) -> Result<u32, CompileError> {
-        if self.classes.len() == 1 {
-            Ok(NONE)
-        } else {
-            trie(&self.segments, words)
-        }
+    /// Writes the trie.
+    pub(super) fn write(&self, words: &mut Words) -> Result<Root, CompileError> {
+        let width = match self.family {
+            Family::V4 => 32,
+            Family::V6 => 128,
+        };
+        trie::write(&self.segments, width, words)
     }
 
     /// An address of each class, at the top of 128 bits, the lowest `unused` of
@@ -212,13 +218,6 @@ impl Prefix {
     }
 }
 
-/// From an address on, until the next segment: this class.
-#[derive(Clone, Copy, Debug)]
-struct Segment {
-    first: u128,
-    class: u32,
-}
-
 /// Cuts the address space where the lists that contain an address change.
 /// Class 0 is in no list; the lists of a class are sorted.
 fn segments(prefixes: &[Prefix]) -> (Vec<Segment>, Vec<Vec<u32>>) {
@@ -279,43 +278,4 @@ impl Sweep {
             }
         }
     }
-}
-
-/// Writes the multibit trie of the segments: 16 bits, then 8 a level.
-fn trie(segments: &[Segment], words: &mut Words) -> Result<u32, CompileError> {
-    let page = words.reserve_pages(u64::from(ROOT_WORDS) / u64::from(PAGE_WORDS_U32))?;
-    let root = page * PAGE_WORDS_U32;
-    fill(segments, words, root, ROOT_WORDS, 0, 16)?;
-    Ok(root)
-}
-
-/// Fills `count` entries from `base` on, each for 2^(128 - `depth`) addresses,
-/// the first from `first` on. `segments` begins at or before `first`.
-fn fill(
-    mut segments: &[Segment],
-    words: &mut Words,
-    base: u32,
-    count: u32,
-    first: u128,
-    depth: u32,
-) -> Result<(), CompileError> {
-    let span = u128::MAX.checked_shr(depth).unwrap_or(0);
-    for entry in 0..count {
-        let first = first + (u128::from(entry) << (128 - depth));
-        let last = first | span;
-        while segments.get(1).is_some_and(|next| next.first <= first) {
-            segments = &segments[1..];
-        }
-        let one_class = segments.get(1).is_none_or(|next| next.first > last);
-        let word = if one_class {
-            segments[0].class
-        } else {
-            let page = words.reserve_pages(1)?;
-            let below = page * PAGE_WORDS_U32;
-            fill(segments, words, below, PAGE_WORDS_U32, first, depth + 8)?;
-            POINTER | page
-        };
-        words.set(base + entry, word);
-    }
-    Ok(())
 }

@@ -136,13 +136,13 @@ impl<'r> Analysis<'r> {
         let sports = self.classes.source_ports.classes.len();
         for pair in joined.pairs.iter().collect::<BTreeSet<_>>() {
             for sport in 0..sports {
-                let whole = self.classes.joint[usize::from(l4) * sports + sport];
+                let whole = self.classes.joint[l4 as usize * sports + sport];
                 ends.insert(
                     decide::fate(
                         &self.classes.lines,
                         0..self.ruleset.rules.len(),
                         &self.classes.pairs.classes[*pair as usize],
-                        &self.classes.whole_l4[usize::from(whole)],
+                        &self.classes.whole_l4[whole as usize],
                         false,
                     )
                     .end,
@@ -313,8 +313,8 @@ fn headers(classes: &Classes<'_>, family: Family) -> Vec<Vec<Fields>> {
         };
         for (selector, class) in choices(&of_protocol.read, liked) {
             for (sport, sport_class) in choices(&sports.steps, 51_515) {
-                let joint = usize::from(class) * sports.classes.len() + usize::from(sport_class);
-                let list = &mut found[usize::from(classes.joint[joint])];
+                let joint = class as usize * sports.classes.len() + sport_class as usize;
+                let list = &mut found[classes.joint[joint] as usize];
                 if list.len() < TRIED {
                     list.push(Fields {
                         sport,
@@ -324,8 +324,8 @@ fn headers(classes: &Classes<'_>, family: Family) -> Vec<Vec<Fields>> {
                 }
             }
         }
-        let joint = usize::from(of_protocol.later_fragment) * sports.classes.len();
-        let list = &mut found[usize::from(classes.joint[joint])];
+        let joint = of_protocol.later_fragment as usize * sports.classes.len();
+        let list = &mut found[classes.joint[joint] as usize];
         if list.len() < TRIED {
             list.push(Fields {
                 later_fragment: true,
@@ -339,7 +339,7 @@ fn headers(classes: &Classes<'_>, family: Family) -> Vec<Vec<Fields>> {
 /// Values of each step, with its class: the liked one where it is in it, and
 /// 0 only where there is no other; and the last one, since an essential may be
 /// the first.
-fn choices(steps: &[(u16, u16)], liked: u16) -> Vec<(u16, u16)> {
+fn choices(steps: &[(u16, u32)], liked: u16) -> Vec<(u16, u32)> {
     (0..)
         .zip(steps)
         .flat_map(|(index, &(first, class)): (usize, _)| {

@@ -28,7 +28,7 @@ pub(super) struct Classes<'r> {
     pub(super) source_ports: source_port::Dimension,
     /// Of each class in `l4` with each of `source_ports`, in that order, the
     /// class in `whole_l4`.
-    pub(super) joint: Vec<u16>,
+    pub(super) joint: Vec<u32>,
     /// With source ports.
     pub(super) whole_l4: Vec<l4::Class>,
 }
@@ -45,9 +45,9 @@ impl<'r> Classes<'r> {
             let joined = pairs.join(&src, &dst);
             FamilyClasses { src, dst, joined }
         });
-        let l4 = l4::Dimension::cut(&lines, ruleset.options.fragments)?;
-        let source_ports = source_port::Dimension::cut(&lines)?;
-        let (whole_l4, joint) = source_ports.join(&l4.classes)?;
+        let l4 = l4::Dimension::cut(&lines, ruleset.options.fragments);
+        let source_ports = source_port::Dimension::cut(&lines);
+        let (whole_l4, joint) = source_ports.join(&l4.classes);
         Ok(Self {
             lines,
             families,

@@ -4,15 +4,17 @@
 //! A class knows two sets of lines: those that match, and those that would
 //! need an L4 header which this packet doesn't show.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
-use filter_common::abi::{BLOCK_WORDS, PAGE_WORDS_U32};
+use filter_common::abi::{PROTOCOL_WORDS, Root};
 use filter_common::parse::UNKNOWN_PROTOCOL;
 use filter_common::wire::l4;
 
 use super::CompileError;
 use super::line_set::LineSet;
 use super::lines::{Line, Lines};
+use super::trie::{self, Segment};
 use super::words::Words;
 use crate::ruleset::{Fragments, Icmp, Match, PortRange};
 
@@ -38,69 +40,59 @@ pub(super) struct Dimension {
 #[derive(Debug)]
 pub(super) struct Protocol {
     /// Where the header was read: from each selector on, the class.
-    pub(super) read: Vec<(u16, u16)>,
+    pub(super) read: Vec<(u16, u32)>,
     /// Where it can't be read.
-    pub(super) unreadable: u16,
+    pub(super) unreadable: u32,
     /// Where the packet is a later fragment.
-    pub(super) later_fragment: u16,
-}
-
-/// Where the dimension is in the image.
-#[derive(Debug)]
-pub(super) struct Written {
-    /// First word of the protocol table.
-    pub(super) protocols: u32,
-    /// First word of the selector blocks.
-    pub(super) blocks: u32,
+    pub(super) later_fragment: u32,
 }
 
 impl Dimension {
     /// Cuts the dimension where the lines say.
-    pub(super) fn cut(lines: &Lines<'_>, fragments: Fragments) -> Result<Self, CompileError> {
+    pub(super) fn cut(lines: &Lines<'_>, fragments: Fragments) -> Self {
         let mut classes = Classes::default();
         let protocols = (0..=UNKNOWN_PROTOCOL)
             // Unknown where an extension chain hides the protocol.
             .map(|proto| cut_protocol(lines, u8::try_from(proto).ok(), fragments, &mut classes))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
+            .collect();
+        Self {
             classes: classes.list,
             protocols,
-        })
+        }
     }
 
-    /// Writes the tables.
-    pub(super) fn write(&self, words: &mut Words) -> Result<Written, CompileError> {
-        let protocols = words.reserve(self.protocols.len() as u64 * 2)?;
-        // Page-aligned, so that blocks can be reserved one by one behind it.
-        let blocks = words.reserve_pages(0)? * PAGE_WORDS_U32;
-        let mut block_count = 0;
-        for (row, protocol) in (0..).map(|row| protocols + row * 2).zip(&self.protocols) {
-            match protocol.read.as_slice() {
-                [(_, class)] => words.set_half(row, 0, *class),
-                steps => {
-                    let start = words.reserve(u64::from(BLOCK_WORDS))?;
-                    block_count += 1;
-                    words.set_half(row + 1, 1, block_count);
-                    write_steps(steps, words, start);
-                }
-            }
-            words.set_half(row, 1, protocol.unreadable);
-            words.set_half(row + 1, 0, protocol.later_fragment);
+    /// Writes the tables; the first word of that of the protocols.
+    pub(super) fn write(&self, words: &mut Words) -> Result<u32, CompileError> {
+        let count = self.protocols.len() as u64;
+        let start = words.reserve(count * u64::from(PROTOCOL_WORDS))?;
+        // Protocols of the same steps, the most, share a trie.
+        let mut written: HashMap<&[(u16, u32)], u32> = HashMap::new();
+        for (row, protocol) in (0..)
+            .map(|row| start + row * PROTOCOL_WORDS)
+            .zip(&self.protocols)
+        {
+            let entry = match written.entry(&protocol.read) {
+                Entry::Occupied(entry) => *entry.get(),
+                Entry::Vacant(entry) => *entry.insert(write_steps(&protocol.read, words)?.entry),
+            };
+            words.set(row, entry);
+            words.set(row + 1, protocol.unreadable);
+            words.set(row + 2, protocol.later_fragment);
         }
-        Ok(Written { protocols, blocks })
+        Ok(start)
     }
 }
 
-/// Fills a table of 65,536 halves from `start` on: from each key on, the value.
-pub(super) fn write_steps(steps: &[(u16, u16)], words: &mut Words, start: u32) {
-    for (index, &(first, class)) in steps.iter().enumerate() {
-        let end = steps
-            .get(index + 1)
-            .map_or(1 << 16, |&(next, _)| u32::from(next));
-        for key in u32::from(first)..end {
-            words.set_half(start + key / 2, key % 2, class);
-        }
-    }
+/// Writes the trie of values of 16 bits: from each first one on, the class.
+pub(super) fn write_steps(steps: &[(u16, u32)], words: &mut Words) -> Result<Root, CompileError> {
+    let segments: Vec<Segment> = steps
+        .iter()
+        .map(|&(first, class)| Segment {
+            first: u128::from(first) << 112,
+            class,
+        })
+        .collect();
+    trie::write(&segments, 16, words)
 }
 
 fn cut_protocol(
@@ -108,7 +100,7 @@ fn cut_protocol(
     known: Option<u8>,
     fragments: Fragments,
     classes: &mut Classes,
-) -> Result<Protocol, CompileError> {
+) -> Protocol {
     let count = lines.count();
     let speaks_of = |line: &Line<'_>| {
         let of = |only: u8| known.is_none_or(|known| only == known);
@@ -135,20 +127,20 @@ fn cut_protocol(
     let unreadable = classes.number(Class {
         matching: l3_only.clone(),
         undecidable: undecidable.clone(),
-    })?;
+    });
     let later_fragment = classes.number(Class {
         matching: l3_only.clone(),
         undecidable: match fragments {
             Fragments::Drop => undecidable,
             Fragments::L3Only => LineSet::empty(count),
         },
-    })?;
+    });
 
     // The header was read.
     let asking: Vec<usize> = (0..count)
         .filter(|&line| speaks_of(&lines.all[line]) && lines.all[line].matches.needs_l4())
         .collect();
-    let mut read: Vec<(u16, u16)> = Vec::new();
+    let mut read: Vec<(u16, u32)> = Vec::new();
     for first in cuts(lines, &asking, known) {
         let mut matching = l3_only.clone();
         for &line in &asking {
@@ -159,16 +151,16 @@ fn cut_protocol(
         let class = classes.number(Class {
             matching,
             undecidable: LineSet::empty(count),
-        })?;
+        });
         if read.last().is_none_or(|&(_, last)| last != class) {
             read.push((first, class));
         }
     }
-    Ok(Protocol {
+    Protocol {
         read,
         unreadable,
         later_fragment,
-    })
+    }
 }
 
 /// Selectors at which a line may begin or cease to match.
@@ -238,17 +230,18 @@ fn selectors(icmp: Icmp) -> PortRange {
 #[derive(Debug, Default)]
 pub(super) struct Classes {
     pub(super) list: Vec<Class>,
-    numbers: HashMap<Class, u16>,
+    numbers: HashMap<Class, u32>,
 }
 
 impl Classes {
-    pub(super) fn number(&mut self, class: Class) -> Result<u16, CompileError> {
+    pub(super) fn number(&mut self, class: Class) -> u32 {
         if let Some(&number) = self.numbers.get(&class) {
-            return Ok(number);
+            return number;
         }
-        let number = u16::try_from(self.list.len()).map_err(|_| CompileError::TooManyClasses)?;
+        // Fewer than 2^26: there are but so many keys.
+        let number = self.list.len() as u32;
         self.list.push(class.clone());
         self.numbers.insert(class, number);
-        Ok(number)
+        number
     }
 }

@@ -19,11 +19,12 @@ mod l4;
 mod line_set;
 mod lines;
 mod source_port;
+mod trie;
 mod words;
 
 use std::collections::HashMap;
 
-use filter_common::abi::{self, FamilyLayout, Layout, NONE, NOTED};
+use filter_common::abi::{self, FamilyLayout, LINE_WORDS, Layout, Line, NONE, NOTED, Root};
 use filter_common::classify::{self, Outcome, Tables};
 use filter_common::packet::Cursor;
 use filter_common::parse;
@@ -39,7 +40,7 @@ pub use analysis::{Analysis, Difference, Outcome as KindOutcome, Unreachable, di
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
     layout: Layout,
-    words: Vec<u32>,
+    lines: Vec<Line>,
     rules: u32,
 }
 
@@ -57,11 +58,6 @@ pub enum CompileError {
         /// Bytes allowed.
         budget: u64,
     },
-    /// More distinct port sets than a class number can hold.
-    #[error(
-        "the rules distinguish more than 65,536 classes of ports; merge overlapping port ranges"
-    )]
-    TooManyClasses,
     /// More rules that log, pass or are staged than are counted for one packet.
     #[error(
         "a packet can meet more than {max} rules that log, pass or are staged, from {first} to {last}; \
@@ -97,14 +93,13 @@ impl Image {
         for (layout, family) in families.iter_mut().zip(&classes.families) {
             *layout = family.joined.write(&family.src, &family.dst, &mut words)?;
         }
-        let l4 = classes.l4.write(&mut words)?;
+        let protocols = classes.l4.write(&mut words)?;
         let source_ports = classes.source_ports.write(&classes.joint, &mut words)?;
         let (decisions, notes) = decisions(ruleset, &classes, &mut words)?;
         Ok(Self {
             layout: Layout {
                 families,
-                protocols: l4.protocols,
-                blocks: l4.blocks,
+                protocols,
                 decisions,
                 l4_classes: classes.whole_l4.len() as u32,
                 source_ports: source_ports.ports,
@@ -113,7 +108,7 @@ impl Image {
                 notes,
                 flags: flags(ruleset),
             },
-            words: words.finish(),
+            lines: words.finish(),
             rules: rules.len() as u32,
         })
     }
@@ -144,7 +139,7 @@ impl Image {
     /// Bytes of the tables.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        self.words.len() as u64 * 4
+        size_of_val(self.lines.as_slice()) as u64
     }
 
     /// Where the tables are in [`Self::pages`].
@@ -156,7 +151,7 @@ impl Image {
     /// The tables, page by page.
     #[must_use]
     pub fn pages(&self) -> &[abi::Page] {
-        bytemuck::cast_slice(&self.words)
+        bytemuck::cast_slice(&self.lines)
     }
 
     /// Whether the program reports packets.
@@ -256,7 +251,12 @@ fn flags(ruleset: &Ruleset) -> u32 {
 
 impl Tables for Image {
     fn word(&self, index: u32) -> Option<u32> {
-        self.words.get(index as usize).copied()
+        let line = self.line(index / LINE_WORDS as u32)?;
+        Some(line.0[index as usize % LINE_WORDS])
+    }
+
+    fn line(&self, number: u32) -> Option<&Line> {
+        self.lines.get(number as usize)
     }
 
     fn family(&self, family: parse::Family) -> FamilyLayout {
@@ -267,10 +267,6 @@ impl Tables for Image {
         self.layout.protocols
     }
 
-    fn blocks(&self) -> u32 {
-        self.layout.blocks
-    }
-
     fn decisions(&self) -> u32 {
         self.layout.decisions
     }
@@ -279,7 +275,7 @@ impl Tables for Image {
         self.layout.l4_classes
     }
 
-    fn source_ports(&self) -> u32 {
+    fn source_ports(&self) -> Root {
         self.layout.source_ports
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use filter_common::abi::{BLOCK_WORDS, NONE};
+use filter_common::abi::{NONE, Root};
 
 use super::CompileError;
 use super::l4::{self, Class};
@@ -17,21 +17,22 @@ pub(super) struct Dimension {
     /// The lines of each class: those that ask for no source port in all.
     pub(super) classes: Vec<LineSet>,
     /// From each port on, the class.
-    pub(super) steps: Vec<(u16, u16)>,
+    pub(super) steps: Vec<(u16, u32)>,
 }
 
-/// Where the dimension is in the image; [`NONE`] if it isn't.
+/// Where the dimension is in the image.
 #[derive(Debug)]
 pub(super) struct Written {
-    /// First word of the table of ports.
-    pub(super) ports: u32,
-    /// First word of the table (L4 class, source port class) → joint class.
+    /// The trie of ports.
+    pub(super) ports: Root,
+    /// First word of the table (L4 class, source port class) → joint class;
+    /// [`NONE`] where source ports make no difference.
     pub(super) joint: u32,
 }
 
 impl Dimension {
     /// Cuts the dimension where the lines say.
-    pub(super) fn cut(lines: &Lines<'_>) -> Result<Self, CompileError> {
+    pub(super) fn cut(lines: &Lines<'_>) -> Self {
         let mut cuts = BTreeSet::from([0]);
         for line in &lines.all {
             let asked = line.matches;
@@ -44,7 +45,7 @@ impl Dimension {
             classes: Vec::new(),
             steps: Vec::new(),
         };
-        let mut numbers: HashMap<LineSet, u16> = HashMap::new();
+        let mut numbers: HashMap<LineSet, u32> = HashMap::new();
         for port in cuts {
             let set = LineSet::of(lines.count(), |line| {
                 let asked = lines.all[line].matches;
@@ -53,8 +54,7 @@ impl Dimension {
             let class = if let Some(&class) = numbers.get(&set) {
                 class
             } else {
-                let class = u16::try_from(dimension.classes.len())
-                    .map_err(|_| CompileError::TooManyClasses)?;
+                let class = dimension.classes.len() as u32;
                 dimension.classes.push(set.clone());
                 numbers.insert(set, class);
                 class
@@ -67,18 +67,18 @@ impl Dimension {
                 dimension.steps.push((port, class));
             }
         }
-        Ok(dimension)
+        dimension
     }
 
     /// Whether source ports make a difference. One class of all ports does
     /// where lines ask for ports that contradict each other.
-    fn is_used(&self, joint: &[u16]) -> bool {
+    fn is_used(&self, joint: &[u32]) -> bool {
         self.classes.len() > 1 || (0..).zip(joint).any(|(l4, class)| l4 != *class)
     }
 
     /// The classes of the whole L4 header: each of `l4` with each of these,
     /// in that order, without doubles; and the number of each.
-    pub(super) fn join(&self, l4: &[Class]) -> Result<(Vec<Class>, Vec<u16>), CompileError> {
+    pub(super) fn join(&self, l4: &[Class]) -> (Vec<Class>, Vec<u32>) {
         let mut classes = l4::Classes::default();
         let mut numbers = Vec::with_capacity(l4.len() * self.classes.len());
         for class in l4 {
@@ -87,28 +87,24 @@ impl Dimension {
                     // What can't be decided has no port that could be asked.
                     matching: class.matching.intersection(ports),
                     undecidable: class.undecidable.clone(),
-                })?);
+                }));
             }
         }
-        Ok((classes.list, numbers))
+        (classes.list, numbers)
     }
 
     /// Writes the tables, if source ports make a difference.
-    pub(super) fn write(&self, joint: &[u16], words: &mut Words) -> Result<Written, CompileError> {
+    pub(super) fn write(&self, joint: &[u32], words: &mut Words) -> Result<Written, CompileError> {
         if !self.is_used(joint) {
             return Ok(Written {
-                ports: NONE,
+                ports: Root::default(),
                 joint: NONE,
             });
         }
-        let ports = words.reserve(u64::from(BLOCK_WORDS))?;
-        l4::write_steps(&self.steps, words, ports);
         let start = words.reserve(joint.len() as u64)?;
-        for (index, class) in (start..).zip(joint) {
-            words.set(index, u32::from(*class));
-        }
+        words.at(start)[..joint.len()].copy_from_slice(joint);
         Ok(Written {
-            ports,
+            ports: l4::write_steps(&self.steps, words)?,
             joint: start,
         })
     }

@@ -1,13 +1,20 @@
 //! The image's one array of words, filled from the front.
 
-use filter_common::abi::PAGE_WORDS;
+use filter_common::abi::{self, LINE_WORDS, Line, NODE_WORDS, PAGE_LINES, PLACE_WORDS};
 
 use super::CompileError;
+
+const HALF_LINE: usize = PLACE_WORDS as usize;
+const EMPTY: Line = Line([0; LINE_WORDS]);
 
 /// Words so far, and how many there may be.
 #[derive(Debug)]
 pub(super) struct Words {
-    words: Vec<u32>,
+    lines: Vec<Line>,
+    /// Words in use.
+    length: usize,
+    /// The place of a half line that alignment has left.
+    spare: Option<u32>,
     budget: u64,
 }
 
@@ -15,50 +22,114 @@ impl Words {
     /// None yet, of at most `budget` bytes.
     pub(super) fn new(budget: u64) -> Self {
         Self {
-            words: Vec::new(),
+            lines: Vec::new(),
+            length: 0,
+            spare: None,
             budget,
         }
     }
 
     /// Room for `count` zero words; the index of the first.
     pub(super) fn reserve(&mut self, count: u64) -> Result<u32, CompileError> {
-        let start = self.words.len() as u64;
-        let needed = (start + count) * 4;
+        let start = self.length as u64;
+        let end = start + count;
         // Indices are 32 bits, and the highest is no index.
-        if needed > self.budget || start + count >= u64::from(u32::MAX) {
+        if end * 4 > self.budget || end >= u64::from(u32::MAX) {
             return Err(CompileError::TooLarge {
-                needed,
+                needed: end * 4,
                 budget: self.budget,
             });
         }
-        self.words.resize((start + count) as usize, 0);
+        self.length = end as usize;
+        self.lines.resize(self.length.div_ceil(LINE_WORDS), EMPTY);
         Ok(start as u32)
     }
 
-    /// Room for `count` pages; the number of the first.
-    pub(super) fn reserve_pages(&mut self, count: u64) -> Result<u32, CompileError> {
-        let page = PAGE_WORDS as u64;
-        let padding = (page - self.words.len() as u64 % page) % page;
-        let start = self.reserve(padding + count * page)?;
-        Ok(((u64::from(start) + padding) / page) as u32)
+    /// The next word to reserve is the first of a multiple of `unit`.
+    fn align(&mut self, unit: usize) -> Result<(), CompileError> {
+        let padding = self.length.next_multiple_of(unit) - self.length;
+        if unit == LINE_WORDS && padding >= HALF_LINE {
+            let half = self.length.next_multiple_of(HALF_LINE);
+            self.spare = Some((half / HALF_LINE) as u32);
+        }
+        self.reserve(padding as u64).map(drop)
+    }
+
+    /// Room for a trie's root, from the beginning of a line on.
+    pub(super) fn reserve_root(&mut self) -> Result<u32, CompileError> {
+        self.align(LINE_WORDS)?;
+        self.reserve(u64::from(abi::ROOT_WORDS))
+    }
+
+    /// Room for a node of a trie; its place.
+    pub(super) fn reserve_node(&mut self) -> Result<u32, CompileError> {
+        self.align(LINE_WORDS)?;
+        Ok(self.reserve(u64::from(NODE_WORDS))? / PLACE_WORDS)
+    }
+
+    /// Room for a wide branch; its place.
+    pub(super) fn reserve_line(&mut self) -> Result<u32, CompileError> {
+        self.align(LINE_WORDS)?;
+        Ok(self.reserve(LINE_WORDS as u64)? / PLACE_WORDS)
+    }
+
+    /// Room for a narrow branch; its place.
+    pub(super) fn reserve_half_line(&mut self) -> Result<u32, CompileError> {
+        if let Some(place) = self.spare.take() {
+            return Ok(place);
+        }
+        self.align(HALF_LINE)?;
+        Ok(self.reserve(HALF_LINE as u64)? / PLACE_WORDS)
+    }
+
+    /// The words from `start` on.
+    pub(super) fn at(&mut self, start: u32) -> &mut [u32] {
+        let words: &mut [u32] = bytemuck::cast_slice_mut(&mut self.lines);
+        &mut words[start as usize..]
     }
 
     /// Sets a word.
     pub(super) fn set(&mut self, index: u32, word: u32) {
-        self.words[index as usize] = word;
-    }
-
-    /// Sets the low (`half` 0) or high (1) half of a word.
-    pub(super) fn set_half(&mut self, index: u32, half: u32, value: u16) {
-        let word = &mut self.words[index as usize];
-        let shift = half * 16;
-        *word = *word & !(0xffff << shift) | u32::from(value) << shift;
+        let line = &mut self.lines[index as usize / LINE_WORDS];
+        line.0[index as usize % LINE_WORDS] = word;
     }
 
     /// All words, padded to whole pages.
-    pub(super) fn finish(mut self) -> Vec<u32> {
-        self.words
-            .resize(self.words.len().next_multiple_of(PAGE_WORDS), 0);
-        self.words
+    pub(super) fn finish(mut self) -> Vec<Line> {
+        self.lines
+            .resize(self.lines.len().next_multiple_of(PAGE_LINES), EMPTY);
+        self.lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn narrow_branches_fill_what_alignment_leaves() {
+        let mut words = Words::new(1 << 20);
+        assert_eq!(words.reserve(3), Ok(0));
+        assert_eq!(words.reserve_line(), Ok(2));
+        assert_eq!(words.reserve_half_line(), Ok(1));
+        assert_eq!(words.reserve_half_line(), Ok(4));
+        assert_eq!(words.reserve_half_line(), Ok(5));
+        assert_eq!(words.reserve_node(), Ok(6));
+        assert_eq!(words.reserve(1), Ok(6 * 8 + 256));
+        assert_eq!(words.finish().len(), 32);
+    }
+
+    #[test]
+    fn the_budget_is_kept_to_the_byte() {
+        let mut words = Words::new(64);
+        assert_eq!(words.reserve(16), Ok(0));
+        assert_eq!(
+            words.reserve(1),
+            Err(CompileError::TooLarge {
+                needed: 68,
+                budget: 64
+            })
+        );
+        assert_eq!(words.reserve(0), Ok(16));
     }
 }

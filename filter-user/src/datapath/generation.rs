@@ -196,7 +196,7 @@ pub(super) fn memory(map: &MapData) -> u64 {
 fn fill(map: &mut Map, pages: &[filter_common::abi::Page]) -> Result<(), MapError> {
     let mut array: Array<&mut MapData, [u32; PAGE_WORDS]> = Array::try_from(&mut *map)?;
     for (index, page) in (0..).zip(pages) {
-        array.set(index, page.0, 0)?;
+        array.set(index, bytemuck::cast::<_, [u32; PAGE_WORDS]>(*page), 0)?;
     }
     if let Map::Array(data) = map {
         sys::freeze(data.fd().as_fd()).map_err(|io_error| {

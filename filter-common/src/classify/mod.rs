@@ -2,15 +2,18 @@
 //! rules: each dimension of the packet is mapped to its equivalence class,
 //! and the classes to the decision.
 
+mod trie;
+
 use crate::abi::{
     DECIDE_ALLOW, DECIDE_DEFAULT_ALLOW, DECIDE_DEFAULT_DENY, DECIDE_DENY, DECIDE_FAILSAFE,
-    DECIDE_UNDECIDABLE, DECISION_KIND, FamilyLayout, NONE, NOTED, PAGE_WORDS_U32, POINTER,
-    REASON_COUNTERS, flags, reason_counter,
+    DECIDE_UNDECIDABLE, DECISION_KIND, FamilyLayout, LEVELS_PORT, LEVELS_V4, LEVELS_V6, Line, NONE,
+    NOTED, PROTOCOL_WORDS, REASON_COUNTERS, Root, flags, reason_counter,
 };
 use crate::packet::Packet;
 use crate::parse::{Family, Key, L4, NoKey, parse};
 use crate::verdict::{Reason, Verdict};
 use crate::wire::l4;
+use trie::Value;
 
 /// The compiled tables: maps on the kernel's side, bytes on the host's.
 pub trait Tables {
@@ -18,14 +21,14 @@ pub trait Tables {
     /// asks for.
     fn word(&self, index: u32) -> Option<u32>;
 
+    /// The line with this number; `None` likewise.
+    fn line(&self, number: u32) -> Option<&Line>;
+
     /// Where the tables of `family` are.
     fn family(&self, family: Family) -> FamilyLayout;
 
     /// [`crate::abi::Layout::protocols`].
     fn protocols(&self) -> u32;
-
-    /// [`crate::abi::Layout::blocks`].
-    fn blocks(&self) -> u32;
 
     /// [`crate::abi::Layout::decisions`].
     fn decisions(&self) -> u32;
@@ -34,7 +37,7 @@ pub trait Tables {
     fn l4_classes(&self) -> u32;
 
     /// [`crate::abi::Layout::source_ports`].
-    fn source_ports(&self) -> u32;
+    fn source_ports(&self) -> Root;
 
     /// [`crate::abi::Layout::joint`].
     fn joint(&self) -> u32;
@@ -123,18 +126,21 @@ fn decide_key<T: Tables>(key: &Key, tables: &T) -> Option<Outcome> {
 /// short.
 #[inline(always)]
 pub fn classify<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
-    let family = tables.family(key.family);
-    let src = address_class(key, &key.src, family.src, tables)?;
-    let dst = address_class(key, &key.dst, family.dst, tables)?;
-    let pair = if family.pairs == NONE {
-        src.wrapping_add(dst).wrapping_add(family.pair_offset)
-    } else {
-        tables.word(
-            family
-                .pairs
-                .wrapping_add(src.wrapping_mul(family.dst_classes))
-                .wrapping_add(dst),
-        )?
+    // Apart, so that the verifier knows the tables of each and deletes what it
+    // has none of.
+    let pair = match key.family {
+        Family::V4 => pair_class::<LEVELS_V4, T>(
+            v4(&key.src),
+            v4(&key.dst),
+            tables.family(Family::V4),
+            tables,
+        )?,
+        Family::V6 => pair_class::<LEVELS_V6, T>(
+            v6(&key.src),
+            v6(&key.dst),
+            tables.family(Family::V6),
+            tables,
+        )?,
     };
     let l4 = whole_l4_class(key, tables)?;
     tables.word(
@@ -145,42 +151,53 @@ pub fn classify<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
     )
 }
 
-/// The class of an address in the trie whose root is at `root`.
 #[inline(always)]
-fn address_class<T: Tables>(key: &Key, address: &[u8; 16], root: u32, tables: &T) -> Option<u32> {
-    if root == NONE {
-        return Some(0);
+const fn v4(address: &[u8; 16]) -> Value {
+    let [a, b, c, d, ..] = *address;
+    Value {
+        high: (u32::from_be_bytes([a, b, c, d]) as u64) << 32,
+        low: 0,
     }
-    let top = u32::from(u16::from_be_bytes([address[0], address[1]]));
-    let mut entry = tables.word(root.wrapping_add(top))?;
-    // Written out, level by level: in a loop the compiler walks the address
-    // by a pointer whose bounds the verifier loses.
-    macro_rules! descend {
-        ($($level:literal)*) => {$(
-            if entry & POINTER == 0 {
-                return Some(entry);
-            }
-            let page = (entry & !POINTER).wrapping_mul(PAGE_WORDS_U32);
-            entry = tables.word(page.wrapping_add(u32::from(address[$level])))?;
-        )*};
+}
+
+#[inline(always)]
+const fn v6(address: &[u8; 16]) -> Value {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
+    Value {
+        high: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        low: u64::from_be_bytes([i, j, k, l, m, n, o, p]),
     }
-    descend!(2 3);
-    if key.family == Family::V6 {
-        descend!(4 5 6 7 8 9 10 11 12 13 14 15);
+}
+
+#[inline(always)]
+fn pair_class<const LEVELS: usize, T: Tables>(
+    src: Value,
+    dst: Value,
+    family: FamilyLayout,
+    tables: &T,
+) -> Option<u32> {
+    let src = trie::class::<LEVELS, T>(src, family.src, tables)?;
+    let dst = trie::class::<LEVELS, T>(dst, family.dst, tables)?;
+    if family.pairs == NONE {
+        return Some(src.wrapping_add(dst).wrapping_add(family.pair_offset));
     }
-    Some(entry)
+    tables.word(
+        family
+            .pairs
+            .wrapping_add(src.wrapping_mul(family.dst_classes))
+            .wrapping_add(dst),
+    )
 }
 
 /// The class of the L4 header, source port and all.
 #[inline(always)]
 fn whole_l4_class<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
     let l4 = l4_class(key, tables)?;
-    if tables.source_ports() == NONE {
+    if tables.joint() == NONE {
         return Some(l4);
     }
-    let sport = u32::from(key.sport);
-    let word = tables.word(tables.source_ports().wrapping_add(sport >> 1))?;
-    let class = (word >> ((sport & 1) * 16)) & 0xffff;
+    let class =
+        trie::class::<LEVELS_PORT, T>(Value::port(key.sport), tables.source_ports(), tables)?;
     tables.word(
         tables
             .joint()
@@ -191,24 +208,19 @@ fn whole_l4_class<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
 
 #[inline(always)]
 fn l4_class<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
-    let row = tables.protocols().wrapping_add(u32::from(key.proto) * 2);
+    let row = tables
+        .protocols()
+        .wrapping_add(u32::from(key.proto).wrapping_mul(PROTOCOL_WORDS));
     match key.l4 {
         L4::Read => {
-            let block = tables.word(row.wrapping_add(1))? >> 16;
-            if block == 0 {
-                return Some(tables.word(row)? & 0xffff);
-            }
-            let selector = u32::from(key.selector);
-            let word = tables.word(
-                tables
-                    .blocks()
-                    .wrapping_add((block - 1) << 15)
-                    .wrapping_add(selector >> 1),
-            )?;
-            Some((word >> ((selector & 1) * 16)) & 0xffff)
+            let root = Root {
+                table: NONE,
+                entry: tables.word(row)?,
+            };
+            trie::class::<LEVELS_PORT, T>(Value::port(key.selector), root, tables)
         }
-        L4::Unreadable => Some(tables.word(row)? >> 16),
-        L4::LaterFragment => Some(tables.word(row.wrapping_add(1))? & 0xffff),
+        L4::Unreadable => tables.word(row.wrapping_add(1)),
+        L4::LaterFragment => tables.word(row.wrapping_add(2)),
     }
 }
 

@@ -1,0 +1,126 @@
+//! Value → class, by a trie whose ways are compressed: nodes of 8 bits where
+//! boundaries are dense, branches of up to six ways where they are not.
+//!
+//! A step costs one access to memory; no step calls a helper, and the search in
+//! a branch takes no jump that traffic could make unpredictable.
+
+use super::Tables;
+use crate::abi::{
+    BRANCH, LINE_WORDS, LOW, Line, NARROW_BOUNDARIES, NONE, PLACE, PLACE_WORDS, POINTER, Root,
+    WIDE, WIDE_BOUNDARIES,
+};
+
+/// A value of up to 128 bits, aligned to the top.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Value {
+    pub(super) high: u64,
+    pub(super) low: u64,
+}
+
+impl Value {
+    /// A value of 16 bits.
+    #[inline(always)]
+    pub(super) const fn port(port: u16) -> Self {
+        Self {
+            high: (port as u64) << 48,
+            low: 0,
+        }
+    }
+}
+
+/// The class of a value in a trie of at most `LEVELS` levels. `None` where the
+/// tables are broken.
+#[inline(always)]
+pub(super) fn class<const LEVELS: usize, T: Tables>(
+    value: Value,
+    root: Root,
+    tables: &T,
+) -> Option<u32> {
+    if root.table == NONE {
+        walk::<LEVELS, T>(value, value.high, root.entry, tables)
+    } else {
+        let top = (value.high >> 48) as u32;
+        let entry = tables.word(root.table.wrapping_add(top))?;
+        walk::<LEVELS, T>(value, value.high << 16, entry, tables)
+    }
+}
+
+/// From an entry on; `key` is what is left of the value's half.
+#[inline(always)]
+fn walk<const LEVELS: usize, T: Tables>(
+    value: Value,
+    mut key: u64,
+    mut entry: u32,
+    tables: &T,
+) -> Option<u32> {
+    for _ in 0..LEVELS {
+        if entry & POINTER == 0 {
+            return Some(entry);
+        }
+        if LEVELS > crate::abi::LEVELS_V4 && entry & LOW != 0 {
+            key = value.low;
+        }
+        let place = entry & PLACE;
+        entry = if entry & BRANCH == 0 {
+            let next = place
+                .wrapping_mul(PLACE_WORDS)
+                .wrapping_add((key >> 56) as u32);
+            key <<= 8;
+            tables.word(next)?
+        } else {
+            let line = tables.line(place / 2)?;
+            if entry & WIDE == 0 {
+                narrow(line, key, place as usize % 2)
+            } else {
+                wide(line, key)
+            }
+        };
+    }
+    (entry & POINTER == 0).then_some(entry)
+}
+
+#[inline(always)]
+fn wide(line: &Line, key: u64) -> u32 {
+    let boundaries: &[u64; LINE_WORDS / 2] = bytemuck::cast_ref(line);
+    let mut below = 0;
+    let mut index = 0;
+    while index < WIDE_BOUNDARIES {
+        below += not_above(boundaries[index], key);
+        index += 1;
+    }
+    line.0[(WIDE_BOUNDARIES * 2 + below) % LINE_WORDS]
+}
+
+#[inline(always)]
+fn narrow(line: &Line, key: u64, half: usize) -> u32 {
+    let boundaries: &[u64; LINE_WORDS / 2] = bytemuck::cast_ref(line);
+    let first = half * (LINE_WORDS / 4);
+    let below = not_above(boundaries[first % (LINE_WORDS / 2)], key)
+        + not_above(boundaries[(first + 1) % (LINE_WORDS / 2)], key);
+    line.0[(half * PLACE_WORDS as usize + NARROW_BOUNDARIES * 2 + below) % LINE_WORDS]
+}
+
+/// 1 where `boundary <= key`, else 0: by the borrow of the subtraction (Warren,
+/// Hacker's Delight, 2-13), since a comparison would be compiled to a jump.
+#[inline(always)]
+const fn not_above(boundary: u64, key: u64) -> usize {
+    let borrow = (!key & boundary) | (!(key ^ boundary) & key.wrapping_sub(boundary));
+    (borrow >> 63) as usize ^ 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn borrows_as_comparisons_do() {
+        let values = [0, 1, 2, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 63) + 1];
+        let values = values.into_iter().flat_map(|value| [value, !value]);
+        for boundary in values.clone() {
+            for key in values.clone() {
+                let expected = usize::from(boundary <= key);
+                assert_eq!(not_above(boundary, key), expected, "{boundary} {key}");
+            }
+        }
+    }
+}

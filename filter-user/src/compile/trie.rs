@@ -1,0 +1,375 @@
+//! Writes the trie that gives each value its class.
+//!
+//! Memory follows the number of boundaries, not how far they are apart: about
+//! 13 bytes for each where they are many.
+
+use filter_common::abi::{
+    BRANCH, LOW, NARROW_BOUNDARIES, NODE_WORDS, NONE, PLACE_WORDS, POINTER, ROOT_WORDS, Root, WIDE,
+    WIDE_BOUNDARIES,
+};
+
+use super::CompileError;
+use super::words::Words;
+
+/// From a value on, until the next segment: this class. Values of all
+/// dimensions are aligned to the top of 128 bits, so that one algorithm serves
+/// all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Segment {
+    pub(super) first: u128,
+    pub(super) class: u32,
+}
+
+/// Boundaries from which on the first 16 bits have a table of their own (256
+/// KiB): three quarters of its lines are then in use.
+const ROOT_FROM: usize = 4096;
+/// Ways of a wide branch.
+const WAYS: usize = WIDE_BOUNDARIES + 1;
+/// Segments that branches hold, rather than a node (1 KiB): two levels of them.
+const BRANCHED: usize = WAYS * WAYS;
+/// The same where a node would have but one way with boundaries.
+const LONE_BRANCHED: usize = BRANCHED * WAYS;
+
+/// Writes the trie of values of `width` bits. `segments` covers all values, in
+/// order, neighbours of different classes.
+pub(super) fn write(
+    segments: &[Segment],
+    width: u32,
+    words: &mut Words,
+) -> Result<Root, CompileError> {
+    let steps = high_steps(segments);
+    let mut writer = Writer { segments, words };
+    if segments.len() <= ROOT_FROM || width <= 16 {
+        return Ok(Root {
+            table: NONE,
+            entry: writer.block(&steps, 0)?,
+        });
+    }
+    let table = writer.words.reserve_root()?;
+    writer.fill(table, ROOT_WORDS, &steps, 16)?;
+    Ok(Root { table, entry: 0 })
+}
+
+/// From a value of 64 bits on, until the next step: this is where it leads.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    first: u64,
+    target: Target,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    Class(u32),
+    /// The low halves decide: `count` segments from this one on.
+    Low {
+        segment: u32,
+        count: u32,
+    },
+}
+
+/// The steps of the high halves.
+fn high_steps(segments: &[Segment]) -> Vec<Step> {
+    let mut steps = Vec::with_capacity(segments.len());
+    let mut index = 0;
+    while let Some(segment) = segments.get(index) {
+        let first = (segment.first >> 64) as u64;
+        // Segments that begin inside the addresses of one high half.
+        let inside = segments[index..]
+            .iter()
+            .position(|next| (next.first >> 64) as u64 != first)
+            .unwrap_or(segments.len() - index);
+        let last = &segments[index + inside - 1];
+        if segment.first as u64 == 0 && inside == 1 {
+            steps.push(Step {
+                first,
+                target: Target::Class(segment.class),
+            });
+        } else {
+            // Where none begins with the half, the one before reaches into it.
+            let reaching = usize::from(segment.first as u64 != 0);
+            steps.push(Step {
+                first,
+                target: Target::Low {
+                    segment: (index - reaching) as u32,
+                    count: (inside + reaching) as u32,
+                },
+            });
+            let next = segments.get(index + inside).map(|next| next.first);
+            let behind = (u128::from(first) + 1) << 64;
+            if first != u64::MAX && next != Some(behind) {
+                steps.push(Step {
+                    first: first + 1,
+                    target: Target::Class(last.class),
+                });
+            }
+        }
+        index += inside;
+    }
+    steps
+}
+
+struct Writer<'s> {
+    segments: &'s [Segment],
+    words: &'s mut Words,
+}
+
+impl Writer<'_> {
+    /// The entry for the values of a block, of which `depth` bits are known. The
+    /// first step begins at or before the block, the others in it.
+    fn block(&mut self, steps: &[Step], depth: u32) -> Result<u32, CompileError> {
+        let one_way = || {
+            let way = |step: &Step| step.first << depth >> 56;
+            // The first step may begin before the block.
+            way(&steps[1]) == way(&steps[steps.len() - 1]) && steps[1].first << depth << 8 != 0
+        };
+        match steps.len() {
+            1 => self.target(steps[0].target),
+            2..=BRANCHED => self.branch(steps, depth),
+            count if count <= LONE_BRANCHED && one_way() => self.branch(steps, depth),
+            _ => {
+                let place = self.words.reserve_node()?;
+                self.fill(place * PLACE_WORDS, NODE_WORDS, steps, depth + 8)?;
+                Ok(POINTER | place)
+            }
+        }
+    }
+
+    /// Writes `count` entries from the word `start` on: those of all blocks of
+    /// which `depth` bits are known.
+    fn fill(
+        &mut self,
+        start: u32,
+        count: u32,
+        mut steps: &[Step],
+        depth: u32,
+    ) -> Result<(), CompileError> {
+        let bits = count.trailing_zeros();
+        let outer = depth - bits;
+        // All steps but the first are in the outer block.
+        let base = match (outer, steps.get(1)) {
+            (1.., Some(step)) => step.first >> (64 - outer) << (64 - outer),
+            _ => 0,
+        };
+        for entry in 0..count {
+            let first = base | u64::from(entry) << (64 - depth);
+            let last = first | u64::MAX.checked_shr(depth).unwrap_or(0);
+            while steps.get(1).is_some_and(|next| next.first <= first) {
+                steps = &steps[1..];
+            }
+            let inside = steps[1..].iter().take_while(|step| step.first <= last);
+            let count = 1 + inside.count();
+            let word = self.block(&steps[..count], depth)?;
+            self.words.set(start + entry, word);
+        }
+        Ok(())
+    }
+
+    fn target(&mut self, target: Target) -> Result<u32, CompileError> {
+        match target {
+            Target::Class(class) => Ok(class),
+            Target::Low { segment, count } => {
+                let segments = &self.segments[segment as usize..][..count as usize];
+                let steps: Vec<Step> = segments
+                    .iter()
+                    .enumerate()
+                    .map(|(index, segment)| Step {
+                        first: if index == 0 { 0 } else { segment.first as u64 },
+                        target: Target::Class(segment.class),
+                    })
+                    .collect();
+                Ok(self.block(&steps, 0)? | LOW)
+            }
+        }
+    }
+
+    /// Writes branches for more than one step: the values of a block are
+    /// compared without the `depth` bits that are known.
+    fn branch(&mut self, steps: &[Step], depth: u32) -> Result<u32, CompileError> {
+        let (kind, place, boundaries) = if steps.len() <= NARROW_BOUNDARIES + 1 {
+            (0, self.words.reserve_half_line()?, NARROW_BOUNDARIES)
+        } else {
+            (WIDE, self.words.reserve_line()?, WIDE_BOUNDARIES)
+        };
+        let ways = boundaries + 1;
+        let mut each = 1;
+        while each * ways < steps.len() {
+            each *= WAYS;
+        }
+        let start = place * PLACE_WORDS;
+        let mut last = 0;
+        for (way, below) in (0..ways).zip(steps.chunks(each).map(Some).chain([None].repeat(ways))) {
+            let boundary = match below {
+                Some(steps) => {
+                    last = match steps {
+                        [step] => self.target(step.target)?,
+                        steps => self.branch(steps, depth)?,
+                    };
+                    steps[0].first << depth
+                }
+                None => u64::MAX,
+            };
+            if way > 0 {
+                let words: [u32; 2] = bytemuck::cast(boundary);
+                self.words.at(start + (way as u32 - 1) * 2)[..2].copy_from_slice(&words);
+            }
+            let entry = start + (boundaries * 2 + way) as u32;
+            self.words.set(entry, last);
+        }
+        Ok(POINTER | BRANCH | kind | place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use filter_common::abi::{LEVELS_PORT, LEVELS_V4, LEVELS_V6, Line};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Walks as the kernel does, in the plainest way; the class and the levels
+    /// that it took.
+    fn look_up(lines: &[Line], root: Root, value: u128) -> (u32, usize) {
+        let words: &[u32] = bytemuck::cast_slice(lines);
+        let mut key = (value >> 64) as u64;
+        let mut entry = root.entry;
+        if root.table != NONE {
+            entry = words[root.table as usize + (key >> 48) as usize];
+            key <<= 16;
+        }
+        let mut levels = 0;
+        while entry & POINTER != 0 {
+            levels += 1;
+            if entry & LOW != 0 {
+                key = value as u64;
+            }
+            let place = (entry & (LOW - 1)) as usize * PLACE_WORDS as usize;
+            if entry & BRANCH == 0 {
+                entry = words[place + (key >> 56) as usize];
+                key <<= 8;
+                continue;
+            }
+            let boundaries = if entry & WIDE == 0 { 2 } else { 5 };
+            let boundary = |at: usize| {
+                u64::from(words[place + at * 2]) | u64::from(words[place + at * 2 + 1]) << 32
+            };
+            let below = (0..boundaries).filter(|&at| boundary(at) <= key).count();
+            entry = words[place + boundaries * 2 + below];
+        }
+        (entry, levels)
+    }
+
+    fn check(firsts: &[u128], width: u32) {
+        let mut firsts: Vec<u128> = firsts
+            .iter()
+            .map(|first| first >> (128 - width) << (128 - width))
+            .collect();
+        firsts.push(0);
+        firsts.sort_unstable();
+        firsts.dedup();
+        let segments: Vec<Segment> = (0..)
+            .zip(&firsts)
+            .map(|(class, &first)| Segment { first, class })
+            .collect();
+        let mut words = Words::new(1 << 32);
+        words.reserve(5).expect("within the budget");
+        let root = write(&segments, width, &mut words).expect("within the budget");
+        let lines = words.finish();
+        let longest = match width {
+            16 => LEVELS_PORT,
+            32 => LEVELS_V4,
+            _ => LEVELS_V6,
+        };
+        let one = 1 << (128 - width);
+        for segment in &segments {
+            let around = [
+                segment.first,
+                segment.first.wrapping_sub(one),
+                segment.first.wrapping_add(one),
+            ];
+            for value in around {
+                let expected = segments.iter().rfind(|other| other.first <= value);
+                let (class, levels) = look_up(&lines, root, value);
+                assert_eq!(
+                    Some(class),
+                    expected.map(|other| other.class),
+                    "{value:032x}"
+                );
+                assert!(levels <= longest, "{levels} levels at {value:032x}");
+            }
+        }
+    }
+
+    /// Boundaries that share long prefixes here and there.
+    fn clustered() -> impl Strategy<Value = Vec<u128>> {
+        let cluster = (
+            any::<u128>(),
+            0..128_u32,
+            prop::collection::vec(any::<u128>(), 1..60),
+        );
+        let clusters = prop::collection::vec(cluster, 0..6);
+        clusters.prop_map(|clusters| {
+            let values = clusters.into_iter().flat_map(|(prefix, length, below)| {
+                let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
+                below
+                    .into_iter()
+                    .map(move |value| prefix & mask | value & !mask)
+            });
+            values.collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn each_value_has_its_class(firsts in clustered(), width in prop::sample::select(vec![16_u32, 32, 128])) {
+            check(&firsts, width);
+        }
+    }
+
+    #[test]
+    fn every_number_of_boundaries_around_the_changes_of_form() {
+        for width in [16, 32, 128] {
+            for count in [0, 1, 2, 3, 4, 5, 6, 34, 35, 36, 37, 214, 215, 216, 217] {
+                // Dense at the end, then far apart.
+                let dense: Vec<u128> = (1..=count)
+                    .map(|index: u128| index << (128 - width))
+                    .collect();
+                check(&dense, width);
+                let apart: Vec<u128> = (1..=count).map(|index: u128| index << 119).collect();
+                check(&apart, width);
+            }
+        }
+    }
+
+    #[test]
+    fn with_a_table_for_the_first_bits() {
+        for count in [
+            ROOT_FROM as u128 - 2,
+            ROOT_FROM as u128 - 1,
+            ROOT_FROM as u128,
+            20_000,
+        ] {
+            let spread: Vec<u128> = (1..=count)
+                .map(|index: u128| index.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+                .collect();
+            check(&spread, 32);
+            check(&spread, 128);
+        }
+    }
+
+    #[test]
+    fn the_longest_way() {
+        // Each half line up to the last bit, with many neighbours at each level.
+        let mut firsts = Vec::new();
+        let base: u128 = 0x2001_0db8_1111_2222_3333_4444_5555_6666;
+        for level in 0..16 {
+            for sibling in 0..=255_u128 {
+                let shift = 120 - level * 8;
+                let known = u128::MAX.checked_shl(shift + 8).unwrap_or(0);
+                firsts.push(base & known | sibling << shift);
+            }
+        }
+        check(&firsts, 128);
+        check(&firsts, 32);
+        check(&firsts, 16);
+    }
+}
