@@ -21,6 +21,10 @@ static IMAGE: Array<Page, 1> = Array::new();
 #[map]
 static IMAGE: Array<Page> = Array::with_max_entries(1, 0);
 
+const LINE: u32 = 16;
+const PAGE: u32 = 16;
+const _: () = assert!(LINE as usize == LINE_WORDS && PAGE as usize == PAGE_LINES);
+
 const NOWHERE: Root = Root { table: 0, entry: 0 };
 
 /// Set before loading; the verifier knows the values and deletes what they
@@ -58,13 +62,13 @@ pub(crate) struct Image;
 impl Tables for Image {
     #[inline(always)]
     fn word(&self, index: u32) -> Option<u32> {
-        let line = self.line(index / LINE_WORDS as u32)?;
+        let line = self.line(index / LINE)?;
         Some(line.0[index as usize % LINE_WORDS])
     }
 
     #[inline(always)]
     fn line(&self, number: u32) -> Option<&Line> {
-        let page = IMAGE.get(number / PAGE_LINES as u32)?;
+        let page = IMAGE.get(number / PAGE)?;
         Some(&page.0[number as usize % PAGE_LINES])
     }
 

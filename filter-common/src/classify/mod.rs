@@ -161,11 +161,15 @@ const fn v4(address: &[u8; 16]) -> Value {
 }
 
 #[inline(always)]
-const fn v6(address: &[u8; 16]) -> Value {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
+fn v6(address: &[u8; 16]) -> Value {
+    let half = |at: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&address[at..at + 8]);
+        u64::from_be_bytes(bytes)
+    };
     Value {
-        high: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
-        low: u64::from_be_bytes([i, j, k, l, m, n, o, p]),
+        high: half(0),
+        low: half(8),
     }
 }
 

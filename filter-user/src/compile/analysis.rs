@@ -60,7 +60,7 @@ impl<'r> Analysis<'r> {
     pub fn of(ruleset: &'r Ruleset) -> Result<Self, CompileError> {
         Ok(Self {
             ruleset,
-            classes: Classes::of(ruleset)?,
+            classes: Classes::of(ruleset),
         })
     }
 
@@ -173,7 +173,7 @@ fn is_written(rule: &Rule) -> bool {
 /// one example for each two rules that decide differently.
 pub fn differences(before: &Ruleset, after: &Ruleset) -> Result<Vec<Difference>, CompileError> {
     let both = joint(before, after);
-    let classes = Classes::of(&both)?;
+    let classes = Classes::of(&both);
     let (first, second) = (0..before.rules.len(), before.rules.len()..both.rules.len());
     let headers = [Family::V4, Family::V6].map(|family| headers(&classes, family));
     let mut seen = BTreeSet::new();

@@ -2,7 +2,6 @@
 //! one cell, a pair class and an L4 class, and what happens to it is the
 //! same for all packets of the cell.
 
-use super::CompileError;
 use super::combine::{Joined, Pairs};
 use super::lines::Lines;
 use super::{address, l4, source_port};
@@ -35,7 +34,7 @@ pub(super) struct Classes<'r> {
 
 impl<'r> Classes<'r> {
     /// Cuts a ruleset.
-    pub(super) fn of(ruleset: &'r Ruleset) -> Result<Self, CompileError> {
+    pub(super) fn of(ruleset: &'r Ruleset) -> Self {
         let lines = Lines::of(ruleset);
         let mut pairs = Pairs::default();
         let families = [Family::V4, Family::V6].map(|family| {
@@ -48,7 +47,7 @@ impl<'r> Classes<'r> {
         let l4 = l4::Dimension::cut(&lines, ruleset.options.fragments);
         let source_ports = source_port::Dimension::cut(&lines);
         let (whole_l4, joint) = source_ports.join(&l4.classes);
-        Ok(Self {
+        Self {
             lines,
             families,
             pairs,
@@ -56,6 +55,6 @@ impl<'r> Classes<'r> {
             source_ports,
             joint,
             whole_l4,
-        })
+        }
     }
 }

@@ -87,7 +87,7 @@ impl Image {
         if rules.len() > abi::MAX_RULES {
             return Err(CompileError::TooManyRules(rules.len()));
         }
-        let classes = Classes::of(ruleset)?;
+        let classes = Classes::of(ruleset);
         let mut words = Words::new(max_memory);
         let mut families = [FamilyLayout::default(); 2];
         for (layout, family) in families.iter_mut().zip(&classes.families) {
