@@ -14,6 +14,26 @@ pub const MAX_LINES: u32 = 2;
 #[repr(C)]
 pub struct Line(pub [u64; LINE_WORDS]);
 
+/// Where a flow's word stands in the frame: as the fields do, so that none that a
+/// program reads lies across two words. The processor forwards what was just
+/// written only from one store, and a real packet was written long before.
+#[inline(always)]
+#[must_use]
+pub const fn place(word: usize) -> usize {
+    match word {
+        0 => 0,
+        // The end of the Ethernet header; two bytes are written twice.
+        1 => 6,
+        _ => 14 + (word - 2) * 8,
+    }
+}
+
+/// Words that it takes to write so many bytes, two at least.
+#[must_use]
+pub const fn words(bytes: usize) -> usize {
+    2 + bytes.saturating_sub(14).div_ceil(8)
+}
+
 /// Bytes of a frame that a [`Case`] holds; what is behind them is zero.
 pub const CASE_BYTES: usize = 504;
 
@@ -50,4 +70,5 @@ const _: () = {
     assert!(size_of::<Line>() == 64);
     assert!(size_of::<Case>() == 512);
     assert!(size_of::<Walk>() == 24);
+    assert!(place(words(54)) == 54);
 };

@@ -36,7 +36,7 @@ use aya_ebpf::helpers::{
 };
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
-use filter_common::bench::{CASE_BYTES, Case, LINE_WORDS, Line, MAX_LINES, Walk};
+use filter_common::bench::{CASE_BYTES, Case, LINE_WORDS, Line, MAX_LINES, Walk, place};
 
 /// `BPF_F_MMAPABLE`: millions of frames are a copy, not a system call each.
 const MAPPED: usize = 1 << 10;
@@ -112,14 +112,9 @@ fn put_flow(ctx: &XdpContext) -> Option<()> {
     let packet = ctx.data();
     put_words(ctx, packet, LINES.get(first)?, 0, words)?;
     if lines > 1 {
+        let second = LINES.get(first.wrapping_add(1))?;
         let rest = words - LINE_WORDS as u32;
-        put_words(
-            ctx,
-            packet,
-            LINES.get(first.wrapping_add(1))?,
-            LINE_WORDS,
-            rest,
-        )?;
+        put_words(ctx, packet, second, LINE_WORDS, rest)?;
     }
     Some(())
 }
@@ -132,7 +127,7 @@ fn put_words(ctx: &XdpContext, packet: usize, line: &Line, at: usize, words: u32
         if index as u32 >= words {
             break;
         }
-        let place = packet + (at + index) * 8;
+        let place = packet + place(at + index);
         if place + 8 > ctx.data_end() {
             return None;
         }

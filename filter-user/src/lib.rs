@@ -4,6 +4,7 @@
 //! Data flows one way: documents → model → [`ruleset`] → [image](compile) →
 //! generation ([`datapath`]).
 
+pub mod bench;
 pub mod cli;
 pub mod compile;
 pub mod datapath;

@@ -6,6 +6,7 @@
 
 mod apply;
 mod args;
+mod bench;
 mod capture;
 mod compiled;
 mod convert;
@@ -66,6 +67,7 @@ enum Verb {
     Get(get::Get),
     Schema(schema::Schema),
     Replay(Box<replay::Replay>),
+    Bench(Box<bench::Bench>),
     Completions(Completions),
 }
 
@@ -104,6 +106,7 @@ impl Cli {
             Verb::Explain(verb) => verb.run(global),
             Verb::Diff(verb) => return verb.run(global),
             Verb::Replay(verb) => verb.run(global),
+            Verb::Bench(verb) => verb.run(global),
             Verb::Convert(verb) => verb.run(global),
             Verb::Get(verb) => verb.run(global),
             Verb::Schema(verb) => verb.run(),

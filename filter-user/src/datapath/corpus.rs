@@ -6,13 +6,13 @@
 //! frames: what is between the two is the program's own.
 
 use std::ops::Range;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use aya::maps::{Map, MapData};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use filter_common::bench::{CASE_BYTES, Case, LINE_WORDS, Line, Walk};
+use filter_common::bench::{self, CASE_BYTES, Case, LINE_WORDS, Line, Walk};
 use nix::time::{ClockId, clock_gettime};
 
 use super::error::Error;
@@ -39,7 +39,8 @@ pub enum Shape {
     Flows {
         /// At most [`Corpus::MAX_HEADER`].
         header: usize,
-        /// At least 14, and at least `header` rounded up to 8.
+        /// At least 14, and at least `header` with what is behind its Ethernet
+        /// header rounded up to 8.
         frame: usize,
     },
     /// Frames of any length from 14 bytes to [`Corpus::MAX_CASE`]. Beyond
@@ -136,7 +137,7 @@ impl std::fmt::Debug for Corpus {
 
 impl Corpus {
     /// Longest header of [`Shape::Flows`].
-    pub const MAX_HEADER: usize = 128;
+    pub const MAX_HEADER: usize = 126;
     /// Bytes of a case that may differ from zero.
     pub const CASE_BYTES: usize = CASE_BYTES;
     /// Longest frame of [`Shape::Cases`]: what a linear packet holds.
@@ -157,8 +158,8 @@ impl Corpus {
         let (words, lines, cases, packet) = match shape {
             Shape::Cases => (0, 1, capacity, 14),
             Shape::Flows { header, frame } => {
-                let words = header.div_ceil(8);
-                if header > Self::MAX_HEADER || frame < words * 8 || frame < 14 {
+                let words = bench::words(header);
+                if header > Self::MAX_HEADER || frame < bench::place(words) {
                     return Err(Error::Failed(format!(
                         "frames of {frame} bytes with headers of {header} can't be run behind the \
                          shim"
@@ -245,14 +246,41 @@ impl Corpus {
                 }
                 self.packet.copy_from_slice(frame);
                 let stride = lines_of(header) * size_of::<Line>();
-                let copied = header.div_ceil(8) * 8;
-                self.frames.bytes_mut()[at * stride..][..copied].copy_from_slice(&frame[..copied]);
+                let line = &mut self.frames.bytes_mut()[at * stride..][..stride];
+                for (index, word) in (0..bench::words(header)).zip(line.as_chunks_mut().0) {
+                    *word = frame_word(frame, index);
+                }
             }
         }
         self.length += 1;
         // Of another length now.
         self.stride = 1;
         Ok(())
+    }
+
+    /// Reads a frame back into `frame`; makes it empty where there is none.
+    pub fn read(&self, index: u32, frame: &mut Vec<u8>) {
+        frame.clear();
+        if index >= self.length {
+            return;
+        }
+        let at = index as usize;
+        match self.shape {
+            Shape::Cases => {
+                let cases: &[Case] = bytemuck::cast_slice(self.frames.bytes());
+                let case = &cases[at];
+                frame.extend(&case.bytes[..case.captured as usize]);
+                frame.resize(case.length as usize, 0);
+            }
+            Shape::Flows { header, .. } => {
+                let stride = lines_of(header) * size_of::<Line>();
+                frame.extend(&self.packet);
+                let line = &self.frames.bytes()[at * stride..][..stride];
+                for (index, word) in (0..bench::words(header)).zip(line.as_chunks::<8>().0) {
+                    frame[bench::place(index)..][..8].copy_from_slice(word);
+                }
+            }
+        }
     }
 
     /// Forgets all frames.
@@ -359,31 +387,31 @@ impl Corpus {
         if target.program.is_none() && self.empty[slot] {
             return Ok(());
         }
-        let (map, empty) = if target.frags {
-            ("NEXT_FRAGS", "empty_frags")
-        } else {
-            ("NEXT", "empty")
-        };
-        let program = match target.program {
-            Some(program) => program.try_clone_to_owned(),
-            None => xdp(&mut self.shim, empty)?
-                .fd()
-                .map_err(|error| Error::aya("cannot use the empty program", &error))?
-                .as_fd()
-                .try_clone_to_owned(),
-        };
+        let map = if target.frags { "NEXT_FRAGS" } else { "NEXT" };
+        let empty = self.empty(target.frags)?;
+        let program = target.program.unwrap_or(empty.as_fd());
         let map = map_data(&self.shim, map)?.fd().as_fd();
-        program
-            .and_then(|program| sys::set_program(map, 0, program.as_fd()))
-            .map_err(|error| {
-                Error::io(
-                    "cannot put the program behind the shim. It must be a loaded XDP program, \
+        sys::set_program(map, 0, program).map_err(|error| {
+            Error::io(
+                "cannot put the program behind the shim. It must be a loaded XDP program, \
                      with support for fragments or without as said",
-                    &error,
-                )
-            })?;
+                &error,
+            )
+        })?;
         self.empty[slot] = target.program.is_none();
         Ok(())
+    }
+
+    /// The empty program.
+    pub(super) fn empty(&mut self, frags: bool) -> Result<OwnedFd, Error> {
+        let name = if frags { "empty_frags" } else { "empty" };
+        let descriptor = xdp(&mut self.shim, name)?
+            .fd()
+            .map_err(|error| Error::aya("cannot use the empty program", &error))?;
+        descriptor
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| Error::io("cannot use the empty program", &error))
     }
 }
 
@@ -396,7 +424,14 @@ fn programs(shape: Shape) -> [&'static str; 2] {
 }
 
 fn lines_of(header: usize) -> usize {
-    header.div_ceil(8).div_ceil(LINE_WORDS).max(1)
+    bench::words(header).div_ceil(LINE_WORDS)
+}
+
+/// The bytes of a frame that a flow's word holds.
+fn frame_word(frame: &[u8], index: usize) -> [u8; 8] {
+    let mut word = [0; 8];
+    word.copy_from_slice(&frame[bench::place(index)..][..8]);
+    word
 }
 
 fn divisor(mut a: u32, mut b: u32) -> u32 {
@@ -449,7 +484,8 @@ mod tests {
     #[test]
     fn a_header_takes_lines() {
         assert_eq!(lines_of(54), 1);
-        assert_eq!(lines_of(64), 1);
+        assert_eq!(lines_of(62), 1);
+        assert_eq!(lines_of(63), 2);
         assert_eq!(lines_of(74), 2);
         assert_eq!(lines_of(Corpus::MAX_HEADER), 2);
     }

@@ -10,6 +10,7 @@ use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use filter_common::abi::PAGE_WORDS;
 use filter_common::event::RING_BYTES;
+use serde::Serialize;
 
 use super::error::Error;
 use super::sys;
@@ -41,6 +42,18 @@ pub(super) enum Trace {
     Off,
     /// One record a packet; the embedded object must have been built for it.
     On,
+}
+
+/// A program as the kernel has it, for one ruleset: what the ruleset does not
+/// use the verifier has deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ProgramSize {
+    /// Instructions that the verifier walked.
+    pub verified_instructions: u64,
+    /// Bytes of the instructions that are left.
+    pub xlated_bytes: u64,
+    /// Bytes of machine code; 0 without a JIT compiler.
+    pub jited_bytes: u64,
 }
 
 /// A loaded program with its maps.
@@ -112,6 +125,18 @@ impl Generation {
             |error: ProgramError| Error::aya("cannot read back the loaded program", &error);
         let id = program.info().map_err(failed)?.id();
         Ok((program.fd().map_err(failed)?, id))
+    }
+
+    /// How large the loaded program is.
+    pub(super) fn program_size(&mut self) -> Result<ProgramSize, Error> {
+        let failed =
+            |error: ProgramError| Error::aya("cannot read back the loaded program", &error);
+        let info = self.program()?.info().map_err(failed)?;
+        Ok(ProgramSize {
+            verified_instructions: info.verified_instruction_count().unwrap_or(0).into(),
+            xlated_bytes: info.size_translated().unwrap_or(0).into(),
+            jited_bytes: info.size_jitted().into(),
+        })
     }
 
     /// The counters.

@@ -15,6 +15,7 @@ mod host;
 mod interface;
 mod pins;
 mod record;
+mod swap;
 #[expect(unsafe_code, reason = "raw bpf(2) commands that aya does not offer")]
 mod sys;
 mod test_bench;
@@ -30,6 +31,7 @@ use filter_common::verdict::{Reason, Verdict};
 pub use corpus::{Corpus, Shape, Target, Took};
 pub use error::Error;
 pub use events::{Observed, Observer};
+pub use generation::ProgramSize;
 use generation::{Generation, Trace};
 pub use host::{HostAddresses, addresses, forwards};
 use interface::Interface;

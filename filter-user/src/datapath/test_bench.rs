@@ -10,7 +10,7 @@ use filter_common::verdict::Verdict;
 
 use super::corpus::{Corpus, Target, Took};
 use super::error::Error;
-use super::generation::{Generation, StderrLog, Trace};
+use super::generation::{Generation, ProgramSize, StderrLog, Trace};
 use super::{Count, Stats, counters};
 use crate::compile::Image;
 use crate::decision::{Decision, Judgement};
@@ -118,6 +118,17 @@ impl TestBench {
     pub fn target(&mut self) -> Result<Target<'_>, Error> {
         let (program, _) = self.generation.program_fd()?;
         Ok(Target::program(program.as_fd(), true))
+    }
+
+    /// The loaded program as the kernel has it.
+    pub fn program_size(&mut self) -> Result<ProgramSize, Error> {
+        self.generation.program_size()
+    }
+
+    /// Bytes of all its maps, as the kernel accounts them.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.generation.memory()
     }
 
     /// Runs `packets` packets of the frames of `range`, round and round, and

@@ -1,0 +1,209 @@
+//! `nodewall bench`: what it says is there, adds up, and nothing is left.
+#![cfg(feature = "bpf")]
+#![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
+use std::env;
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tests::packet::{Ethernet, Ipv4, Ipv6, Tcp, Udp};
+use tests::require;
+
+const EXAMPLE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../examples/deny-kube-node-port-services.yaml"
+);
+
+fn bench(arguments: &[&str]) -> Command {
+    let program = env::var_os("NODEWALL_BIN")
+        .map_or_else(|| assert_cmd::cargo::cargo_bin("nodewall"), PathBuf::from);
+    let mut command = Command::new(program);
+    command
+        .args(["bench", "--interface", "eth0", "--rounds", "3"])
+        .args(["--label", "ibm.role=worker_public"])
+        .args(arguments)
+        .stdin(Stdio::null());
+    command
+}
+
+fn done(output: &Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn json(arguments: &[&str]) -> Value {
+    let output = bench(arguments).args(["-o", "json"]).output().unwrap();
+    serde_json::from_str(&done(&output)).unwrap()
+}
+
+fn number(value: &Value) -> f64 {
+    value
+        .as_f64()
+        .unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// The fields of the interface, and the sums that must hold among them.
+fn check(report: &Value) {
+    let floor = number(&report["floor_ns"]);
+    assert!(floor > 1.0, "{report:#}");
+    for traffic in ["warm", "random"] {
+        let total = number(&report[format!("{traffic}_ns")]);
+        let over = number(&report["over_floor"][format!("{traffic}_ns")]);
+        assert!(total > 1.0, "{report:#}");
+        // No classifier takes nothing, even on a machine that others use.
+        assert!(over > 0.0 && over < total, "{report:#}");
+        let spread = &report["spread"][traffic];
+        for (half, value) in [("ns", total), ("over_floor_ns", over)] {
+            assert!(number(&spread[half]["low"]) <= value, "{report:#}");
+            assert!(number(&spread[half]["high"]) >= value, "{report:#}");
+        }
+    }
+    assert!(report["rules"].as_u64().unwrap() > 0);
+    let memory = &report["memory"];
+    let tables = memory["tables_bytes"].as_u64().unwrap();
+    assert!(tables > 0 && memory["maps_bytes"].as_u64().unwrap() > tables);
+    for field in ["verified_instructions", "xlated_bytes"] {
+        assert!(report["program"][field].as_u64().unwrap() > 100);
+    }
+    for field in ["read_ms", "compile_ms", "load_ms"] {
+        assert!(number(&report[field]) >= 0.0);
+    }
+    assert!(number(&report["load_ms"]) > 0.0);
+    assert!(number(&report["swap_ms"]) > 0.0, "{}", report["no_swap"]);
+    assert!(report["no_swap"].is_null());
+}
+
+#[test]
+fn a_policy_is_measured_with_random_packets() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let report = json(&["-f", EXAMPLE, "--flows", "5000"]);
+    assert_eq!(report["schema"], 1);
+    check(&report);
+    assert!(report["egress"].is_null());
+    let packets = &report["packets"];
+    assert_eq!(packets["source"], "random");
+    assert_eq!(packets["flows"], 5000);
+    // Half of them are made for its rules, which deny.
+    assert!(number(&packets["dropped"]) > 0.3, "{packets}");
+    assert!(number(&packets["dropped"]) < 0.9, "{packets}");
+    assert!(report["machine"]["cpus"].as_u64().unwrap() > 0);
+    assert!(!report["machine"]["kernel"].as_str().unwrap().is_empty());
+    assert!(report["time"].as_str().unwrap().ends_with('Z'));
+
+    // The same packets again, and others.
+    let again = json(&["-f", EXAMPLE, "--flows", "5000"]);
+    assert_eq!(again["packets"], *packets);
+    let other = json(&["-f", EXAMPLE, "--flows", "5000", "--seed", "2"]);
+    assert_ne!(other["packets"], *packets);
+}
+
+#[test]
+fn both_directions_are_measured() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("both.yaml");
+    fs::write(
+        &file,
+        "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata:\n  name: both\n\
+         spec:\n  selector: all()\n  types: [Ingress, Egress]\n  ingress:\n  - action: Deny\n    \
+         protocol: TCP\n    destination: {ports: [23]}\n  egress:\n  - action: Deny\n    \
+         destination: {nets: ['2001:db8::/32', '2001:db9::/32']}\n  - action: Allow\n",
+    )
+    .unwrap();
+    let report = json(&["-f", file.to_str().unwrap(), "--flows", "1000"]);
+    check(&report);
+    assert_eq!(report["direction"], "ingress");
+    check(&report["egress"]);
+    assert_eq!(report["egress"]["direction"], "egress");
+    assert_eq!(report["egress"]["prefixes"], 2);
+}
+
+#[test]
+fn the_packets_of_a_capture_are_measured() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let over = |packet| Ethernet::default().carry(&packet);
+    let mut long = over(Ipv4::default().carry(&Tcp::to(80)));
+    long.resize(9_000, 0x55);
+    let frames = [
+        over(Ipv4::default().carry(&Udp::to(30_080))),
+        over(Ipv6::default().carry(&Tcp::to(80))),
+        long,
+        // No driver receives it.
+        vec![0; 9],
+    ];
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut capture = file.as_file();
+    let word = |value: usize| u32::try_from(value).unwrap().to_le_bytes();
+    capture.write_all(&word(0xa1b2_c3d4)).unwrap();
+    capture.write_all(&[2, 0, 4, 0]).unwrap();
+    for value in [0, 0, 65_535, 1] {
+        capture.write_all(&word(value)).unwrap();
+    }
+    for frame in &frames {
+        for value in [0, 0, frame.len(), frame.len()] {
+            capture.write_all(&word(value)).unwrap();
+        }
+        capture.write_all(frame).unwrap();
+    }
+    let path = file.path().to_str().unwrap();
+    let report = json(&["-f", EXAMPLE, "--pcap", path]);
+    check(&report);
+    let packets = &report["packets"];
+    assert_eq!(packets["source"], "capture");
+    assert_eq!(packets["flows"], 3);
+    assert!(
+        (number(&packets["dropped"]) - 1.0 / 3.0).abs() < 0.01,
+        "{packets}"
+    );
+}
+
+#[test]
+fn people_get_a_table_and_nothing_is_left() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let text = done(&bench(&["-f", EXAMPLE, "--flows", "1000"]).output().unwrap());
+    for part in [
+        "NS A PACKET",
+        "warm  ",
+        "random  ",
+        "1,000 random",
+        "swap",
+        " ms",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // It was in a namespace that nobody else sees.
+    assert!(!fs::exists("/sys/class/net/nwbench0").unwrap());
+}
+
+#[test]
+fn what_may_not_be_measured_is_refused() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let output = Command::new("setpriv")
+        .args(["--bounding-set=-all", "--inh-caps=-all"])
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(bench(&[]).get_program())
+        .args(["bench", "-f", EXAMPLE, "--interface", "eth0"])
+        .args(["--label", "ibm.role=worker_public"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    // 126: this user can't even reach the program.
+    assert!(
+        matches!(output.status.code(), Some(4 | 126 | 127)),
+        "{said}"
+    );
+}
