@@ -8,18 +8,22 @@ use filter_common::abi::{FamilyLayout, LINE_WORDS, Layout, Line, PAGE_LINES, Pag
 use filter_common::classify::Tables;
 use filter_common::parse::Family;
 
+/// `BPF_F_MMAPABLE`: the loader fills the tables by a copy of memory; and they
+/// begin on a page of memory, so that no line crosses a cache line.
+const MMAPABLE: u32 = 1 << 10;
+
 /// The image's words. The loader sets the number of pages, and freezes the
 /// map. Not `BPF_F_RDONLY_PROG`: of a frozen map with that flag the verifier
 /// wants to read words at constant offsets itself, and fails (`ENOTSUPP`) where
 /// the map has more than one element.
 #[cfg(not(feature = "trace"))]
 #[btf_map]
-static IMAGE: Array<Page, 1> = Array::new();
+static IMAGE: Array<Page, 1, { MMAPABLE as usize }> = Array::new();
 // aya-log's `Global<u8>` has a type name that the kernel's BTF refuses
 // (`MaybeUninit<u8>`), and without BTF only maps of the older form load.
 #[cfg(feature = "trace")]
 #[map]
-static IMAGE: Array<Page> = Array::with_max_entries(1, 0);
+static IMAGE: Array<Page> = Array::with_max_entries(1, MMAPABLE);
 
 const LINE: u32 = 16;
 const PAGE: u32 = 16;

@@ -1,14 +1,15 @@
 //! One load of the program with maps sized for one image, filled and frozen.
 //! Never edited afterwards: a change is a new generation.
 
+use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use aya::maps::{Array, Map, MapData, MapError};
+use aya::maps::{Map, MapData};
 use aya::programs::{ProgramError, ProgramFd, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
-use filter_common::abi::PAGE_WORDS;
+use filter_common::abi::Page;
 use filter_common::event::RING_BYTES;
 use serde::Serialize;
 
@@ -81,7 +82,7 @@ impl Generation {
             Trace::Off => 0,
             Trace::On => aya_log::Level::Debug as u8,
         };
-        let mut ebpf = EbpfLoader::new()
+        let ebpf = EbpfLoader::new()
             .map_max_entries(IMAGE, page_count)
             .map_max_entries(COUNTERS, image.counters())
             .map_max_entries(
@@ -97,10 +98,10 @@ impl Generation {
             .load(object)
             .map_err(|error| Error::aya("cannot create the BPF maps", &error))?;
 
-        let map = ebpf
-            .map_mut(IMAGE)
-            .ok_or_else(|| Error::Failed(missing(IMAGE)))?;
-        fill(map, pages).map_err(|error| Error::aya("cannot fill the BPF tables", &error))?;
+        let Some(Map::Array(map)) = ebpf.map(IMAGE) else {
+            return Err(Error::Failed(missing(IMAGE)));
+        };
+        fill(map, pages).map_err(|error| Error::io("cannot fill the BPF tables", &error))?;
 
         let mut generation = Self { ebpf };
         generation
@@ -218,20 +219,14 @@ pub(super) fn memory(map: &MapData) -> u64 {
         .unwrap_or(0)
 }
 
-fn fill(map: &mut Map, pages: &[filter_common::abi::Page]) -> Result<(), MapError> {
-    let mut array: Array<&mut MapData, [u32; PAGE_WORDS]> = Array::try_from(&mut *map)?;
-    for (index, page) in (0..).zip(pages) {
-        array.set(index, bytemuck::cast::<_, [u32; PAGE_WORDS]>(*page), 0)?;
-    }
-    if let Map::Array(data) = map {
-        sys::freeze(data.fd().as_fd()).map_err(|io_error| {
-            MapError::SyscallError(aya::sys::SyscallError {
-                call: "BPF_MAP_FREEZE",
-                io_error,
-            })
-        })?;
-    }
-    Ok(())
+/// Copies the tables into their map, and keeps user space out from then on.
+fn fill(map: &MapData, pages: &[Page]) -> io::Result<()> {
+    let bytes: &[u8] = bytemuck::cast_slice(pages);
+    let mut mapping = sys::Mapping::new(map.fd().as_fd(), bytes.len())?;
+    mapping.bytes_mut().copy_from_slice(bytes);
+    // A map is not frozen while somebody could write to it.
+    drop(mapping);
+    sys::freeze(map.fd().as_fd())
 }
 
 fn missing(name: &str) -> String {
