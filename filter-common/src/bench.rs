@@ -64,11 +64,15 @@ pub struct Walk {
     /// Frames that could not be put into the packet, or for which no program
     /// was there.
     pub missed: u64,
+    /// The interface that live frames are sent to.
+    pub send_to: u32,
+    /// Nothing.
+    pub unused: u32,
 }
 
 const _: () = {
     assert!(size_of::<Line>() == 64);
     assert!(size_of::<Case>() == 512);
-    assert!(size_of::<Walk>() == 24);
+    assert!(size_of::<Walk>() == 32);
     assert!(place(words(54)) == 54);
 };

@@ -63,10 +63,6 @@ static NEXT_FRAGS: ProgramArray<1> = ProgramArray::new();
 #[unsafe(no_mangle)]
 static HEADER_WORDS: u32 = 0;
 
-/// The interface that live frames are sent to. Set before loading.
-#[unsafe(no_mangle)]
-static SEND_TO: u32 = 0;
-
 #[inline(always)]
 fn header_words() -> u32 {
     // SAFETY: a static is readable. Volatile, since the loader overwrites the
@@ -216,9 +212,12 @@ pub fn pass_frags(_: XdpContext) -> u32 {
 /// Sends live frames to an interface; behind the shim, a corpus of them.
 #[xdp]
 pub fn send(_: XdpContext) -> u32 {
-    // SAFETY: a static is readable; volatile, since the loader overwrites the
-    // value. The helper takes no pointer.
-    unsafe { bpf_redirect((&raw const SEND_TO).read_volatile(), 0) as u32 }
+    let Some(walk) = WALK.get_ptr_mut(0) else {
+        return XDP_ABORTED;
+    };
+    // SAFETY: the element is there as long as the map is; the helper takes no
+    // pointer.
+    unsafe { bpf_redirect((*walk).send_to, 0) as u32 }
 }
 
 #[cfg(target_arch = "bpf")]

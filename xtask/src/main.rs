@@ -1,6 +1,7 @@
 //! `cargo xtask …`: what it takes to build, test and show nodewall, starting
 //! from a machine that has rustup, a C compiler and nothing else.
 
+mod bench;
 mod build;
 mod demo;
 mod place;
@@ -42,6 +43,9 @@ enum Task {
     },
     /// Show the filter at work, with real services and a flood (needs root)
     Demo(demo::Options),
+    /// Measure nodewall and the filters that Debian ships, side by side; writes
+    /// docs/benchmarks.md (needs root, takes 20 minutes)
+    Bench(bench::Options),
     /// Run every test; those against the kernel need root
     Test {
         /// Given to the test programs: filters, `--nocapture`, …
@@ -81,6 +85,7 @@ fn perform(task: Task) -> Result<()> {
             Ok(())
         }
         Task::Test { arguments } => test::run(&place, &arguments),
+        Task::Bench(options) => bench::run(&place, &options),
         Task::Demo(options) => demo::run(&place, &options),
     }
 }

@@ -45,6 +45,43 @@ const PROGRAMS: [Program; 3] = [
     },
 ];
 
+/// What `cargo xtask bench` measures nodewall beside, and with.
+const PEERS: [Program; 5] = [
+    Program {
+        name: "nft",
+        package: "nftables",
+        why: "is measured beside nodewall",
+    },
+    Program {
+        name: "iptables",
+        package: "iptables",
+        why: "is measured beside nodewall",
+    },
+    Program {
+        name: "ipset",
+        package: "ipset",
+        why: "is measured beside nodewall",
+    },
+    Program {
+        name: "xdp-filter",
+        package: "xdp-tools",
+        why: "is measured beside nodewall",
+    },
+    Program {
+        name: "/usr/share/tor/geoip",
+        package: "tor-geoipdb",
+        why: "has real networks",
+    },
+];
+
+impl Program {
+    /// An absolute path is a file; all else is looked for on `PATH`.
+    fn is_there(&self) -> bool {
+        Path::new(self.name).is_absolute() && Path::new(self.name).exists()
+            || on_path(self.name).is_some()
+    }
+}
+
 /// What it takes to build the BPF object.
 pub(crate) struct Tools {
     pub(crate) bpf_linker: PathBuf,
@@ -80,9 +117,18 @@ pub(crate) fn for_build(place: &Place) -> Result<Tools> {
 
 /// Brings what the network-namespace lab takes.
 pub(crate) fn for_lab() -> Result<()> {
-    let missing: Vec<&Program> = PROGRAMS
+    bring(&PROGRAMS)
+}
+
+/// Brings the filters that nodewall is measured beside, and real networks.
+pub(crate) fn for_bench() -> Result<()> {
+    bring(&PEERS)
+}
+
+fn bring(programs: &[Program]) -> Result<()> {
+    let missing: Vec<&Program> = programs
         .iter()
-        .filter(|program| on_path(program.name).is_none())
+        .filter(|program| !program.is_there())
         .collect();
     if missing.is_empty() {
         return Ok(());

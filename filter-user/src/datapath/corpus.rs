@@ -10,12 +10,13 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use aya::maps::{Map, MapData};
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use filter_common::bench::{self, CASE_BYTES, Case, LINE_WORDS, Line, Walk};
 use nix::time::{ClockId, clock_gettime};
 
 use super::error::Error;
+use super::interface;
 use super::sys::{self, Mapping};
 
 /// The compiled bench programs of `filter-ebpf`.
@@ -30,6 +31,9 @@ static OBJECT: Option<&[u8]> = None;
 const LINES: &str = "LINES";
 const CASES: &str = "CASES";
 const WALK: &str = "WALK";
+
+/// Live frames that are sent at once; the kernel's own default.
+const LIVE_BATCH: u32 = 64;
 
 /// What the frames of a corpus have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +57,8 @@ pub enum Shape {
 pub struct Target<'a> {
     pub(super) program: Option<BorrowedFd<'a>>,
     pub(super) frags: bool,
+    /// What the empty program returns, where it is that.
+    passes: bool,
 }
 
 impl<'a> Target<'a> {
@@ -60,11 +66,19 @@ impl<'a> Target<'a> {
     pub const EMPTY: Self = Self {
         program: None,
         frags: true,
+        passes: false,
+    };
+    /// The empty program that lets everything pass (`XDP_PASS`).
+    pub const PASS: Self = Self {
+        program: None,
+        frags: true,
+        passes: true,
     };
     /// The same for programs that take no fragments.
     pub const EMPTY_LINEAR: Self = Self {
         program: None,
         frags: false,
+        passes: false,
     };
 
     /// Any loaded XDP program; `frags`: whether it was loaded as one that takes
@@ -74,6 +88,7 @@ impl<'a> Target<'a> {
         Self {
             program: Some(program),
             frags,
+            passes: false,
         }
     }
 
@@ -179,7 +194,8 @@ impl Corpus {
             .override_global("HEADER_WORDS", &words, true)
             .load(object)
             .map_err(|error| Error::aya("cannot create the maps of the bench", &error))?;
-        for name in programs(shape).into_iter().chain(["empty", "empty_frags"]) {
+        let others = ["empty", "empty_frags", "pass_frags", "send"];
+        for name in programs(shape).into_iter().chain(others) {
             xdp(&mut shim, name)?
                 .load()
                 .map_err(|error| Error::aya("cannot load the bench's programs", &error))?;
@@ -353,14 +369,13 @@ impl Corpus {
         } else {
             1
         };
-        let walk: &mut [Walk] = bytemuck::cast_slice_mut(self.walk.bytes_mut());
-        walk[0] = Walk {
+        self.set_walk(Walk {
             next: range.start,
             stride,
             end: range.end,
             length,
-            missed: 0,
-        };
+            ..Walk::default()
+        });
         let [linear, frags] = programs(self.shape);
         let program = xdp(&mut self.shim, if target.frags { frags } else { linear })?;
         let mut options = TestRunOptions::new();
@@ -371,24 +386,19 @@ impl Corpus {
             .test_run(options)
             .map_err(|error| Error::aya("BPF_PROG_TEST_RUN failed", &error))?;
         let time = cpu_time()?.saturating_sub(began);
-        let walk: &[Walk] = bytemuck::cast_slice(self.walk.bytes());
-        if walk[0].missed != 0 {
-            return Err(Error::Failed(format!(
-                "{} of {packets} frames could not be run behind the shim",
-                walk[0].missed
-            )));
-        }
+        self.none_missed(packets)?;
         Ok(Took { packets, time })
     }
 
     /// Makes `target` the program that the shim calls.
     fn put_behind(&mut self, target: Target<'_>) -> Result<(), Error> {
         let slot = usize::from(target.frags);
-        if target.program.is_none() && self.empty[slot] {
+        let empty = target.program.is_none() && !target.passes;
+        if empty && self.empty[slot] {
             return Ok(());
         }
         let map = if target.frags { "NEXT_FRAGS" } else { "NEXT" };
-        let empty = self.empty(target.frags)?;
+        let empty = self.empty(target)?;
         let program = target.program.unwrap_or(empty.as_fd());
         let map = map_data(&self.shim, map)?.fd().as_fd();
         sys::set_program(map, 0, program).map_err(|error| {
@@ -398,20 +408,87 @@ impl Corpus {
                 &error,
             )
         })?;
-        self.empty[slot] = target.program.is_none();
+        self.empty[slot] = target.program.is_none() && !target.passes;
         Ok(())
     }
 
-    /// The empty program.
-    pub(super) fn empty(&mut self, frags: bool) -> Result<OwnedFd, Error> {
-        let name = if frags { "empty_frags" } else { "empty" };
+    /// The empty program that stands for `target` where it has none.
+    pub(super) fn empty(&mut self, target: Target<'_>) -> Result<OwnedFd, Error> {
+        self.descriptor(match target {
+            Target { passes: true, .. } => "pass_frags",
+            Target { frags: true, .. } => "empty_frags",
+            Target { frags: false, .. } => "empty",
+        })
+    }
+
+    fn descriptor(&mut self, name: &str) -> Result<OwnedFd, Error> {
         let descriptor = xdp(&mut self.shim, name)?
             .fd()
-            .map_err(|error| Error::aya("cannot use the empty program", &error))?;
+            .map_err(|error| Error::aya("cannot use the bench's programs", &error))?;
         descriptor
             .as_fd()
             .try_clone_to_owned()
-            .map_err(|error| Error::io("cannot use the empty program", &error))
+            .map_err(|error| Error::io("cannot use the bench's programs", &error))
+    }
+
+    /// Attaches `target` in native mode to an interface of the caller's network
+    /// namespace, for as long as what is returned lives.
+    pub fn attach(&mut self, target: Target<'_>, interface: &str) -> Result<OwnedFd, Error> {
+        let index = interface::by_name(interface)?.index;
+        let empty = self.empty(target)?;
+        let program = target.program.unwrap_or(empty.as_fd());
+        sys::link_create(program, index, sys::XDP_DRV_MODE)
+            .map_err(|error| Error::io(format_args!("cannot attach to {interface}"), &error))
+    }
+
+    /// Sends `packets` live frames, round and round over the flows, out of an
+    /// interface of the caller's network namespace. What receives them, on the
+    /// other end of a veth pair, mostly does so in the same call, and the time
+    /// is that of both; where there is much to do the kernel leaves some of it
+    /// to its own threads (`ksoftirqd`), whose time is not in it.
+    pub fn send(&mut self, interface: &str, packets: u32) -> Result<Took, Error> {
+        let send_to = interface::by_name(interface)?.index;
+        if self.length == 0 || self.shape == Shape::Cases {
+            return Err(Error::Failed("there are no flows to send".to_owned()));
+        }
+        let send = self.descriptor("send")?;
+        sys::set_program(map_data(&self.shim, "NEXT")?.fd().as_fd(), 0, send.as_fd())
+            .map_err(|error| Error::io("cannot put the sender behind the shim", &error))?;
+        self.empty[0] = false;
+        self.set_walk(Walk {
+            stride: self.stride,
+            end: self.length,
+            length: self.length,
+            send_to,
+            ..Walk::default()
+        });
+        let [flows, _] = programs(self.shape);
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&self.packet);
+        options.repeat = packets;
+        options.attrs = TestRunAttrs::new().xdp_live_frames(LIVE_BATCH);
+        let began = cpu_time()?;
+        xdp(&mut self.shim, flows)?
+            .test_run(options)
+            .map_err(|error| Error::aya("cannot send live frames", &error))?;
+        let time = cpu_time()?.saturating_sub(began);
+        self.none_missed(packets)?;
+        Ok(Took { packets, time })
+    }
+
+    fn set_walk(&mut self, walk: Walk) {
+        let place: &mut [Walk] = bytemuck::cast_slice_mut(self.walk.bytes_mut());
+        place[0] = walk;
+    }
+
+    fn none_missed(&self, packets: u32) -> Result<(), Error> {
+        let walk: &[Walk] = bytemuck::cast_slice(self.walk.bytes());
+        match walk[0].missed {
+            0 => Ok(()),
+            missed => Err(Error::Failed(format!(
+                "{missed} of {packets} frames could not be run behind the shim"
+            ))),
+        }
     }
 }
 

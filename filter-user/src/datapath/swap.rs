@@ -17,7 +17,7 @@ impl Corpus {
     /// Times swaps of the empty program for `target` on a link, in native mode
     /// on an interface that nobody else sees. Both take fragments, or neither.
     pub fn time_swaps(&mut self, target: Target<'_>, swaps: u32) -> Result<Vec<Duration>, Error> {
-        let empty = self.empty(target.frags)?;
+        let empty = self.empty(target.floor())?;
         let Some(program) = target.program else {
             return Err(Error::Failed(
                 "the empty program is in force already".to_owned(),
