@@ -8,6 +8,11 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use filter_user::bench::{Flow, corpus_of_flows};
+use filter_user::compile::Image;
+use filter_user::datapath::TestBench;
+use filter_user::ruleset::{Action, Direction, Match, Options, Rule, RuleId, Ruleset, Stage};
+use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 use tests::packet::{Ethernet, Ipv4, Ipv6, Tcp, Udp};
 use tests::require;
@@ -185,6 +190,79 @@ fn people_get_a_table_and_nothing_is_left() {
     }
     // It was in a namespace that nobody else sees.
     assert!(!fs::exists("/sys/class/net/nwbench0").unwrap());
+}
+
+/// In a network namespace that ends with the thread.
+#[test]
+fn live_frames_arrive_and_are_counted() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let live = || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let run = |program: &str, arguments: &[&str]| {
+            let status = Command::new(program).args(arguments).status().unwrap();
+            assert!(status.success(), "{program} {arguments:?}");
+        };
+        let pair = [
+            "link", "add", "sender", "type", "veth", "peer", "name", "receiver",
+        ];
+        run("ip", &pair);
+        run("ip", &["link", "set", "sender", "up"]);
+        run("ip", &["link", "set", "receiver", "up"]);
+
+        let deny = Match {
+            protocol: Some(17),
+            ..Match::default()
+        };
+        let ruleset = Ruleset {
+            endpoint: "receiver".to_owned(),
+            direction: Direction::Ingress,
+            sets: Vec::new(),
+            rules: vec![Rule {
+                id: RuleId {
+                    stage: Stage::Normal,
+                    policy: "p".into(),
+                    direction: Direction::Ingress,
+                    index: Some(0),
+                },
+                tier: None,
+                action: Action::Deny,
+                staged: false,
+                matches: vec![deny],
+                source: None,
+            }],
+            default: Action::Allow,
+            options: Options::default(),
+        };
+        let image = Image::compile(&ruleset, 1 << 20).unwrap();
+        let mut bench = TestBench::load(&ruleset, &image).unwrap();
+        let flows = (0..100_u8).map(|index| Flow {
+            src: [10, 0, 0, index].into(),
+            dst: [192, 0, 2, 1].into(),
+            proto: if index % 4 == 0 { 6 } else { 17 },
+            sport: 1,
+            dport: 2,
+        });
+        let mut corpus = corpus_of_flows(flows, 100, false).unwrap();
+        let link = corpus.attach(bench.target().unwrap(), "receiver").unwrap();
+        let denied = |bench: &TestBench| bench.stats().unwrap().rules[0].1;
+        for round in 1..=3 {
+            // Few at a time: a pair holds 256 where the receiver has to wait.
+            corpus.send("sender", 200).unwrap();
+            let mut patience = 500;
+            while denied(&bench).packets < round * 150 && patience > 0 {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                patience -= 1;
+            }
+            assert_eq!(denied(&bench).packets, round * 150);
+            assert_eq!(denied(&bench).bytes, round * 150 * 60);
+        }
+        drop(link);
+        assert!(corpus.send("none", 1).is_err());
+        assert!(corpus.attach(bench.target().unwrap(), "none").is_err());
+    };
+    std::thread::spawn(live).join().unwrap();
 }
 
 #[test]
