@@ -15,9 +15,10 @@ pub enum Family {
 
 /// What is known of the L4 header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum L4 {
     /// It was read, or the protocol has none that rules ask about.
-    Read,
+    Read = 0,
     /// The packet is a later fragment: the header is elsewhere.
     LaterFragment,
     /// It should be there and isn't, or not wholly.
@@ -47,6 +48,33 @@ pub struct Key {
     pub selector: u16,
     /// Source port; 0 likewise.
     pub sport: u16,
+}
+
+impl Key {
+    /// The same key. The verifier then knows nothing of what was read of the L4
+    /// header, and walks what follows once for all the ways that led here.
+    #[inline(always)]
+    pub(crate) fn forgotten<P: Packet>(self, packet: &P) -> Self {
+        let l4 = self.l4 as usize;
+        let fields = usize::from(self.selector)
+            | usize::from(self.sport) << 16
+            | usize::from(self.proto) << 32
+            | usize::from(self.hop_limit) << 48
+            | l4 << 56;
+        let fields = packet.forget(fields);
+        Self {
+            selector: fields as u16,
+            sport: (fields >> 16) as u16,
+            proto: (fields >> 32) as u16,
+            hop_limit: (fields >> 48) as u8,
+            l4: match fields >> 56 {
+                0 => L4::Read,
+                1 => L4::LaterFragment,
+                _ => L4::Unreadable,
+            },
+            ..self
+        }
+    }
 }
 
 /// Why a frame has no key.

@@ -103,7 +103,9 @@ impl Outcome {
 #[inline(always)]
 pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Outcome {
     match parse(packet) {
-        Ok(key) => decide_key(&key, tables).unwrap_or(Outcome::drop(Reason::Internal)),
+        Ok(key) => {
+            decide_key(&key.forgotten(packet), tables).unwrap_or(Outcome::drop(Reason::Internal))
+        }
         Err(no_key) => without_key(no_key, tables.flags()),
     }
 }

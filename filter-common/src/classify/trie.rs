@@ -6,8 +6,8 @@
 
 use super::Tables;
 use crate::abi::{
-    BRANCH, LINE_WORDS, LOW, Line, NARROW_BOUNDARIES, NONE, PLACE, PLACE_WORDS, POINTER, Root,
-    WIDE, WIDE_BOUNDARIES,
+    BRANCH, LEVELS_V6, LINE_WORDS, LOW, Line, NARROW_BOUNDARIES, NONE, PLACE, PLACE_WORDS, POINTER,
+    Root, WIDE, WIDE_BOUNDARIES,
 };
 
 /// A value of up to 128 bits, aligned to the top.
@@ -53,29 +53,36 @@ fn walk<const LEVELS: usize, T: Tables>(
     mut entry: u32,
     tables: &T,
 ) -> Option<u32> {
-    for _ in 0..LEVELS {
-        if entry & POINTER == 0 {
-            return Some(entry);
-        }
-        if LEVELS > crate::abi::LEVELS_V4 && entry & LOW != 0 {
-            key = value.low;
-        }
-        let place = entry & PLACE;
-        entry = if entry & BRANCH == 0 {
-            let next = place
-                .wrapping_mul(PLACE_WORDS)
-                .wrapping_add((key >> 56) as u32);
-            key <<= 8;
-            tables.word(next)?
-        } else {
-            let line = tables.line(place / 2)?;
-            if entry & WIDE == 0 {
-                narrow(line, key, place as usize % 2)
-            } else {
-                wide(line, key)
+    // Written out, level by level: the verifier remembers too few states in a
+    // loop, and the ways through it would multiply.
+    macro_rules! descend {
+        ($($level:literal)*) => {$(
+            if $level < LEVELS {
+                if entry & POINTER == 0 {
+                    return Some(entry);
+                }
+                if LEVELS == LEVELS_V6 && entry & LOW != 0 {
+                    key = value.low;
+                }
+                let place = entry & PLACE;
+                entry = if entry & BRANCH == 0 {
+                    let next = place
+                        .wrapping_mul(PLACE_WORDS)
+                        .wrapping_add((key >> 56) as u32);
+                    key <<= 8;
+                    tables.word(next)?
+                } else {
+                    let line = tables.line(place / 2)?;
+                    if entry & WIDE == 0 {
+                        narrow(line, key, place as usize % 2)
+                    } else {
+                        wide(line, key)
+                    }
+                };
             }
-        };
+        )*};
     }
+    descend!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17);
     (entry & POINTER == 0).then_some(entry)
 }
 

@@ -2,14 +2,15 @@
 //! version, the trie that gives each address the class of addresses which the
 //! same lines match.
 
-use std::collections::HashMap;
-
 use filter_common::abi::Root;
+use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use super::CompileError;
-use super::line_set::LineSet;
+use super::bits::Bits;
+use super::class::{Class, WITHOUT};
 use super::lines::Lines;
+use super::lists::Lists;
 use super::trie::{self, Segment};
 use super::words::Words;
 use crate::ruleset::{Addresses, Family, Match, NetSet};
@@ -17,8 +18,10 @@ use crate::ruleset::{Addresses, Family, Match, NetSet};
 /// One dimension, cut into classes.
 #[derive(Debug)]
 pub(super) struct Dimension {
-    /// The lines of each class.
-    pub(super) classes: Vec<LineSet>,
+    /// The lines that match all addresses, but those of classes that say so.
+    pub(super) everywhere: Bits,
+    /// The [own lines](Class::own) of each class.
+    classes: Lists,
     family: Family,
     segments: Vec<Segment>,
 }
@@ -44,26 +47,36 @@ impl Dimension {
 
         // Addresses in different lists may still mean the same to all lines;
         // and no address may be in the lists of a class.
-        let mut classes = Vec::new();
-        let mut numbers: HashMap<LineSet, u32> = HashMap::new();
+        let mut classes = Lists::default();
+        let mut own = Vec::new();
         let mut known = vec![None; containing.len()];
         for segment in &mut segments {
-            let lists = segment.class as usize;
-            segment.class = *known[lists].get_or_insert_with(|| {
-                *numbers
-                    .entry(conditions.lines_in(&containing[lists]))
-                    .or_insert_with_key(|set| {
-                        classes.push(set.clone());
-                        (classes.len() - 1) as u32
-                    })
+            let lists = segment.class;
+            segment.class = *known[lists as usize].get_or_insert_with(|| {
+                conditions.lines_in(containing.get(lists), &mut own);
+                classes.number(&own)
             });
         }
         segments.dedup_by_key(|segment| segment.class);
         Self {
+            everywhere: conditions.everywhere,
             classes,
             family,
             segments,
         }
+    }
+
+    /// How many classes there are.
+    pub(super) fn count(&self) -> usize {
+        self.classes.len()
+    }
+
+    /// Each class, by its number.
+    pub(super) fn classes(&self) -> impl Iterator<Item = Class<'_>> {
+        self.classes.iter().map(|own| Class {
+            everywhere: &self.everywhere,
+            own,
+        })
     }
 
     /// Writes the trie.
@@ -79,7 +92,7 @@ impl Dimension {
     /// which are none of an address. The last one of `liked` that is in the
     /// class; else none that ends in 0, where there is another.
     pub(super) fn examples(&self, liked: &[u128], unused: u32) -> Vec<u128> {
-        let mut examples = vec![0; self.classes.len()];
+        let mut examples = vec![0; self.count()];
         // The first segment of a class is kept.
         for (index, segment) in self.segments.iter().enumerate().rev() {
             let next = segment.first.checked_add(1 << unused);
@@ -103,12 +116,12 @@ impl Dimension {
 struct Conditions<'r> {
     lists: Vec<&'r [IpNet]>,
     /// The lines that no list is needed for.
-    everywhere: LineSet,
+    everywhere: Bits,
     /// Of each list: the lines that ask for it first, with the other lists
     /// that they ask for.
-    wanted: Vec<Vec<(usize, Vec<u32>)>>,
+    wanted: Vec<Vec<(u32, Vec<u32>)>>,
     /// Of each list: the lines that it keeps from matching.
-    unwanted: Vec<Vec<usize>>,
+    unwanted: Vec<Vec<u32>>,
 }
 
 impl<'r> Conditions<'r> {
@@ -120,7 +133,7 @@ impl<'r> Conditions<'r> {
     ) -> Self {
         let mut conditions = Self {
             lists: Vec::new(),
-            everywhere: LineSet::empty(lines.count()),
+            everywhere: Bits::empty(lines.count()),
             wanted: Vec::new(),
             unwanted: Vec::new(),
         };
@@ -149,11 +162,11 @@ impl<'r> Conditions<'r> {
             match wanted.split_first() {
                 None => conditions.everywhere.insert(index),
                 Some((&first, rest)) => {
-                    conditions.wanted[first as usize].push((index, rest.to_vec()));
+                    conditions.wanted[first as usize].push((index as u32, rest.to_vec()));
                 }
             }
             for list in unwanted {
-                conditions.unwanted[list as usize].push(index);
+                conditions.unwanted[list as usize].push(index as u32);
             }
         }
         conditions
@@ -166,26 +179,28 @@ impl<'r> Conditions<'r> {
         (self.lists.len() - 1) as u32
     }
 
-    /// The lines that match an address in these lists, and in no other;
-    /// `lists` is sorted.
-    fn lines_in(&self, lists: &[u32]) -> LineSet {
-        let mut set = self.everywhere.clone();
-        for &list in lists {
-            for (line, others) in &self.wanted[list as usize] {
-                if others
-                    .iter()
-                    .all(|other| lists.binary_search(other).is_ok())
-                {
-                    set.insert(*line);
-                }
+    /// The [own lines](Class::own) of an address in these lists, and in no
+    /// other; `lists` is sorted.
+    fn lines_in(&self, lists: &[u32], own: &mut Vec<u32>) {
+        own.clear();
+        let has = |list: &u32| lists.binary_search(list).is_ok();
+        let wanted = lists.iter().flat_map(|&list| &self.wanted[list as usize]);
+        own.extend(
+            wanted
+                .filter(|(_, others)| others.iter().all(has))
+                .map(|(line, _)| *line),
+        );
+        own.sort_unstable();
+        let unwanted = lists.iter().flat_map(|&list| &self.unwanted[list as usize]);
+        for &line in unwanted {
+            if self.everywhere.contains(line as usize) {
+                own.push(line | WITHOUT);
+            } else if let Ok(index) = own.binary_search(&line) {
+                own.remove(index);
             }
         }
-        for &list in lists {
-            for &line in &self.unwanted[list as usize] {
-                set.remove(line);
-            }
-        }
-        set
+        own.sort_unstable();
+        own.dedup();
     }
 }
 
@@ -220,9 +235,12 @@ impl Prefix {
 
 /// Cuts the address space where the lists that contain an address change.
 /// Class 0 is in no list; the lists of a class are sorted.
-fn segments(prefixes: &[Prefix]) -> (Vec<Segment>, Vec<Vec<u32>>) {
-    let mut classes: HashMap<Vec<u32>, u32> = HashMap::from([(Vec::new(), 0)]);
-    let mut sets = vec![Vec::new()];
+fn segments(prefixes: &[Prefix]) -> (Vec<Segment>, Lists) {
+    let mut classes = Lists::default();
+    classes.number(&[]);
+    // Of a class with one list more, the class.
+    let mut inner: HashMap<(u32, u32), u32> = HashMap::new();
+    let mut lists = Vec::new();
     let mut sweep = Sweep {
         segments: vec![Segment { first: 0, class: 0 }],
         around: Vec::new(),
@@ -230,20 +248,24 @@ fn segments(prefixes: &[Prefix]) -> (Vec<Segment>, Vec<Vec<u32>>) {
     for group in prefixes.chunk_by(|a, b| (a.first, a.length) == (b.first, b.length)) {
         let prefix = group[0];
         sweep.leave_before(Some(prefix.first));
-        let mut set: Vec<u32> = sets[sweep.class() as usize].clone();
-        set.extend(group.iter().map(|prefix| prefix.list));
-        set.sort_unstable();
-        set.dedup();
-        let class = *classes.entry(set).or_insert_with_key(|set| {
-            sets.push(set.clone());
-            (sets.len() - 1) as u32
-        });
+        let mut class = sweep.class();
+        for prefix in group {
+            class = *inner.entry((class, prefix.list)).or_insert_with(|| {
+                lists.clear();
+                lists.extend_from_slice(classes.get(class));
+                if let Err(index) = lists.binary_search(&prefix.list) {
+                    lists.insert(index, prefix.list);
+                }
+                classes.number(&lists)
+            });
+        }
         sweep.around.push((prefix.last(), class));
         sweep.cut(prefix.first);
     }
     sweep.leave_before(None);
-    (sweep.segments, sets)
+    (sweep.segments, classes)
 }
+
 /// A walk over the address space, from network to network.
 struct Sweep {
     segments: Vec<Segment>,

@@ -11,12 +11,15 @@ use filter_common::verdict::Verdict;
 use filter_common::wire::ip::v6;
 
 use super::CompileError;
-use super::classes::Classes;
+use super::classes::{Cells, Classes};
 use super::decide;
 use crate::decision::Decision;
 use crate::packet_text::{Fields, PacketText};
 use crate::reference;
 use crate::ruleset::{Family, Rule, Ruleset, Stage};
+
+/// Bytes of a table of pairs up to which rulesets are analysed: some seconds.
+const MAX_TABLE: u64 = 16 << 20;
 
 /// A ruleset and its classes.
 #[derive(Debug)]
@@ -60,7 +63,7 @@ impl<'r> Analysis<'r> {
     pub fn of(ruleset: &'r Ruleset) -> Result<Self, CompileError> {
         Ok(Self {
             ruleset,
-            classes: Classes::of(ruleset),
+            classes: Classes::of(ruleset, MAX_TABLE)?,
         })
     }
 
@@ -71,15 +74,11 @@ impl<'r> Analysis<'r> {
         let rules = lines.rules;
         let all = 0..rules.len();
         let staged = rules.iter().any(|rule| rule.staged);
-        let cells = || {
-            let pairs = &self.classes.pairs.classes;
-            pairs
-                .iter()
-                .flat_map(|pair| self.classes.whole_l4.iter().map(move |l4| (pair, l4)))
-        };
+        let families = [Family::V4, Family::V6].map(|family| Cells::of(&self.classes, family));
+        let cells = || families.iter().flat_map(Cells::iter);
         let mut met = vec![false; rules.len()];
-        for (pair, l4) in cells() {
-            let fate = decide::fate(lines, all.clone(), pair, l4, staged);
+        for cell in cells() {
+            let fate = decide::fate(lines, all.clone(), cell, staged);
             for rule in fate.noted.into_iter().chain(fate.end.decided_by()) {
                 met[rule] = true;
             }
@@ -91,15 +90,14 @@ impl<'r> Analysis<'r> {
         if missed.is_empty() {
             return Vec::new();
         }
-        for (pair, l4) in cells() {
-            let matching = pair.intersection(&l4.matching);
+        for cell in cells() {
             let mut before: Option<Vec<usize>> = None;
             for (&rule, blockers) in &mut missed {
-                if !lines.of_rule(rule).any(|line| matching.contains(line)) {
+                if !lines.of_rule(rule).any(|line| cell.matches(line)) {
                     continue;
                 }
                 let before = before.get_or_insert_with(|| {
-                    let fate = decide::fate(lines, all.clone(), pair, l4, staged);
+                    let fate = decide::fate(lines, all.clone(), cell, staged);
                     fate.noted.into_iter().chain(fate.end.rule()).collect()
                 });
                 // The last one met before it decided, or passed it over.
@@ -132,21 +130,15 @@ impl<'r> Analysis<'r> {
             return Vec::new();
         };
         let mut ends = BTreeSet::new();
-        let joined = &self.classes.families[family as usize].joined;
+        let cells = Cells::of(&self.classes, family);
+        let pairs = self.classes.families[family as usize].pairs.count();
         let sports = self.classes.source_ports.classes.len();
-        for pair in joined.pairs.iter().collect::<BTreeSet<_>>() {
+        for pair in 0..pairs as u32 {
             for sport in 0..sports {
                 let whole = self.classes.joint[l4 as usize * sports + sport];
-                ends.insert(
-                    decide::fate(
-                        &self.classes.lines,
-                        0..self.ruleset.rules.len(),
-                        &self.classes.pairs.classes[*pair as usize],
-                        &self.classes.whole_l4[whole as usize],
-                        false,
-                    )
-                    .end,
-                );
+                let rules = 0..self.ruleset.rules.len();
+                let cell = cells.cell(pair, whole as usize);
+                ends.insert(decide::fate(&self.classes.lines, rules, cell, false).end);
             }
         }
         ends.into_iter()
@@ -173,7 +165,7 @@ fn is_written(rule: &Rule) -> bool {
 /// one example for each two rules that decide differently.
 pub fn differences(before: &Ruleset, after: &Ruleset) -> Result<Vec<Difference>, CompileError> {
     let both = joint(before, after);
-    let classes = Classes::of(&both);
+    let classes = Classes::of(&both, MAX_TABLE)?;
     let (first, second) = (0..before.rules.len(), before.rules.len()..both.rules.len());
     let headers = [Family::V4, Family::V6].map(|family| headers(&classes, family));
     let mut seen = BTreeSet::new();
@@ -185,11 +177,12 @@ pub fn differences(before: &Ruleset, after: &Ruleset) -> Result<Vec<Difference>,
         let sides = sources
             .iter()
             .flat_map(|src| destinations.iter().map(move |dst| (src, dst)));
-        for (pair, (src, dst)) in family_classes.joined.pairs.iter().zip(sides) {
-            let pair = &classes.pairs.classes[*pair as usize];
-            for (l4, headers) in classes.whole_l4.iter().zip(headers) {
+        let cells = Cells::of(&classes, family);
+        for (&pair, (src, dst)) in family_classes.pairs.table().iter().zip(sides) {
+            for (l4, headers) in headers.iter().enumerate() {
+                let cell = cells.cell(pair, l4);
                 let end = |rules: &Range<usize>| {
-                    decide::fate(&classes.lines, rules.clone(), pair, l4, false).end
+                    decide::fate(&classes.lines, rules.clone(), cell, false).end
                 };
                 let ends = (end(&first), end(&second));
                 let denied = (

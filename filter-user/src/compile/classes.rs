@@ -2,7 +2,9 @@
 //! one cell, a pair class and an L4 class, and what happens to it is the
 //! same for all packets of the cell.
 
-use super::combine::{Joined, Pairs};
+use super::CompileError;
+use super::class::{self, Cell};
+use super::combine::Pairs;
 use super::lines::Lines;
 use super::{address, l4, source_port};
 use crate::ruleset::{Family, Ruleset};
@@ -12,7 +14,7 @@ use crate::ruleset::{Family, Ruleset};
 pub(super) struct FamilyClasses {
     pub(super) src: address::Dimension,
     pub(super) dst: address::Dimension,
-    pub(super) joined: Joined,
+    pub(super) pairs: Pairs,
 }
 
 /// All classes of a ruleset.
@@ -21,7 +23,6 @@ pub(super) struct Classes<'r> {
     pub(super) lines: Lines<'r>,
     /// IPv4, IPv6.
     pub(super) families: [FamilyClasses; 2],
-    pub(super) pairs: Pairs,
     /// Without source ports.
     pub(super) l4: l4::Dimension,
     pub(super) source_ports: source_port::Dimension,
@@ -33,28 +34,68 @@ pub(super) struct Classes<'r> {
 }
 
 impl<'r> Classes<'r> {
-    /// Cuts a ruleset.
-    pub(super) fn of(ruleset: &'r Ruleset) -> Self {
+    /// Cuts a ruleset. An error where the tables of pairs would take more than
+    /// `max_memory` bytes.
+    pub(super) fn of(ruleset: &'r Ruleset, max_memory: u64) -> Result<Self, CompileError> {
         let lines = Lines::of(ruleset);
-        let mut pairs = Pairs::default();
-        let families = [Family::V4, Family::V6].map(|family| {
+        let family = |family| {
             let cut = |side| address::Dimension::cut(&lines, &ruleset.sets, family, side);
             let src = cut(|matches| &matches.src);
             let dst = cut(|matches| &matches.dst);
-            let joined = pairs.join(&src, &dst);
-            FamilyClasses { src, dst, joined }
-        });
-        let l4 = l4::Dimension::cut(&lines, ruleset.options.fragments);
-        let source_ports = source_port::Dimension::cut(&lines);
+            let pairs = Pairs::join(&src, &dst, max_memory)?;
+            Ok(FamilyClasses { src, dst, pairs })
+        };
+        let families = [family(Family::V4)?, family(Family::V6)?];
+        let l4 = l4::Dimension::cut(&lines.conditions, ruleset.options.fragments);
+        let source_ports = source_port::Dimension::cut(&lines.conditions);
         let (whole_l4, joint) = source_ports.join(&l4.classes);
-        Self {
+        Ok(Self {
             lines,
             families,
-            pairs,
             l4,
             source_ports,
             joint,
             whole_l4,
+        })
+    }
+}
+
+/// The cells of one IP version.
+#[derive(Debug)]
+pub(super) struct Cells<'c> {
+    lines: &'c Lines<'c>,
+    l4: &'c [l4::Class],
+    /// Of each L4 class, the lines that are everywhere and that it does not
+    /// exclude.
+    common: Vec<Vec<u32>>,
+    pairs: &'c Pairs,
+}
+
+impl<'c> Cells<'c> {
+    pub(super) fn of(classes: &'c Classes<'c>, family: Family) -> Self {
+        let pairs = &classes.families[family as usize].pairs;
+        let common = classes
+            .whole_l4
+            .iter()
+            .map(|l4| class::common(&classes.lines, &pairs.everywhere, l4))
+            .collect();
+        Self {
+            lines: &classes.lines,
+            l4: &classes.whole_l4,
+            common,
+            pairs,
         }
+    }
+
+    /// The cell of a pair class and a whole L4 class.
+    pub(super) fn cell(&self, pair: u32, l4: usize) -> Cell<'_> {
+        let own = self.pairs.own(pair);
+        Cell::new(self.lines, own, &self.common[l4], &self.l4[l4])
+    }
+
+    /// All cells, those of a pair together.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Cell<'_>> {
+        (0..self.pairs.count() as u32)
+            .flat_map(move |pair| (0..self.l4.len()).map(move |l4| self.cell(pair, l4)))
     }
 }

@@ -8,8 +8,7 @@ use filter_common::abi::{
 
 use std::ops::Range;
 
-use super::l4;
-use super::line_set::LineSet;
+use super::class::Cell;
 use super::lines::Lines;
 use crate::ruleset::{Action, Rule, Ruleset, Stage};
 
@@ -51,19 +50,13 @@ pub(super) struct Fate {
     pub(super) noted: Vec<usize>,
 }
 
-/// The fate of the packets that match the lines of `pair` and `l4`, if these
-/// rules are all there are. `staged`: whether staged ones are among them.
-pub(super) fn fate(
-    lines: &Lines<'_>,
-    rules: Range<usize>,
-    pair: &LineSet,
-    l4: &l4::Class,
-    staged: bool,
-) -> Fate {
+/// The fate of the packets of a cell, if these rules are all there are.
+/// `staged`: whether staged ones are among them.
+pub(super) fn fate(lines: &Lines<'_>, rules: Range<usize>, cell: Cell<'_>, staged: bool) -> Fate {
     let mut noted = Vec::new();
-    let end = walk(lines, rules.clone(), pair, l4, false, &mut noted);
+    let end = walk(lines, rules.clone(), cell, false, &mut noted);
     if staged {
-        walk(lines, rules, pair, l4, true, &mut noted);
+        walk(lines, rules, cell, true, &mut noted);
         noted.sort_unstable();
     }
     Fate { end, noted }
@@ -74,8 +67,7 @@ pub(super) fn fate(
 fn walk(
     lines: &Lines<'_>,
     rules: Range<usize>,
-    pair: &LineSet,
-    l4: &l4::Class,
+    cell: Cell<'_>,
     staged: bool,
     noted: &mut Vec<usize>,
 ) -> End {
@@ -83,7 +75,7 @@ fn walk(
         .start
         .checked_sub(1)
         .map_or(0, |before| lines.behind(before));
-    while let Some(line) = pair.next_in_either(next, &l4.matching, &l4.undecidable) {
+    while let Some(line) = cell.next(next) {
         let index = lines.all[line].rule;
         if index >= rules.end {
             break;
@@ -93,8 +85,7 @@ fn walk(
         if rule.staged && !staged {
             continue;
         }
-        let matches = (line..next).any(|line| pair.contains(line) && l4.matching.contains(line));
-        if !matches {
+        if !(line..next).any(|line| cell.matches(line)) {
             return End::Undecidable(index);
         }
         let note = rule.staged == staged;

@@ -1,7 +1,7 @@
 //! (protocol, selector) → class, where the selector is the destination port
 //! or the ICMP type and code.
 //!
-//! A class knows two sets of lines: those that match, and those that would
+//! A class knows two sets of conditions: those that hold, and those that would
 //! need an L4 header which this packet doesn't show.
 
 use std::collections::hash_map::Entry;
@@ -12,19 +12,19 @@ use filter_common::parse::UNKNOWN_PROTOCOL;
 use filter_common::wire::l4;
 
 use super::CompileError;
-use super::line_set::LineSet;
-use super::lines::{Line, Lines};
+use super::bits::Bits;
+use super::lines::Condition;
 use super::trie::{self, Segment};
 use super::words::Words;
-use crate::ruleset::{Fragments, Icmp, Match, PortRange};
+use crate::ruleset::{Fragments, Icmp, PortRange};
 
-/// What a class of L4 headers means to the lines.
+/// What a class of L4 headers means to the [conditions](Condition) of lines.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Class {
-    /// The lines whose L4 part matches.
-    pub(super) matching: LineSet,
-    /// The lines that can't be decided.
-    pub(super) undecidable: LineSet,
+    /// Those that hold.
+    pub(super) matching: Bits,
+    /// Those that can't be decided.
+    pub(super) undecidable: Bits,
 }
 
 /// The dimension, cut into classes.
@@ -48,12 +48,15 @@ pub(super) struct Protocol {
 }
 
 impl Dimension {
-    /// Cuts the dimension where the lines say.
-    pub(super) fn cut(lines: &Lines<'_>, fragments: Fragments) -> Self {
+    /// Cuts the dimension where the conditions say.
+    pub(super) fn cut(conditions: &[Condition<'_>], fragments: Fragments) -> Self {
         let mut classes = Classes::default();
         let protocols = (0..=UNKNOWN_PROTOCOL)
             // Unknown where an extension chain hides the protocol.
-            .map(|proto| cut_protocol(lines, u8::try_from(proto).ok(), fragments, &mut classes))
+            .map(|proto| {
+                let known = u8::try_from(proto).ok();
+                cut_protocol(conditions, known, fragments, &mut classes)
+            })
             .collect();
         Self {
             classes: classes.list,
@@ -96,33 +99,32 @@ pub(super) fn write_steps(steps: &[(u16, u32)], words: &mut Words) -> Result<Roo
 }
 
 fn cut_protocol(
-    lines: &Lines<'_>,
+    conditions: &[Condition<'_>],
     known: Option<u8>,
     fragments: Fragments,
     classes: &mut Classes,
 ) -> Protocol {
-    let count = lines.count();
-    let speaks_of = |line: &Line<'_>| {
+    let speaks_of = |asked: &Condition<'_>| {
         let of = |only: u8| known.is_none_or(|known| only == known);
-        line.matches.protocol.is_none_or(of)
-            && line
-                .matches
+        asked.protocol.is_none_or(of)
+            && asked
                 .not_protocol
                 .is_none_or(|not| known.is_none_or(|known| not != known))
     };
-    let asks_l4 = |line: &Line<'_>| {
-        let asks_protocol = line.matches.protocol.is_some() || line.matches.not_protocol.is_some();
-        line.matches.needs_l4() || (known.is_none() && asks_protocol)
+    let asks_l4 = |asked: &Condition<'_>| {
+        let asks_protocol = asked.protocol.is_some() || asked.not_protocol.is_some();
+        asked.asks_ports() || asked.asks_icmp() || (known.is_none() && asks_protocol)
     };
+    let all = conditions.len();
 
     // The header is absent: what asks for it can't be decided.
-    let l3_only = LineSet::of(count, |line| {
-        let line = &lines.all[line];
-        speaks_of(line) && !asks_l4(line)
+    let l3_only = Bits::of(all, |number| {
+        let asked = &conditions[number];
+        speaks_of(asked) && !asks_l4(asked)
     });
-    let undecidable = LineSet::of(count, |line| {
-        let line = &lines.all[line];
-        speaks_of(line) && asks_l4(line) && !line.optional
+    let undecidable = Bits::of(all, |number| {
+        let asked = &conditions[number];
+        speaks_of(asked) && asks_l4(asked) && !asked.optional
     });
     let unreadable = classes.number(Class {
         matching: l3_only.clone(),
@@ -132,25 +134,27 @@ fn cut_protocol(
         matching: l3_only.clone(),
         undecidable: match fragments {
             Fragments::Drop => undecidable,
-            Fragments::L3Only => LineSet::empty(count),
+            Fragments::L3Only => Bits::empty(all),
         },
     });
 
     // The header was read.
-    let asking: Vec<usize> = (0..count)
-        .filter(|&line| speaks_of(&lines.all[line]) && lines.all[line].matches.needs_l4())
+    let asking: Vec<(usize, &Condition<'_>)> = conditions
+        .iter()
+        .enumerate()
+        .filter(|(_, asked)| speaks_of(asked) && (asked.asks_ports() || asked.asks_icmp()))
         .collect();
     let mut read: Vec<(u16, u32)> = Vec::new();
-    for first in cuts(lines, &asking, known) {
+    for first in cuts(&asking, known) {
         let mut matching = l3_only.clone();
-        for &line in &asking {
-            if known.is_some_and(|proto| matches(lines.all[line].matches, proto, first)) {
-                matching.insert(line);
+        for &(number, asked) in &asking {
+            if known.is_some_and(|proto| matches(asked, proto, first)) {
+                matching.insert(number);
             }
         }
         let class = classes.number(Class {
             matching,
-            undecidable: LineSet::empty(count),
+            undecidable: Bits::empty(all),
         });
         if read.last().is_none_or(|&(_, last)| last != class) {
             read.push((first, class));
@@ -163,8 +167,8 @@ fn cut_protocol(
     }
 }
 
-/// Selectors at which a line may begin or cease to match.
-fn cuts(lines: &Lines<'_>, asking: &[usize], proto: Option<u8>) -> BTreeSet<u16> {
+/// Selectors at which a condition may begin or cease to hold.
+fn cuts(asking: &[(usize, &Condition<'_>)], proto: Option<u8>) -> BTreeSet<u16> {
     let mut cuts = BTreeSet::from([0]);
     let Some(proto) = proto else {
         return cuts;
@@ -173,41 +177,28 @@ fn cuts(lines: &Lines<'_>, asking: &[usize], proto: Option<u8>) -> BTreeSet<u16>
         cuts.insert(range.first);
         cuts.extend(range.last.checked_add(1));
     };
-    for matches in asking.iter().map(|&line| lines.all[line].matches) {
+    for (_, asked) in asking {
         if l4::has_ports(proto) {
-            matches.dst_ports.iter().copied().for_each(&mut cut);
-            matches.not_dst_ports.iter().copied().for_each(&mut cut);
+            let ports = asked.dst_ports.iter().chain(asked.not_dst_ports);
+            ports.copied().for_each(&mut cut);
         } else {
-            matches.icmp.map(selectors).into_iter().for_each(&mut cut);
-            matches
-                .not_icmp
-                .map(selectors)
-                .into_iter()
-                .for_each(&mut cut);
+            let icmp = asked.icmp.into_iter().chain(asked.not_icmp);
+            icmp.map(selectors).for_each(&mut cut);
         }
     }
     cuts
 }
 
-/// Whether the L4 header of a packet has what the line asks for, source ports
+/// Whether the L4 header of a packet has what is asked for, source ports
 /// apart. A protocol without ports has none that a condition on ports could
 /// hold for, negated or not; likewise ICMP.
-fn matches(asked: &Match, proto: u8, selector: u16) -> bool {
-    let ports = !asked.dst_ports.is_empty()
-        || !asked.not_dst_ports.is_empty()
-        || !asked.src_ports.is_empty()
-        || !asked.not_src_ports.is_empty();
-    let icmp = asked.icmp.is_some() || asked.not_icmp.is_some();
+fn matches(asked: &Condition<'_>, proto: u8, selector: u16) -> bool {
     let is_icmp = matches!(proto, l4::ICMP | l4::ICMPV6);
-    (!ports || l4::has_ports(proto) && in_ranges(&asked.dst_ports, &asked.not_dst_ports, selector))
-        && (!icmp
-            || is_icmp
-                && asked
-                    .icmp
-                    .is_none_or(|icmp| selectors(icmp).contains(selector))
-                && !asked
-                    .not_icmp
-                    .is_some_and(|icmp| selectors(icmp).contains(selector)))
+    let has = |icmp: Icmp| selectors(icmp).contains(selector);
+    (!asked.asks_ports()
+        || l4::has_ports(proto) && in_ranges(asked.dst_ports, asked.not_dst_ports, selector))
+        && (!asked.asks_icmp()
+            || is_icmp && asked.icmp.is_none_or(has) && !asked.not_icmp.is_some_and(has))
 }
 
 /// Whether a port is in one of the ranges (if there are any), and in none of

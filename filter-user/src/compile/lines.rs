@@ -3,7 +3,9 @@
 
 use std::ops::Range;
 
-use crate::ruleset::{Action, Match, Rule, Ruleset, Stage};
+use hashbrown::HashMap;
+
+use crate::ruleset::{Action, Icmp, Match, PortRange, Rule, Ruleset, Stage};
 
 /// One alternative of a rule.
 #[derive(Clone, Copy, Debug)]
@@ -12,9 +14,58 @@ pub(super) struct Line<'r> {
     pub(super) rule: usize,
     /// When it applies.
     pub(super) matches: &'r Match,
-    /// Whether it doesn't match where it can't be told: a failsafe only ever
-    /// opens, and a Log changes nothing.
+    /// What it asks of the L4 header: the index of a [`Condition`].
+    pub(super) condition: u32,
+}
+
+/// What lines ask of the L4 header and its protocol; those that ask the same
+/// share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Condition<'r> {
+    pub(super) protocol: Option<u8>,
+    pub(super) not_protocol: Option<u8>,
+    pub(super) icmp: Option<Icmp>,
+    pub(super) not_icmp: Option<Icmp>,
+    pub(super) src_ports: &'r [PortRange],
+    pub(super) not_src_ports: &'r [PortRange],
+    pub(super) dst_ports: &'r [PortRange],
+    pub(super) not_dst_ports: &'r [PortRange],
+    /// It does not hold where it can't be told: a failsafe only ever opens, and
+    /// a Log changes nothing.
     pub(super) optional: bool,
+}
+
+impl<'r> Condition<'r> {
+    fn of(asked: &'r Match, optional: bool) -> Self {
+        Self {
+            protocol: asked.protocol,
+            not_protocol: asked.not_protocol,
+            icmp: asked.icmp,
+            not_icmp: asked.not_icmp,
+            src_ports: &asked.src_ports,
+            not_src_ports: &asked.not_src_ports,
+            dst_ports: &asked.dst_ports,
+            not_dst_ports: &asked.not_dst_ports,
+            optional,
+        }
+    }
+
+    /// Whether it asks for ports, source or destination.
+    pub(super) fn asks_ports(&self) -> bool {
+        [
+            self.src_ports,
+            self.not_src_ports,
+            self.dst_ports,
+            self.not_dst_ports,
+        ]
+        .iter()
+        .any(|ports| !ports.is_empty())
+    }
+
+    /// Whether it asks for ICMP type and code.
+    pub(super) fn asks_icmp(&self) -> bool {
+        self.icmp.is_some() || self.not_icmp.is_some()
+    }
 }
 
 /// The lines of a ruleset.
@@ -24,6 +75,8 @@ pub(super) struct Lines<'r> {
     pub(super) rules: &'r [Rule],
     /// Their lines.
     pub(super) all: Vec<Line<'r>>,
+    /// What they ask of the L4 header, each once.
+    pub(super) conditions: Vec<Condition<'r>>,
     /// Of each rule, the end of its lines.
     ends: Vec<usize>,
     /// Of each rule, the first later one of another tier: where a Pass goes.
@@ -36,12 +89,21 @@ impl<'r> Lines<'r> {
         let rules = ruleset.rules.as_slice();
         let mut all = Vec::new();
         let mut ends = Vec::with_capacity(rules.len());
+        let mut conditions = Vec::new();
+        let mut numbers: HashMap<Condition<'r>, u32> = HashMap::new();
         for (index, rule) in rules.iter().enumerate() {
             let optional = rule.id.stage == Stage::Failsafe || rule.action == Action::Log;
-            all.extend(rule.matches.iter().map(|matches| Line {
-                rule: index,
-                matches,
-                optional,
+            all.extend(rule.matches.iter().map(|matches| {
+                let condition = Condition::of(matches, optional);
+                let number = *numbers.entry(condition).or_insert_with(|| {
+                    conditions.push(condition);
+                    (conditions.len() - 1) as u32
+                });
+                Line {
+                    rule: index,
+                    matches,
+                    condition: number,
+                }
             }));
             ends.push(all.len());
         }
@@ -56,6 +118,7 @@ impl<'r> Lines<'r> {
         Self {
             rules,
             all,
+            conditions,
             ends,
             behind_tier,
         }
@@ -64,6 +127,11 @@ impl<'r> Lines<'r> {
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.all.len()
+    }
+
+    /// What a line asks of the L4 header, by its index.
+    pub(super) fn condition(&self, line: usize) -> usize {
+        self.all[line].condition as usize
     }
 
     /// The first line behind this rule's.

@@ -12,12 +12,14 @@
 
 mod address;
 mod analysis;
+mod bits;
+mod class;
 mod classes;
 mod combine;
 mod decide;
 mod l4;
-mod line_set;
 mod lines;
+mod lists;
 mod source_port;
 mod trie;
 mod words;
@@ -30,8 +32,8 @@ use filter_common::packet::Cursor;
 use filter_common::parse;
 
 use crate::decision::{Decision, Judgement};
-use crate::ruleset::{Action, Rule, Ruleset, Switch};
-use classes::Classes;
+use crate::ruleset::{Action, Family, Rule, Ruleset, Switch};
+use classes::{Cells, Classes, FamilyClasses};
 use words::Words;
 
 pub use analysis::{Analysis, Difference, Outcome as KindOutcome, Unreachable, differences};
@@ -87,11 +89,14 @@ impl Image {
         if rules.len() > abi::MAX_RULES {
             return Err(CompileError::TooManyRules(rules.len()));
         }
-        let classes = Classes::of(ruleset);
+        let classes = Classes::of(ruleset, max_memory)?;
         let mut words = Words::new(max_memory);
         let mut families = [FamilyLayout::default(); 2];
+        let mut offset = 0;
         for (layout, family) in families.iter_mut().zip(&classes.families) {
-            *layout = family.joined.write(&family.src, &family.dst, &mut words)?;
+            let FamilyClasses { src, dst, pairs } = family;
+            *layout = pairs.write(src, dst, offset, &mut words)?;
+            offset += pairs.count() as u32;
         }
         let protocols = classes.l4.write(&mut words)?;
         let source_ports = classes.source_ports.write(&classes.joint, &mut words)?;
@@ -174,20 +179,18 @@ fn decisions(
     classes: &Classes<'_>,
     words: &mut Words,
 ) -> Result<(u32, u32), CompileError> {
-    let (pairs, l4) = (&classes.pairs.classes, &classes.whole_l4);
     let rules = &ruleset.rules;
     let staged = rules.iter().any(|rule| rule.staged);
-    let start = words.reserve(pairs.len() as u64 * l4.len() as u64)?;
+    let families = [Family::V4, Family::V6].map(|family| Cells::of(classes, family));
+    let pairs: usize = classes.families.iter().map(|all| all.pairs.count()).sum();
+    let start = words.reserve(pairs as u64 * classes.whole_l4.len() as u64)?;
     let notes = words.reserve(0)?;
     let mut written: HashMap<decide::Fate, u32> = HashMap::new();
-    let cells = pairs
-        .iter()
-        .flat_map(|pair| l4.iter().map(move |l4| (pair, l4)));
-    for (cell, (pair, l4)) in (start..).zip(cells) {
-        let fate = decide::fate(&classes.lines, 0..rules.len(), pair, l4, staged);
+    for (word, cell) in (start..).zip(families.iter().flat_map(Cells::iter)) {
+        let fate = decide::fate(&classes.lines, 0..rules.len(), cell, staged);
         let decision = decide::word(rules, ruleset.default, fate.end);
         if fate.noted.is_empty() {
-            words.set(cell, decision);
+            words.set(word, decision);
             continue;
         }
         if fate.noted.len() > abi::MAX_NOTES as usize {
@@ -212,7 +215,7 @@ fn decisions(
         if record > abi::MAX_RECORD {
             return Err(CompileError::TooManyNoteRecords);
         }
-        words.set(cell, NOTED | record);
+        words.set(word, NOTED | record);
     }
     Ok((start, if written.is_empty() { NONE } else { notes }))
 }

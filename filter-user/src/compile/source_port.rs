@@ -6,16 +6,17 @@ use std::collections::{BTreeSet, HashMap};
 use filter_common::abi::{NONE, Root};
 
 use super::CompileError;
+use super::bits::Bits;
 use super::l4::{self, Class};
-use super::line_set::LineSet;
-use super::lines::Lines;
+use super::lines::Condition;
 use super::words::Words;
 
 /// The dimension, cut into classes.
 #[derive(Debug)]
 pub(super) struct Dimension {
-    /// The lines of each class: those that ask for no source port in all.
-    pub(super) classes: Vec<LineSet>,
+    /// The conditions that each class meets: those that ask for no source port in
+    /// all.
+    pub(super) classes: Vec<Bits>,
     /// From each port on, the class.
     pub(super) steps: Vec<(u16, u32)>,
 }
@@ -31,12 +32,11 @@ pub(super) struct Written {
 }
 
 impl Dimension {
-    /// Cuts the dimension where the lines say.
-    pub(super) fn cut(lines: &Lines<'_>) -> Self {
+    /// Cuts the dimension where the conditions say.
+    pub(super) fn cut(conditions: &[Condition<'_>]) -> Self {
         let mut cuts = BTreeSet::from([0]);
-        for line in &lines.all {
-            let asked = line.matches;
-            for range in asked.src_ports.iter().chain(&asked.not_src_ports) {
+        for asked in conditions {
+            for range in asked.src_ports.iter().chain(asked.not_src_ports) {
                 cuts.insert(range.first);
                 cuts.extend(range.last.checked_add(1));
             }
@@ -45,11 +45,11 @@ impl Dimension {
             classes: Vec::new(),
             steps: Vec::new(),
         };
-        let mut numbers: HashMap<LineSet, u32> = HashMap::new();
+        let mut numbers: HashMap<Bits, u32> = HashMap::new();
         for port in cuts {
-            let set = LineSet::of(lines.count(), |line| {
-                let asked = lines.all[line].matches;
-                l4::in_ranges(&asked.src_ports, &asked.not_src_ports, port)
+            let set = Bits::of(conditions.len(), |number| {
+                let asked = &conditions[number];
+                l4::in_ranges(asked.src_ports, asked.not_src_ports, port)
             });
             let class = if let Some(&class) = numbers.get(&set) {
                 class
