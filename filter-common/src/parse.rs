@@ -183,8 +183,8 @@ fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<Key, NoKey> {
         hop_limit: header[v4::TTL],
         proto: u16::from(proto),
         l4: l4.state,
-        selector: l4.selector,
-        sport: l4.sport,
+        selector: l4.selector(),
+        sport: l4.sport(),
     })
 }
 
@@ -220,8 +220,8 @@ fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<Key, NoKey> {
         hop_limit: header[v6::HOP_LIMIT],
         proto,
         l4: l4.state,
-        selector: l4.selector,
-        sport: l4.sport,
+        selector: l4.selector(),
+        sport: l4.sport(),
     })
 }
 
@@ -345,8 +345,8 @@ impl Part {
 /// What was read of an L4 header.
 struct Header {
     state: L4,
-    selector: u16,
-    sport: u16,
+    /// Source port << 16 | selector.
+    fields: u32,
 }
 
 impl Header {
@@ -354,9 +354,18 @@ impl Header {
     const fn without_fields(state: L4) -> Self {
         Self {
             state,
-            selector: 0,
-            sport: 0,
+            fields: 0,
         }
+    }
+
+    #[inline(always)]
+    const fn selector(&self) -> u16 {
+        self.fields as u16
+    }
+
+    #[inline(always)]
+    const fn sport(&self) -> u16 {
+        (self.fields >> 16) as u16
     }
 }
 
@@ -380,16 +389,14 @@ fn l4<P: Packet>(
         Part::Whole if at + header > end => Ok(Header::without_fields(L4::Unreadable)),
         Part::First | Part::Whole => {
             // Source and destination port, or type, code and checksum.
-            let [a, b, c, d] = packet.read(at).ok_or(NoKey::Internal)?;
-            let (selector, sport) = if l4::has_ports(proto) {
-                (be16([c, d]), be16([a, b]))
-            } else {
-                (be16([a, b]), 0)
-            };
+            let word = u32::from_be_bytes(packet.read(at).ok_or(NoKey::Internal)?);
             Ok(Header {
                 state: L4::Read,
-                selector,
-                sport,
+                fields: if l4::has_ports(proto) {
+                    word
+                } else {
+                    word >> 16
+                },
             })
         }
     }

@@ -1,7 +1,7 @@
 //! The frame as XDP hands it over: a linear part, and behind it further
 //! buffers where the frame is jumbo.
 
-use core::mem::MaybeUninit;
+use core::array::from_fn;
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
@@ -57,7 +57,7 @@ impl Packet for Frame<'_> {
         // Almost always all headers are in the linear part.
         self.linear.read(offset).or_else(|| {
             let offset = u32::try_from(offset).ok()?;
-            let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+            let mut bytes = [0_u8; N];
             // SAFETY: the context is the one this program was called with, and
             // `bytes` has room for the `N` bytes asked for. The helper
             // refuses what lies beyond the frame.
@@ -69,8 +69,14 @@ impl Packet for Frame<'_> {
                     N as u32,
                 )
             };
-            // SAFETY: on success the helper has written all `N` bytes.
-            (failed == 0).then(|| unsafe { bytes.assume_init() })
+            // Byte by byte: the compiler reads several at once from packets,
+            // where the machine can do that anywhere, but the verifier wants
+            // reads of the stack to be aligned. On failure as well, lest it
+            // sees a register without a value.
+            let first = bytes.as_ptr();
+            // SAFETY: `bytes` has `N` bytes.
+            let bytes = from_fn(|index| unsafe { first.add(index).read_volatile() });
+            (failed == 0).then_some(bytes)
         })
     }
 

@@ -94,6 +94,11 @@ fn flags(place: &Place, linker: &Path) -> OsString {
     };
     push(&format!("-Clinker={}", linker.display()));
     push(&"-Clink-arg=--btf");
+    // 32-bit arithmetic (Linux 5.1), and fields of packets in one read each and
+    // not byte by byte: the machines that nodewall is built for do that at any
+    // address.
+    push(&"-Ctarget-cpu=v3");
+    push(&"-Ctarget-feature=+allows-misaligned-mem-access");
     // The same bytes on every machine.
     for (path, name) in [
         (&place.root, "/nodewall"),
