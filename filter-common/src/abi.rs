@@ -1,7 +1,7 @@
 //! What the kernel program and the loader must agree on.
 //!
 //! The image is one array of 32-bit words in the machine's byte order, held
-//! in pages of lines; [`Layout`] says where its tables begin. Word indices, not
+//! in lines; [`Layout`] says where its tables begin. Word indices, not
 //! bytes, everywhere.
 
 use bytemuck::{Pod, Zeroable};
@@ -14,20 +14,19 @@ pub const VERSION: u32 = 3;
 
 /// Words in a line: what a branch of a trie takes, and no cache line is crossed by.
 pub const LINE_WORDS: usize = 16;
-/// Lines in a page.
-pub const PAGE_LINES: usize = 16;
-/// Words in a page: one element of the image's map.
-pub const PAGE_WORDS: usize = LINE_WORDS * PAGE_LINES;
-
 /// Sixteen words of the image that are read together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C, align(8))]
 pub struct Line(pub [u32; LINE_WORDS]);
 
-/// One page of the image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct Page(pub [Line; PAGE_LINES]);
+/// Lines that the kernel program's map is declared with. The loader looks for
+/// this number in the object and puts that of the image in its place: the
+/// image is the map's one value, since the address of a value is found once a
+/// packet, and that of an element once an access.
+pub const DECLARED_LINES: usize = 8_281_249;
+/// Lines of the largest image: the verifier takes no offsets from 2^29 bytes on
+/// (`BPF_MAX_VAR_OFF`).
+pub const MAX_LINES: usize = (1 << 29) / size_of::<Line>() - 1;
 
 /// Where a trie begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -72,6 +71,8 @@ pub struct FamilyLayout {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Layout {
+    /// How many the image has.
+    pub lines: u32,
     /// Indexed by [`crate::parse::Family`].
     pub families: [FamilyLayout; 2],
     /// First word of the protocol table: [`PROTOCOL_WORDS`] for each of 256
@@ -107,8 +108,9 @@ pub const NONE: u32 = u32::MAX;
 ///
 /// A node has 256 entries, for the next 8 bits. A branch has boundaries (values
 /// of 64 bits, of which the bits that nodes have taken are shifted out) and one
-/// entry more than boundaries: the one behind as many entries as boundaries are
-/// not above the value.
+/// entry more than boundaries: behind as many entries as boundaries are above
+/// the value. In tries of less than 64 bits boundaries are shifted right by one
+/// bit, so that a subtraction tells which is greater.
 pub const POINTER: u32 = 1 << 31;
 /// It leads to a branch, not to a node.
 pub const BRANCH: u32 = 1 << 30;
@@ -121,7 +123,7 @@ pub const LOW: u32 = 1 << 28;
 pub const PLACE: u32 = LOW - 1;
 /// Words of half a line.
 pub const PLACE_WORDS: u32 = 8;
-/// Boundaries of a wide branch; unused ones repeat the last entry.
+/// Boundaries of a wide branch; unused ones have all bits set.
 pub const WIDE_BOUNDARIES: usize = 5;
 /// Boundaries of a narrow branch.
 pub const NARROW_BOUNDARIES: usize = 2;
@@ -130,12 +132,12 @@ pub const NODE_WORDS: u32 = 1 << 8;
 /// Words of a [`Root::table`].
 pub const ROOT_WORDS: u32 = 1 << 16;
 /// Nodes and branches on the longest way through a trie of 16 bits.
-pub const LEVELS_PORT: usize = 3;
+pub const LEVELS_PORT: usize = 2;
 /// The same for IPv4.
 pub const LEVELS_V4: usize = 5;
 /// The same for IPv6.
 pub const LEVELS_V6: usize = 18;
-/// Words of a row of [`Layout::protocols`].
+/// Words of a row of [`Layout::protocols`]: one for each [`crate::parse::L4`].
 pub const PROTOCOL_WORDS: u32 = 4;
 
 /// [`Layout::flags`].
@@ -217,9 +219,9 @@ pub fn reason_counters() -> impl Iterator<Item = (Reason, Verdict)> {
 
 const _: () = {
     assert!(size_of::<FamilyLayout>() == 28);
-    assert!(size_of::<Layout>() == 92);
+    assert!(size_of::<Layout>() == 96);
     assert!(size_of::<Line>() == 64);
-    assert!(size_of::<Page>() == 1024);
+    assert!(DECLARED_LINES <= MAX_LINES);
     assert!(size_of::<Count>() == 16);
     assert!(REASON_COUNTERS as usize == Reason::ALL.len() + 1);
 };

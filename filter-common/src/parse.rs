@@ -19,61 +19,122 @@ pub enum Family {
 pub enum L4 {
     /// It was read, or the protocol has none that rules ask about.
     Read = 0,
-    /// The packet is a later fragment: the header is elsewhere.
-    LaterFragment,
     /// It should be there and isn't, or not wholly.
-    Unreadable,
+    Unreadable = 1,
+    /// The packet is a later fragment: the header is elsewhere.
+    LaterFragment = 2,
 }
 
 /// The protocol where an extension chain breaks off before naming it.
 pub const UNKNOWN_PROTOCOL: u16 = 256;
+
+/// An address, or a shorter value that tables are asked for: aligned to the top
+/// of 128 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The first 64 bits; an IPv4 address in the upper half of it.
+    pub high: u64,
+    /// The others.
+    pub low: u64,
+}
+
+impl Address {
+    /// A value of 16 bits.
+    #[inline(always)]
+    pub(crate) const fn port(port: u16) -> Self {
+        Self {
+            high: (port as u64) << 48,
+            low: 0,
+        }
+    }
+}
 
 /// What rules ask about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
     /// The IP version.
     pub family: Family,
-    /// Source address, network byte order; IPv4 in the first four bytes.
-    pub src: [u8; 16],
-    /// Destination address, likewise.
-    pub dst: [u8; 16],
-    /// TTL or hop limit.
-    pub hop_limit: u8,
-    /// The protocol's number, or [`UNKNOWN_PROTOCOL`].
-    pub proto: u16,
-    /// Whether [`Self::selector`] can be believed.
-    pub l4: L4,
-    /// Destination port, or ICMP type << 8 | code; 0 where not [`L4::Read`]
-    /// or where the protocol has neither.
-    pub selector: u16,
-    /// Source port; 0 likewise.
-    pub sport: u16,
+    /// Source address.
+    pub src: Address,
+    /// Destination address.
+    pub dst: Address,
+    /// The rest.
+    pub fields: Fields,
 }
 
-impl Key {
-    /// The same key. The verifier then knows nothing of what was read of the L4
-    /// header, and walks what follows once for all the ways that led here.
+/// The fields of a [`Key`] besides its addresses, in one word: selector, source
+/// port, 2 bits of [`L4`], protocol, and from bit 48 on the hop limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fields(usize);
+
+const _: () = assert!(usize::BITS == 64);
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "each takes its own bits of the word"
+)]
+impl Fields {
     #[inline(always)]
-    pub(crate) fn forgotten<P: Packet>(self, packet: &P) -> Self {
-        let l4 = self.l4 as usize;
-        let fields = usize::from(self.selector)
-            | usize::from(self.sport) << 16
-            | usize::from(self.proto) << 32
-            | usize::from(self.hop_limit) << 48
-            | l4 << 56;
-        let fields = packet.forget(fields);
-        Self {
-            selector: fields as u16,
-            sport: (fields >> 16) as u16,
-            proto: (fields >> 32) as u16,
-            hop_limit: (fields >> 48) as u8,
-            l4: match fields >> 56 {
-                0 => L4::Read,
-                1 => L4::LaterFragment,
-                _ => L4::Unreadable,
-            },
-            ..self
+    fn new(proto: u16, header: &Header, hop_limit: u8) -> Self {
+        Self(
+            header.fields as usize
+                | (header.state as usize) << 32
+                | usize::from(proto) << 34
+                | usize::from(hop_limit) << 48,
+        )
+    }
+
+    /// The same fields, of which the verifier then knows nothing: it walks what
+    /// follows once for all the ways that led here.
+    #[inline(always)]
+    fn forgotten<P: Packet>(self, packet: &P) -> Self {
+        Self(packet.forget(self.0))
+    }
+
+    /// Destination port, or ICMP type << 8 | code; 0 where not [`L4::Read`]
+    /// or where the protocol has neither.
+    #[inline(always)]
+    #[must_use]
+    pub const fn selector(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// Source port; 0 likewise.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sport(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// Whether [`Self::selector`] can be believed.
+    #[inline(always)]
+    #[must_use]
+    pub const fn l4(self) -> L4 {
+        match self.0 >> 32 & 3 {
+            0 => L4::Read,
+            1 => L4::Unreadable,
+            _ => L4::LaterFragment,
         }
+    }
+
+    /// The protocol's number, or [`UNKNOWN_PROTOCOL`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn proto(self) -> u16 {
+        (self.0 >> 34) as u16 & 0x1ff
+    }
+
+    /// Where the table of protocols has the entry for this one and this L4.
+    #[inline(always)]
+    pub(crate) const fn row(self) -> u32 {
+        (self.0 >> 32) as u32 & 0x7ff
+    }
+
+    /// TTL or hop limit.
+    #[inline(always)]
+    #[must_use]
+    pub const fn hop_limit(self) -> u8 {
+        (self.0 >> 48) as u8
     }
 }
 
@@ -154,9 +215,12 @@ fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<Key, NoKey> {
     let header: [u8; v4::HEADER] = packet.read(offset).ok_or(NoKey::Malformed)?;
     let field = |at: usize| be16([header[at], header[at + 1]]);
     let address = |at: usize| {
-        let mut address = [0; 16];
-        address[..4].copy_from_slice(&header[at..at + 4]);
-        address
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(&header[at..at + 4]);
+        Address {
+            high: u64::from(u32::from_be_bytes(bytes)) << 32,
+            low: 0,
+        }
     };
 
     let header_length = usize::from(header[v4::VERSION_IHL] & 0x0f) * 4;
@@ -180,11 +244,7 @@ fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<Key, NoKey> {
         family: Family::V4,
         src: address(v4::SOURCE),
         dst: address(v4::DESTINATION),
-        hop_limit: header[v4::TTL],
-        proto: u16::from(proto),
-        l4: l4.state,
-        selector: l4.selector(),
-        sport: l4.sport(),
+        fields: Fields::new(proto.into(), &l4, header[v4::TTL]).forgotten(packet),
     })
 }
 
@@ -193,10 +253,14 @@ fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<Key, NoKey> {
     use ip::v6;
 
     let header: [u8; v6::HEADER] = packet.read(offset).ok_or(NoKey::Malformed)?;
-    let address = |at: usize| {
-        let mut address = [0; 16];
-        address.copy_from_slice(&header[at..at + 16]);
-        address
+    let half = |at: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&header[at..at + 8]);
+        u64::from_be_bytes(bytes)
+    };
+    let address = |at: usize| Address {
+        high: half(at),
+        low: half(at + 8),
     };
     let end = offset
         + v6::HEADER
@@ -217,11 +281,7 @@ fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<Key, NoKey> {
         family: Family::V6,
         src: address(v6::SOURCE),
         dst: address(v6::DESTINATION),
-        hop_limit: header[v6::HOP_LIMIT],
-        proto,
-        l4: l4.state,
-        selector: l4.selector(),
-        sport: l4.sport(),
+        fields: Fields::new(proto, &l4, header[v6::HOP_LIMIT]).forgotten(packet),
     })
 }
 
@@ -352,20 +412,7 @@ struct Header {
 impl Header {
     #[inline(always)]
     const fn without_fields(state: L4) -> Self {
-        Self {
-            state,
-            fields: 0,
-        }
-    }
-
-    #[inline(always)]
-    const fn selector(&self) -> u16 {
-        self.fields as u16
-    }
-
-    #[inline(always)]
-    const fn sport(&self) -> u16 {
-        (self.fields >> 16) as u16
+        Self { state, fields: 0 }
     }
 }
 

@@ -26,7 +26,7 @@ static COUNTERS: PerCpuArray<Count> = PerCpuArray::with_max_entries(1, 0);
 pub(crate) fn count(outcome: Outcome, frame: &Frame<'_>) -> Verdict {
     // Nothing where no rule is noted: the verifier deletes it.
     let length = frame.length();
-    let noted = Image.notes() == NONE
+    let noted = Image::notes() == NONE
         || outcome.notes == NONE
         || count_notes(outcome, frame, length).is_some();
     if noted && add(outcome.counter(), length) {
@@ -40,15 +40,16 @@ pub(crate) fn count(outcome: Outcome, frame: &Frame<'_>) -> Verdict {
 /// `None` where a record is cut short, which no compiled image has.
 #[inline(always)]
 fn count_notes(outcome: Outcome, frame: &Frame<'_>, length: u64) -> Option<()> {
-    let count = Image.word(outcome.notes)?;
+    let image = Image::open()?;
+    let count = image.word(outcome.notes)?;
     for index in 0..MAX_NOTES {
         if index >= count {
             break;
         }
-        let note = Image.word(outcome.notes.wrapping_add(1).wrapping_add(index))?;
+        let note = image.word(outcome.notes.wrapping_add(1).wrapping_add(index))?;
         let rule = note & !NOTE_EVENT;
         add(REASON_COUNTERS.wrapping_add(rule), length).then_some(())?;
-        if Image.flags() & flags::REPORTS != 0 && note & NOTE_EVENT != 0 {
+        if Image::flags() & flags::REPORTS != 0 && note & NOTE_EVENT != 0 {
             events::report(frame.context(), rule, outcome, length);
         }
     }

@@ -4,7 +4,7 @@
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 #[cfg(feature = "trace")]
 use aya_ebpf::{macros::map, maps::Array};
-use filter_common::abi::{FamilyLayout, LINE_WORDS, Layout, Line, PAGE_LINES, Page, Root};
+use filter_common::abi::{DECLARED_LINES, FamilyLayout, LINE_WORDS, Layout, Line, Root};
 use filter_common::classify::Tables;
 use filter_common::parse::Family;
 
@@ -12,22 +12,20 @@ use filter_common::parse::Family;
 /// begin on a page of memory, so that no line crosses a cache line.
 const MMAPABLE: u32 = 1 << 10;
 
-/// The image's words. The loader sets the number of pages, and freezes the
-/// map. Not `BPF_F_RDONLY_PROG`: of a frozen map with that flag the verifier
-/// wants to read words at constant offsets itself, and fails (`ENOTSUPP`) where
-/// the map has more than one element.
+/// The image, as one value. The loader gives it the image's size, and freezes
+/// the map.
+type Lines = [Line; DECLARED_LINES];
 #[cfg(not(feature = "trace"))]
 #[btf_map]
-static IMAGE: Array<Page, 1, { MMAPABLE as usize }> = Array::new();
+static IMAGE: Array<Lines, 1, { MMAPABLE as usize }> = Array::new();
 // aya-log's `Global<u8>` has a type name that the kernel's BTF refuses
 // (`MaybeUninit<u8>`), and without BTF only maps of the older form load.
 #[cfg(feature = "trace")]
 #[map]
-static IMAGE: Array<Page> = Array::with_max_entries(1, MMAPABLE);
+static IMAGE: Array<Lines> = Array::with_max_entries(1, MMAPABLE);
 
 const LINE: u32 = 16;
-const PAGE: u32 = 16;
-const _: () = assert!(LINE as usize == LINE_WORDS && PAGE as usize == PAGE_LINES);
+const _: () = assert!(LINE as usize == LINE_WORDS);
 
 const NOWHERE: Root = Root { table: 0, entry: 0 };
 
@@ -35,6 +33,7 @@ const NOWHERE: Root = Root { table: 0, entry: 0 };
 /// switch off.
 #[unsafe(no_mangle)]
 static LAYOUT: Layout = Layout {
+    lines: 0,
     families: [FamilyLayout {
         src: NOWHERE,
         dst: NOWHERE,
@@ -60,20 +59,66 @@ macro_rules! constant {
     };
 }
 
-/// The one image of this program.
-pub(crate) struct Image;
+/// The same number, of which the compiler knows nothing: it then compares and
+/// uses one register, and the verifier sees that what is used was compared.
+#[inline(always)]
+fn opaque(number: u64) -> u64 {
+    let number = number;
+    #[cfg(target_arch = "bpf")]
+    let number = {
+        let mut number = number;
+        // An instruction and not none: the kernel refuses line information in
+        // which two lines begin at one instruction.
+        // SAFETY: a register is copied to itself.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) number, options(nomem, nostack)) };
+        number
+    };
+    number
+}
+
+/// The one image of this program: its first line.
+#[derive(Clone, Copy)]
+pub(crate) struct Image(*const Line);
+
+impl Image {
+    /// Finds it. There is always one.
+    #[inline(always)]
+    pub(crate) fn open() -> Option<Self> {
+        IMAGE.get_ptr(0).map(|lines| Self(lines.cast()))
+    }
+
+    /// [`Layout::notes`].
+    #[inline(always)]
+    pub(crate) fn notes() -> u32 {
+        constant!(notes)
+    }
+
+    /// [`Layout::flags`].
+    #[inline(always)]
+    pub(crate) fn flags() -> u32 {
+        constant!(flags)
+    }
+}
 
 impl Tables for Image {
     #[inline(always)]
     fn word(&self, index: u32) -> Option<u32> {
-        let line = self.line(index / LINE)?;
-        Some(line.0[index as usize % LINE_WORDS])
+        let index = opaque(index.into());
+        if index >= u64::from(constant!(lines) * LINE) {
+            return None;
+        }
+        // SAFETY: the image has this many words.
+        Some(unsafe { self.0.cast::<u32>().add(opaque(index) as usize).read() })
     }
 
     #[inline(always)]
     fn line(&self, number: u32) -> Option<&Line> {
-        let page = IMAGE.get(number / PAGE)?;
-        Some(&page.0[number as usize % PAGE_LINES])
+        let number = opaque(number.into());
+        if number >= u64::from(constant!(lines)) {
+            return None;
+        }
+        // SAFETY: the image has this many lines, and nobody writes to it.
+        Some(unsafe { &*self.0.add(opaque(number) as usize) })
     }
 
     #[inline(always)]
@@ -116,11 +161,11 @@ impl Tables for Image {
 
     #[inline(always)]
     fn notes(&self) -> u32 {
-        constant!(notes)
+        Self::notes()
     }
 
     #[inline(always)]
     fn flags(&self) -> u32 {
-        constant!(flags)
+        Self::flags()
     }
 }

@@ -3,6 +3,9 @@
 //! On the host it compiles to an empty program, so that `cargo check` and
 //! clippy read it like everything else.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+// Stable asm! does not know BPF; the object is built with unstable features
+// allowed, for `-Zbuild-std`.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![expect(
     clippy::inline_always,
     reason = "a BPF function call costs 8 ns and hides the packet's bounds from the verifier"
@@ -23,7 +26,7 @@ mod image;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use filter_common::classify::decide;
+use filter_common::classify::{Outcome, decide};
 use filter_common::verdict::Verdict;
 
 use frame::Frame;
@@ -37,7 +40,7 @@ use image::Image;
 )]
 pub fn nodewall_ingress(ctx: XdpContext) -> u32 {
     let frame = Frame::new(&ctx);
-    let outcome = decide(&frame, &Image);
+    let outcome = Image::open().map_or(Outcome::BROKEN, |image| decide(&frame, &image));
     let verdict = counters::count(outcome, &frame);
     #[cfg(feature = "trace")]
     aya_log_ebpf::debug!(

@@ -7,13 +7,12 @@ mod trie;
 use crate::abi::{
     DECIDE_ALLOW, DECIDE_DEFAULT_ALLOW, DECIDE_DEFAULT_DENY, DECIDE_DENY, DECIDE_FAILSAFE,
     DECIDE_UNDECIDABLE, DECISION_KIND, FamilyLayout, LEVELS_PORT, LEVELS_V4, LEVELS_V6, Line, NONE,
-    NOTED, PROTOCOL_WORDS, REASON_COUNTERS, Root, flags, reason_counter,
+    NOTED, REASON_COUNTERS, Root, flags, reason_counter,
 };
 use crate::packet::Packet;
-use crate::parse::{Family, Key, L4, NoKey, parse};
+use crate::parse::{Address, Family, Key, L4, NoKey, parse};
 use crate::verdict::{Reason, Verdict};
 use crate::wire::l4;
-use trie::Value;
 
 /// The compiled tables: maps on the kernel's side, bytes on the host's.
 pub trait Tables {
@@ -67,6 +66,9 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// A look-up that must succeed didn't.
+    pub const BROKEN: Self = Self::drop(Reason::Internal);
+
     #[inline(always)]
     const fn by_rule(verdict: Verdict, reason: Reason, rule: u32) -> Self {
         Self {
@@ -103,9 +105,7 @@ impl Outcome {
 #[inline(always)]
 pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Outcome {
     match parse(packet) {
-        Ok(key) => {
-            decide_key(&key.forgotten(packet), tables).unwrap_or(Outcome::drop(Reason::Internal))
-        }
+        Ok(key) => decide_key(&key, tables).unwrap_or(Outcome::BROKEN),
         Err(no_key) => without_key(no_key, tables.flags()),
     }
 }
@@ -131,18 +131,12 @@ pub fn classify<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
     // Apart, so that the verifier knows the tables of each and deletes what it
     // has none of.
     let pair = match key.family {
-        Family::V4 => pair_class::<LEVELS_V4, T>(
-            v4(&key.src),
-            v4(&key.dst),
-            tables.family(Family::V4),
-            tables,
-        )?,
-        Family::V6 => pair_class::<LEVELS_V6, T>(
-            v6(&key.src),
-            v6(&key.dst),
-            tables.family(Family::V6),
-            tables,
-        )?,
+        Family::V4 => {
+            pair_class::<LEVELS_V4, T>(key.src, key.dst, tables.family(Family::V4), tables)?
+        }
+        Family::V6 => {
+            pair_class::<LEVELS_V6, T>(key.src, key.dst, tables.family(Family::V6), tables)?
+        }
     };
     let l4 = whole_l4_class(key, tables)?;
     tables.word(
@@ -154,31 +148,9 @@ pub fn classify<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
 }
 
 #[inline(always)]
-const fn v4(address: &[u8; 16]) -> Value {
-    let [a, b, c, d, ..] = *address;
-    Value {
-        high: (u32::from_be_bytes([a, b, c, d]) as u64) << 32,
-        low: 0,
-    }
-}
-
-#[inline(always)]
-fn v6(address: &[u8; 16]) -> Value {
-    let half = |at: usize| {
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&address[at..at + 8]);
-        u64::from_be_bytes(bytes)
-    };
-    Value {
-        high: half(0),
-        low: half(8),
-    }
-}
-
-#[inline(always)]
 fn pair_class<const LEVELS: usize, T: Tables>(
-    src: Value,
-    dst: Value,
+    src: Address,
+    dst: Address,
     family: FamilyLayout,
     tables: &T,
 ) -> Option<u32> {
@@ -198,12 +170,18 @@ fn pair_class<const LEVELS: usize, T: Tables>(
 /// The class of the L4 header, source port and all.
 #[inline(always)]
 fn whole_l4_class<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
-    let l4 = l4_class(key, tables)?;
+    // Where the header was not read, the entry is the class.
+    let root = Root {
+        table: NONE,
+        entry: tables.word(tables.protocols().wrapping_add(key.fields.row()))?,
+    };
+    let selector = Address::port(key.fields.selector());
+    let l4 = trie::class::<LEVELS_PORT, T>(selector, root, tables)?;
     if tables.joint() == NONE {
         return Some(l4);
     }
-    let class =
-        trie::class::<LEVELS_PORT, T>(Value::port(key.sport), tables.source_ports(), tables)?;
+    let sport = Address::port(key.fields.sport());
+    let class = trie::class::<LEVELS_PORT, T>(sport, tables.source_ports(), tables)?;
     tables.word(
         tables
             .joint()
@@ -213,31 +191,13 @@ fn whole_l4_class<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
 }
 
 #[inline(always)]
-fn l4_class<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
-    let row = tables
-        .protocols()
-        .wrapping_add(u32::from(key.proto).wrapping_mul(PROTOCOL_WORDS));
-    match key.l4 {
-        L4::Read => {
-            let root = Root {
-                table: NONE,
-                entry: tables.word(row)?,
-            };
-            trie::class::<LEVELS_PORT, T>(Value::port(key.selector), root, tables)
-        }
-        L4::Unreadable => tables.word(row.wrapping_add(1)),
-        L4::LaterFragment => tables.word(row.wrapping_add(2)),
-    }
-}
-
-#[inline(always)]
 fn outcome(key: &Key, decision: u32, flags: u32) -> Outcome {
     let rule = decision & !DECISION_KIND;
     match decision & DECISION_KIND {
         DECIDE_DENY => Outcome::by_rule(Verdict::Drop, Reason::PolicyDeny, rule),
         DECIDE_ALLOW => Outcome::by_rule(Verdict::Pass, Reason::PolicyAllow, rule),
         DECIDE_FAILSAFE => Outcome::by_rule(Verdict::Pass, Reason::Failsafe, rule),
-        DECIDE_UNDECIDABLE => Outcome::drop(match key.l4 {
+        DECIDE_UNDECIDABLE => Outcome::drop(match key.fields.l4() {
             L4::LaterFragment => Reason::Fragment,
             L4::Unreadable => Reason::UnreadableL4,
             // The compiler gives no such decision to a header that was read.
@@ -269,23 +229,23 @@ const DHCPV6_CLIENT: u16 = 546;
 #[inline(always)]
 fn is_essential(key: &Key) -> bool {
     // Only the unknown protocol does not fit, and it is none of these.
-    let Ok(proto) = u8::try_from(key.proto) else {
+    let Ok(proto) = u8::try_from(key.fields.proto()) else {
         return false;
     };
     // By its number alone: a later fragment of it as well.
     if key.family == Family::V4 && proto == l4::IGMP {
         return true;
     }
-    if key.l4 != L4::Read {
+    if key.fields.l4() != L4::Read {
         return false;
     }
     match (key.family, proto) {
-        (Family::V4, l4::ICMP) => key.selector == FRAGMENTATION_NEEDED,
-        (Family::V4, l4::UDP) => key.selector == DHCP_CLIENT,
-        (Family::V6, l4::UDP) => key.selector == DHCPV6_CLIENT,
-        (Family::V6, l4::ICMPV6) => match key.selector >> 8 {
+        (Family::V4, l4::ICMP) => key.fields.selector() == FRAGMENTATION_NEEDED,
+        (Family::V4, l4::UDP) => key.fields.selector() == DHCP_CLIENT,
+        (Family::V6, l4::UDP) => key.fields.selector() == DHCPV6_CLIENT,
+        (Family::V6, l4::ICMPV6) => match key.fields.selector() >> 8 {
             1..=4 | 130..=132 | 143 => true,
-            133..=137 => key.hop_limit == 255,
+            133..=137 => key.fields.hop_limit() == 255,
             _ => false,
         },
         _ => false,

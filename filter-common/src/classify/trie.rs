@@ -9,30 +9,13 @@ use crate::abi::{
     BRANCH, LEVELS_V6, LINE_WORDS, LOW, Line, NARROW_BOUNDARIES, NONE, PLACE, PLACE_WORDS, POINTER,
     Root, WIDE, WIDE_BOUNDARIES,
 };
-
-/// A value of up to 128 bits, aligned to the top.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Value {
-    pub(super) high: u64,
-    pub(super) low: u64,
-}
-
-impl Value {
-    /// A value of 16 bits.
-    #[inline(always)]
-    pub(super) const fn port(port: u16) -> Self {
-        Self {
-            high: (port as u64) << 48,
-            low: 0,
-        }
-    }
-}
+use crate::parse::Address;
 
 /// The class of a value in a trie of at most `LEVELS` levels. `None` where the
 /// tables are broken.
 #[inline(always)]
 pub(super) fn class<const LEVELS: usize, T: Tables>(
-    value: Value,
+    value: Address,
     root: Root,
     tables: &T,
 ) -> Option<u32> {
@@ -48,7 +31,7 @@ pub(super) fn class<const LEVELS: usize, T: Tables>(
 /// From an entry on; `key` is what is left of the value's half.
 #[inline(always)]
 fn walk<const LEVELS: usize, T: Tables>(
-    value: Value,
+    value: Address,
     mut key: u64,
     mut entry: u32,
     tables: &T,
@@ -74,49 +57,58 @@ fn walk<const LEVELS: usize, T: Tables>(
                 } else {
                     let line = tables.line(place / 2)?;
                     if entry & WIDE == 0 {
-                        narrow(line, key, place as usize % 2)
+                        narrow::<LEVELS>(line, key, place as usize % 2)
                     } else {
-                        wide(line, key)
+                        wide::<LEVELS>(line, key)
                     }
                 };
             }
         )*};
     }
     descend!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17);
+    // Nothing is left to take bits from.
+    let _ = key;
     (entry & POINTER == 0).then_some(entry)
 }
 
 #[inline(always)]
-fn wide(line: &Line, key: u64) -> u32 {
+fn wide<const LEVELS: usize>(line: &Line, key: u64) -> u32 {
     let boundaries: &[u64; LINE_WORDS / 2] = bytemuck::cast_ref(line);
-    let mut below = 0;
+    let mut above = 0;
     let mut index = 0;
     while index < WIDE_BOUNDARIES {
-        below += not_above(boundaries[index], key);
+        above += is_above::<LEVELS>(boundaries[index], key);
         index += 1;
     }
-    line.0[(WIDE_BOUNDARIES * 2 + below) % LINE_WORDS]
+    line.0[(WIDE_BOUNDARIES * 2 + above) % LINE_WORDS]
 }
 
 #[inline(always)]
-fn narrow(line: &Line, key: u64, half: usize) -> u32 {
+fn narrow<const LEVELS: usize>(line: &Line, key: u64, half: usize) -> u32 {
     let boundaries: &[u64; LINE_WORDS / 2] = bytemuck::cast_ref(line);
     let first = half * (LINE_WORDS / 4);
-    let below = not_above(boundaries[first % (LINE_WORDS / 2)], key)
-        + not_above(boundaries[(first + 1) % (LINE_WORDS / 2)], key);
-    line.0[(half * PLACE_WORDS as usize + NARROW_BOUNDARIES * 2 + below) % LINE_WORDS]
+    let above = is_above::<LEVELS>(boundaries[first % (LINE_WORDS / 2)], key)
+        + is_above::<LEVELS>(boundaries[(first + 1) % (LINE_WORDS / 2)], key);
+    line.0[(half * PLACE_WORDS as usize + NARROW_BOUNDARIES * 2 + above) % LINE_WORDS]
 }
 
-/// 1 where `boundary <= key`, else 0: by the borrow of the subtraction (Warren,
-/// Hacker's Delight, 2-13), since a comparison would be compiled to a jump.
+/// 1 where `boundary > key`, else 0: by the borrow of the subtraction, since a
+/// comparison would be compiled to a jump.
 #[inline(always)]
-const fn not_above(boundary: u64, key: u64) -> usize {
-    let borrow = (!key & boundary) | (!(key ^ boundary) & key.wrapping_sub(boundary));
-    (borrow >> 63) as usize ^ 1
+const fn is_above<const LEVELS: usize>(boundary: u64, key: u64) -> usize {
+    let borrow = if LEVELS == LEVELS_V6 {
+        // Warren, Hacker's Delight, 2-13.
+        (!key & boundary) | (!(key ^ boundary) & key.wrapping_sub(boundary))
+    } else {
+        (key >> 1).wrapping_sub(boundary)
+    };
+    (borrow >> 63) as usize
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::abi::LEVELS_V4;
+
     use super::*;
 
     #[test]
@@ -125,8 +117,11 @@ mod tests {
         let values = values.into_iter().flat_map(|value| [value, !value]);
         for boundary in values.clone() {
             for key in values.clone() {
-                let expected = usize::from(boundary <= key);
-                assert_eq!(not_above(boundary, key), expected, "{boundary} {key}");
+                let expected = usize::from(boundary > key);
+                assert_eq!(is_above::<LEVELS_V6>(boundary, key), expected);
+                let (boundary, key) = (boundary & !1, key & !1);
+                let expected = usize::from(boundary > key);
+                assert_eq!(is_above::<LEVELS_V4>(boundary >> 1, key), expected);
             }
         }
     }

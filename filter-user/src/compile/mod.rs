@@ -101,8 +101,10 @@ impl Image {
         let protocols = classes.l4.write(&mut words)?;
         let source_ports = classes.source_ports.write(&classes.joint, &mut words)?;
         let (decisions, notes) = decisions(ruleset, &classes, &mut words)?;
+        let lines = words.finish();
         Ok(Self {
             layout: Layout {
+                lines: lines.len() as u32,
                 families,
                 protocols,
                 decisions,
@@ -113,7 +115,7 @@ impl Image {
                 notes,
                 flags: flags(ruleset),
             },
-            lines: words.finish(),
+            lines,
             rules: rules.len() as u32,
         })
     }
@@ -147,16 +149,16 @@ impl Image {
         size_of_val(self.lines.as_slice()) as u64
     }
 
-    /// Where the tables are in [`Self::pages`].
+    /// Where the tables are in [`Self::lines`].
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// The tables, page by page.
+    /// The tables, line by line.
     #[must_use]
-    pub fn pages(&self) -> &[abi::Page] {
-        bytemuck::cast_slice(&self.lines)
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
     }
 
     /// Whether the program reports packets.

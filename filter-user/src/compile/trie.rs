@@ -20,12 +20,12 @@ pub(super) struct Segment {
     pub(super) class: u32,
 }
 
-/// Boundaries from which on the first 16 bits have a table of their own (256
-/// KiB): three quarters of its lines are then in use.
-const ROOT_FROM: usize = 4096;
+/// Segments from which on the first 16 bits have a table of their own (256 KiB).
+const ROOT_FROM: usize = 512;
 /// Ways of a wide branch.
 const WAYS: usize = WIDE_BOUNDARIES + 1;
-/// Segments that branches hold, rather than a node (1 KiB): two levels of them.
+/// Segments of a block that two levels of branches hold, rather than a node
+/// (1 KiB).
 const BRANCHED: usize = WAYS * WAYS;
 /// The same where a node would have but one way with boundaries.
 const LONE_BRANCHED: usize = BRANCHED * WAYS;
@@ -38,7 +38,11 @@ pub(super) fn write(
     words: &mut Words,
 ) -> Result<Root, CompileError> {
     let steps = high_steps(segments);
-    let mut writer = Writer { segments, words };
+    let mut writer = Writer {
+        segments,
+        width,
+        words,
+    };
     if segments.len() <= ROOT_FROM || width <= 16 {
         return Ok(Root {
             table: NONE,
@@ -110,6 +114,7 @@ fn high_steps(segments: &[Segment]) -> Vec<Step> {
 
 struct Writer<'s> {
     segments: &'s [Segment],
+    width: u32,
     words: &'s mut Words,
 }
 
@@ -124,13 +129,25 @@ impl Writer<'_> {
         };
         match steps.len() {
             1 => self.target(steps[0].target),
-            2..=BRANCHED => self.branch(steps, depth),
-            count if count <= LONE_BRANCHED && one_way() => self.branch(steps, depth),
+            count if count <= self.branched(depth) => self.branch(steps, depth),
+            count if count <= LONE_BRANCHED && self.width > 16 && one_way() => {
+                self.branch(steps, depth)
+            }
             _ => {
                 let place = self.words.reserve_node()?;
                 self.fill(place * PLACE_WORDS, NODE_WORDS, steps, depth + 8)?;
                 Ok(POINTER | place)
             }
+        }
+    }
+
+    /// Segments of a block that branches hold, rather than a node: it is faster,
+    /// so it is taken where there are few of its kind.
+    const fn branched(&self, depth: u32) -> usize {
+        match (self.width, depth) {
+            (16, 8) => NARROW_BOUNDARIES + 1,
+            (16, _) | (_, 0) => WAYS,
+            _ => BRANCHED,
         }
     }
 
@@ -196,26 +213,35 @@ impl Writer<'_> {
             each *= WAYS;
         }
         let start = place * PLACE_WORDS;
-        let mut last = 0;
-        for (way, below) in (0..ways).zip(steps.chunks(each).map(Some).chain([None].repeat(ways))) {
-            let boundary = match below {
-                Some(steps) => {
-                    last = match steps {
-                        [step] => self.target(step.target)?,
-                        steps => self.branch(steps, depth)?,
-                    };
-                    steps[0].first << depth
-                }
-                None => u64::MAX,
+        let used = steps.len().div_ceil(each);
+        for (way, below) in steps.chunks(each).enumerate() {
+            let entry = match below {
+                [step] => self.target(step.target)?,
+                steps => self.branch(steps, depth)?,
             };
+            // Boundaries that are above a value of this way; unused ones are, but
+            // above a value of all bits set.
+            let above = ways - 1 - way;
+            let same = if way + 1 == used { 0 } else { above };
+            self.words.at(start)[boundaries * 2..][same..=above].fill(entry);
             if way > 0 {
-                let words: [u32; 2] = bytemuck::cast(boundary);
-                self.words.at(start + (way as u32 - 1) * 2)[..2].copy_from_slice(&words);
+                self.boundary(start, way - 1, below[0].first << depth);
             }
-            let entry = start + (boundaries * 2 + way) as u32;
-            self.words.set(entry, last);
+        }
+        for unused in used - 1..boundaries {
+            self.boundary(start, unused, u64::MAX);
         }
         Ok(POINTER | BRANCH | kind | place)
+    }
+
+    fn boundary(&mut self, start: u32, index: usize, boundary: u64) {
+        let comparable = if self.width > 64 {
+            boundary
+        } else {
+            boundary >> 1
+        };
+        let words: [u32; 2] = bytemuck::cast(comparable);
+        self.words.at(start)[index * 2..][..2].copy_from_slice(&words);
     }
 }
 
@@ -228,7 +254,7 @@ mod tests {
 
     /// Walks as the kernel does, in the plainest way; the class and the levels
     /// that it took.
-    fn look_up(lines: &[Line], root: Root, value: u128) -> (u32, usize) {
+    fn look_up(lines: &[Line], root: Root, value: u128, width: u32) -> (u32, usize) {
         let words: &[u32] = bytemuck::cast_slice(lines);
         let mut key = (value >> 64) as u64;
         let mut entry = root.entry;
@@ -252,8 +278,9 @@ mod tests {
             let boundary = |at: usize| {
                 u64::from(words[place + at * 2]) | u64::from(words[place + at * 2 + 1]) << 32
             };
-            let below = (0..boundaries).filter(|&at| boundary(at) <= key).count();
-            entry = words[place + boundaries * 2 + below];
+            let comparable = if width > 64 { key } else { key >> 1 };
+            let above = (0..boundaries).filter(|&at| boundary(at) > comparable);
+            entry = words[place + boundaries * 2 + above.count()];
         }
         (entry, levels)
     }
@@ -288,7 +315,7 @@ mod tests {
             ];
             for value in around {
                 let expected = segments.iter().rfind(|other| other.first <= value);
-                let (class, levels) = look_up(&lines, root, value);
+                let (class, levels) = look_up(&lines, root, value, width);
                 assert_eq!(
                     Some(class),
                     expected.map(|other| other.class),

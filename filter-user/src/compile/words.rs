@@ -1,6 +1,6 @@
 //! The image's one array of words, filled from the front.
 
-use filter_common::abi::{self, LINE_WORDS, Line, NODE_WORDS, PAGE_LINES, PLACE_WORDS};
+use filter_common::abi::{self, LINE_WORDS, Line, MAX_LINES, NODE_WORDS, PLACE_WORDS};
 
 use super::CompileError;
 
@@ -25,7 +25,7 @@ impl Words {
             lines: Vec::new(),
             length: 0,
             spare: None,
-            budget,
+            budget: budget.min((MAX_LINES * size_of::<Line>()) as u64),
         }
     }
 
@@ -33,8 +33,7 @@ impl Words {
     pub(super) fn reserve(&mut self, count: u64) -> Result<u32, CompileError> {
         let start = self.length as u64;
         let end = start + count;
-        // Indices are 32 bits, and the highest is no index.
-        if end * 4 > self.budget || end >= u64::from(u32::MAX) {
+        if end * 4 > self.budget {
             return Err(CompileError::TooLarge {
                 needed: end * 4,
                 budget: self.budget,
@@ -94,10 +93,8 @@ impl Words {
         line.0[index as usize % LINE_WORDS] = word;
     }
 
-    /// All words, padded to whole pages.
-    pub(super) fn finish(mut self) -> Vec<Line> {
-        self.lines
-            .resize(self.lines.len().next_multiple_of(PAGE_LINES), EMPTY);
+    /// All words, padded to whole lines.
+    pub(super) fn finish(self) -> Vec<Line> {
         self.lines
     }
 }
@@ -116,7 +113,7 @@ mod tests {
         assert_eq!(words.reserve_half_line(), Ok(5));
         assert_eq!(words.reserve_node(), Ok(6));
         assert_eq!(words.reserve(1), Ok(6 * 8 + 256));
-        assert_eq!(words.finish().len(), 32);
+        assert_eq!(words.finish().len(), 20);
     }
 
     #[test]

@@ -9,12 +9,12 @@ use aya::maps::{Map, MapData};
 use aya::programs::{ProgramError, ProgramFd, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
-use filter_common::abi::Page;
+use filter_common::abi::Line;
 use filter_common::event::RING_BYTES;
 use serde::Serialize;
 
 use super::error::Error;
-use super::sys;
+use super::{object, sys};
 use crate::compile::Image;
 
 /// The compiled `filter-ebpf`.
@@ -73,17 +73,14 @@ impl Generation {
                     .to_owned(),
             )
         })?;
-        let failed = |error: &dyn std::error::Error| {
-            Error::Failed(format!("cannot load the BPF program: {error}"))
-        };
-        let pages = image.pages();
-        let page_count = u32::try_from(pages.len()).map_err(|error| failed(&error))?;
+        let lines = image.lines();
+        let object = object::sized(object, lines.len())
+            .ok_or_else(|| Error::Failed(missing("declaration of IMAGE")))?;
         let level = match trace {
             Trace::Off => 0,
             Trace::On => aya_log::Level::Debug as u8,
         };
         let ebpf = EbpfLoader::new()
-            .map_max_entries(IMAGE, page_count)
             .map_max_entries(COUNTERS, image.counters())
             .map_max_entries(
                 EVENTS,
@@ -95,13 +92,13 @@ impl Generation {
             )
             .override_global("LAYOUT", bytemuck::bytes_of(image.layout()), true)
             .override_global(aya_log::LEVEL, &level, trace == Trace::On)
-            .load(object)
+            .load(&object)
             .map_err(|error| Error::aya("cannot create the BPF maps", &error))?;
 
         let Some(Map::Array(map)) = ebpf.map(IMAGE) else {
             return Err(Error::Failed(missing(IMAGE)));
         };
-        fill(map, pages).map_err(|error| Error::io("cannot fill the BPF tables", &error))?;
+        fill(map, lines).map_err(|error| Error::io("cannot fill the BPF tables", &error))?;
 
         let mut generation = Self { ebpf };
         generation
@@ -220,8 +217,8 @@ pub(super) fn memory(map: &MapData) -> u64 {
 }
 
 /// Copies the tables into their map, and keeps user space out from then on.
-fn fill(map: &MapData, pages: &[Page]) -> io::Result<()> {
-    let bytes: &[u8] = bytemuck::cast_slice(pages);
+fn fill(map: &MapData, lines: &[Line]) -> io::Result<()> {
+    let bytes: &[u8] = bytemuck::cast_slice(lines);
     let mut mapping = sys::Mapping::new(map.fd().as_fd(), bytes.len())?;
     mapping.bytes_mut().copy_from_slice(bytes);
     // A map is not frozen while somebody could write to it.

@@ -13,6 +13,7 @@ mod events;
 mod generation;
 mod host;
 mod interface;
+mod object;
 mod pins;
 mod record;
 mod swap;
