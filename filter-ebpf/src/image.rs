@@ -62,17 +62,18 @@ macro_rules! constant {
 /// The same number, of which the compiler knows nothing: it then compares and
 /// uses one register, and the verifier sees that what is used was compared.
 #[inline(always)]
-fn opaque(number: u64) -> u64 {
-    let number = number;
+#[cfg_attr(
+    not(target_arch = "bpf"),
+    expect(unused_mut, reason = "only the kernel's compiler has to be deceived")
+)]
+fn opaque(mut number: usize) -> usize {
+    // An instruction and not none: the kernel refuses line information in which
+    // two lines begin at one instruction.
     #[cfg(target_arch = "bpf")]
-    let number = {
-        let mut number = number;
-        // An instruction and not none: the kernel refuses line information in
-        // which two lines begin at one instruction.
-        // SAFETY: a register is copied to itself.
-        unsafe { core::arch::asm!("{0} = {0}", inout(reg) number, options(nomem, nostack)) };
-        number
-    };
+    // SAFETY: a register is copied to itself.
+    unsafe {
+        core::arch::asm!("{0} = {0}", inout(reg) number, options(nomem, nostack));
+    }
     number
 }
 
@@ -103,22 +104,22 @@ impl Image {
 impl Tables for Image {
     #[inline(always)]
     fn word(&self, index: u32) -> Option<u32> {
-        let index = opaque(index.into());
-        if index >= u64::from(constant!(lines) * LINE) {
+        let index = opaque(index as usize);
+        if index >= (constant!(lines) * LINE) as usize {
             return None;
         }
         // SAFETY: the image has this many words.
-        Some(unsafe { self.0.cast::<u32>().add(opaque(index) as usize).read() })
+        Some(unsafe { self.0.cast::<u32>().add(opaque(index)).read() })
     }
 
     #[inline(always)]
     fn line(&self, number: u32) -> Option<&Line> {
-        let number = opaque(number.into());
-        if number >= u64::from(constant!(lines)) {
+        let number = opaque(number as usize);
+        if number >= constant!(lines) as usize {
             return None;
         }
         // SAFETY: the image has this many lines, and nobody writes to it.
-        Some(unsafe { &*self.0.add(opaque(number) as usize) })
+        Some(unsafe { &*self.0.add(opaque(number)) })
     }
 
     #[inline(always)]
