@@ -71,16 +71,16 @@ pub fn of_model(model: &Model) -> Vec<Diagnostic> {
 /// What is odd about the rules of one endpoint. `sources` are those that the
 /// model comes from.
 pub fn of_ruleset(
-    ruleset: &Ruleset,
+    analysis: &Analysis<'_>,
     endpoint: &Endpoint,
     sources: &[Source],
 ) -> Result<Vec<Diagnostic>, CompileError> {
-    let analysis = Analysis::of(ruleset)?;
+    analysis.asks_in_time()?;
     let lint = Lint {
-        ruleset,
+        ruleset: analysis.ruleset(),
         endpoint,
         sources,
-        analysis: &analysis,
+        analysis,
     };
     let mut found = Vec::new();
     lint.unreachable(&mut found);

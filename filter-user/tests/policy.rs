@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use filter_user::compile::Analysis;
 use filter_user::lint;
 use filter_user::policy::diagnostic::{Code, render};
 use filter_user::policy::{
@@ -156,7 +157,8 @@ fn odd(sources: &[Source]) -> Vec<Diagnostic> {
     );
     found.extend(unselected(&model, &endpoints));
     for (selected, endpoint) in selected.iter().zip(&endpoints) {
-        found.extend(lint::of_ruleset(&selected.ruleset, endpoint, sources).expect("compiles"));
+        let analysis = Analysis::of(&selected.ruleset).expect("compiles");
+        found.extend(lint::of_ruleset(&analysis, endpoint, sources).expect("small"));
     }
     found
 }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::args::{EndpointFlags, Files, Global, NodeAddress, OptionFlags, WarningFlags};
 use super::error::Failure;
 use super::output::{Color, count, message};
-use crate::compile::Image;
+use crate::compile::{Analysis, CompileError, Image};
 use crate::datapath::{self, Described, DescribedDocument};
 use crate::lint;
 use crate::policy::print::{self, PrintOptions};
@@ -129,6 +129,7 @@ pub(super) fn plain_targets(request: &Request<'_>) -> Result<Vec<Target>, Failur
         &endpoints,
         Direction::Ingress,
         &mut warnings,
+        &mut |_, _| Ok(()),
     );
     request.show(&warnings, &sources);
     busy(targets?)
@@ -155,7 +156,14 @@ pub(super) fn one_target(request: &Request<'_>, direction: Direction) -> Result<
     let endpoint = policy::only_endpoint(endpoints(request, &model)?).map_err(Failure::failed)?;
     let endpoints = [endpoint];
     let mut warnings = Vec::new();
-    let selected = select(request, &model, &endpoints, direction, &mut warnings);
+    let selected = select(
+        request,
+        &model,
+        &endpoints,
+        direction,
+        &mut warnings,
+        &mut |_, _| Ok(()),
+    );
     request.show(&warnings, &sources);
     Ok(busy(selected?)?.remove(0))
 }
@@ -253,12 +261,14 @@ pub(super) fn targets(
     direction: Direction,
     warnings: &mut Vec<Diagnostic>,
 ) -> Result<Vec<Target>, Failure> {
-    let targets = select(request, model, endpoints, direction, warnings)?;
+    let mut odd = Vec::new();
+    let lint = &mut |analysis: &Analysis<'_>, endpoint: &Endpoint| {
+        odd.extend(lint::of_ruleset(analysis, endpoint, sources)?);
+        Ok(())
+    };
+    let targets = select(request, model, endpoints, direction, warnings, lint)?;
     warnings.extend(policy::egress_not_enforced(model, endpoints));
-    for (target, endpoint) in targets.iter().zip(endpoints) {
-        let found = lint::of_ruleset(&target.ruleset, endpoint, sources);
-        warnings.extend(found.map_err(Failure::failed)?);
-    }
+    warnings.append(&mut odd);
     // What is odd about a rule is so on every endpoint.
     let mut seen = Vec::new();
     warnings.retain(|warning| {
@@ -272,13 +282,15 @@ pub(super) fn targets(
 }
 
 /// Compiles for these endpoints; what is probably not intended goes to
-/// `warnings`.
+/// `warnings`. `lint` sees each ruleset in its classes, which are worked out
+/// once for it and the tables.
 fn select(
     request: &Request<'_>,
     model: &Model,
     endpoints: &[Endpoint],
     direction: Direction,
     warnings: &mut Vec<Diagnostic>,
+    lint: &mut dyn FnMut(&Analysis<'_>, &Endpoint) -> Result<(), CompileError>,
 ) -> Result<Vec<Target>, Failure> {
     let failsafe = failsafe(request)?;
     let mut targets = Vec::new();
@@ -314,10 +326,13 @@ fn select(
             .filter(|profile| !profile.egress.is_empty() && endpoint.has_profile(profile))
             .map(|profile| format!("{}{}", policy::PROFILE_PREFIX, profile.name));
         let egress = of_policies.chain(of_profiles).collect();
-        let image =
-            Image::compile(&selected.ruleset, request.options.max_memory).map_err(|error| {
-                Failure::failed(format_args!("endpoint {:?}: {error}", endpoint.name))
-            })?;
+        let refused = |error: CompileError| {
+            Failure::failed(format_args!("endpoint {:?}: {error}", endpoint.name))
+        };
+        let max_memory = request.options.max_memory;
+        let analysis = Analysis::within(&selected.ruleset, max_memory).map_err(refused)?;
+        let image = analysis.image(max_memory).map_err(refused)?;
+        lint(&analysis, endpoint).map_err(refused)?;
         let described = if request.live {
             describe(
                 request,

@@ -35,15 +35,14 @@ impl Dimension {
         side: fn(&Match) -> &Addresses,
     ) -> Self {
         let conditions = Conditions::of(lines, sets, family, side);
-        let mut prefixes: Vec<Prefix> = (0..)
-            .zip(&conditions.lists)
-            .flat_map(|(list, nets)| {
-                nets.iter()
-                    .filter_map(move |net| Prefix::of(net, family, list))
-            })
-            .collect();
-        prefixes.sort_unstable();
-        let (mut segments, containing) = segments(&prefixes);
+        let packed = family == Family::V4 && conditions.lists.len() <= Prefix::PACKED_LISTS;
+        let prefix = |net: &IpNet, list: u32| Prefix::of(net, family, list);
+        let (mut segments, containing) = if packed {
+            let packed = |net: &IpNet, list: u32| prefix(net, list).map(Prefix::pack);
+            segments(sorted(&conditions.lists, packed).map(Prefix::unpack))
+        } else {
+            segments(sorted(&conditions.lists, prefix))
+        };
 
         // Addresses in different lists may still mean the same to all lines;
         // and no address may be in the lists of a class.
@@ -228,36 +227,78 @@ impl Prefix {
         })
     }
 
+    /// Lists whose number [`Self::pack`] has room for.
+    const PACKED_LISTS: usize = 1 << 26;
+
+    /// An IPv4 network in one word, in the same order: a million of them are
+    /// sorted in a fraction of the time.
+    fn pack(self) -> u64 {
+        (self.first >> 64) as u64 | u64::from(self.length) << 26 | u64::from(self.list)
+    }
+
+    fn unpack(packed: u64) -> Self {
+        Self {
+            first: u128::from(packed >> 32) << 96,
+            length: (packed >> 26 & 0x3f) as u8,
+            list: packed as u32 & ((1 << 26) - 1),
+        }
+    }
+
     fn last(self) -> u128 {
         self.first | u128::MAX.checked_shr(u32::from(self.length)).unwrap_or(0)
     }
 }
 
+/// The networks of all lists as `prefix` has them, in its order.
+fn sorted<P: Ord>(
+    lists: &[&[IpNet]],
+    prefix: impl Fn(&IpNet, u32) -> Option<P>,
+) -> impl Iterator<Item = P> {
+    let mut all = Vec::with_capacity(lists.iter().map(|nets| nets.len()).sum());
+    for (list, nets) in (0..).zip(lists) {
+        all.extend(nets.iter().filter_map(|net| prefix(net, list)));
+    }
+    all.sort_unstable();
+    all.into_iter()
+}
+
 /// Cuts the address space where the lists that contain an address change.
 /// Class 0 is in no list; the lists of a class are sorted.
-fn segments(prefixes: &[Prefix]) -> (Vec<Segment>, Lists) {
+fn segments(prefixes: impl Iterator<Item = Prefix>) -> (Vec<Segment>, Lists) {
     let mut classes = Lists::default();
     classes.number(&[]);
-    // Of a class with one list more, the class.
+    // Of a class with one list more, the class; and the last one that was asked.
     let mut inner: HashMap<(u32, u32), u32> = HashMap::new();
+    let mut recent = None;
     let mut lists = Vec::new();
     let mut sweep = Sweep {
         segments: vec![Segment { first: 0, class: 0 }],
         around: Vec::new(),
     };
-    for group in prefixes.chunk_by(|a, b| (a.first, a.length) == (b.first, b.length)) {
-        let prefix = group[0];
+    let mut prefixes = prefixes.peekable();
+    while let Some(prefix) = prefixes.next() {
         sweep.leave_before(Some(prefix.first));
         let mut class = sweep.class();
-        for prefix in group {
-            class = *inner.entry((class, prefix.list)).or_insert_with(|| {
-                lists.clear();
-                lists.extend_from_slice(classes.get(class));
-                if let Err(index) = lists.binary_search(&prefix.list) {
-                    lists.insert(index, prefix.list);
-                }
-                classes.number(&lists)
-            });
+        let mut list = prefix.list;
+        loop {
+            let asked = (class, list);
+            class = match recent {
+                Some((recent, class)) if recent == asked => class,
+                _ => *inner.entry(asked).or_insert_with(|| {
+                    lists.clear();
+                    lists.extend_from_slice(classes.get(class));
+                    if let Err(index) = lists.binary_search(&list) {
+                        lists.insert(index, list);
+                    }
+                    classes.number(&lists)
+                }),
+            };
+            recent = Some((asked, class));
+            let place = (prefix.first, prefix.length);
+            match prefixes.next_if(|next| (next.first, next.length) == place) {
+                Some(same) => list = same.list,
+                None => break,
+            }
         }
         sweep.around.push((prefix.last(), class));
         sweep.cut(prefix.first);

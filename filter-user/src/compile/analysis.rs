@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
+use filter_common::abi;
 use filter_common::verdict::Verdict;
 use filter_common::wire::ip::v6;
 
-use super::CompileError;
 use super::classes::{Cells, Classes};
-use super::decide;
+use super::{CompileError, Image, decide};
 use crate::decision::Decision;
 use crate::packet_text::{Fields, PacketText};
 use crate::reference;
@@ -61,10 +61,35 @@ pub struct Difference {
 impl<'r> Analysis<'r> {
     /// Cuts the ruleset into classes.
     pub fn of(ruleset: &'r Ruleset) -> Result<Self, CompileError> {
+        Self::within(ruleset, MAX_TABLE)
+    }
+
+    /// The same for tables of at most `max_memory` bytes.
+    pub fn within(ruleset: &'r Ruleset, max_memory: u64) -> Result<Self, CompileError> {
+        let rules = ruleset.rules.len();
+        if rules > abi::MAX_RULES {
+            return Err(CompileError::TooManyRules(rules));
+        }
         Ok(Self {
             ruleset,
-            classes: Classes::of(ruleset, MAX_TABLE)?,
+            classes: Classes::of(ruleset, max_memory)?,
         })
+    }
+
+    /// The ruleset.
+    #[must_use]
+    pub const fn ruleset(&self) -> &'r Ruleset {
+        self.ruleset
+    }
+
+    /// Compiles the ruleset into tables of at most `max_memory` bytes.
+    pub fn image(&self, max_memory: u64) -> Result<Image, CompileError> {
+        Image::write(self.ruleset, &self.classes, max_memory)
+    }
+
+    /// An error where it would take more than some seconds to ask all classes.
+    pub fn asks_in_time(&self) -> Result<(), CompileError> {
+        self.classes.fit(MAX_TABLE)
     }
 
     /// The rules that no packet meets; failsafes and defaults apart.

@@ -60,6 +60,20 @@ impl<'r> Classes<'r> {
     }
 }
 
+impl Classes<'_> {
+    /// An error where tables of pairs take more than `bytes` bytes.
+    pub(super) fn fit(&self, bytes: u64) -> Result<(), CompileError> {
+        let tables = self.families.iter().map(|family| family.pairs.table());
+        match tables.map(|table| table.len() as u64 * 4).max() {
+            Some(needed) if needed > bytes => Err(CompileError::TooLarge {
+                needed,
+                budget: bytes,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The cells of one IP version.
 #[derive(Debug)]
 pub(super) struct Cells<'c> {

@@ -85,11 +85,15 @@ pub enum CompileError {
 impl Image {
     /// Compiles a ruleset into tables of at most `max_memory` bytes.
     pub fn compile(ruleset: &Ruleset, max_memory: u64) -> Result<Self, CompileError> {
-        let rules = &ruleset.rules;
-        if rules.len() > abi::MAX_RULES {
-            return Err(CompileError::TooManyRules(rules.len()));
-        }
-        let classes = Classes::of(ruleset, max_memory)?;
+        Analysis::within(ruleset, max_memory)?.image(max_memory)
+    }
+
+    /// Writes the tables of a ruleset that is cut into classes.
+    fn write(
+        ruleset: &Ruleset,
+        classes: &Classes<'_>,
+        max_memory: u64,
+    ) -> Result<Self, CompileError> {
         let mut words = Words::new(max_memory);
         let mut families = [FamilyLayout::default(); 2];
         let mut offset = 0;
@@ -100,7 +104,7 @@ impl Image {
         }
         let protocols = classes.l4.write(&mut words)?;
         let source_ports = classes.source_ports.write(&classes.joint, &mut words)?;
-        let (decisions, notes) = decisions(ruleset, &classes, &mut words)?;
+        let (decisions, notes) = decisions(ruleset, classes, &mut words)?;
         let lines = words.finish();
         Ok(Self {
             layout: Layout {
@@ -116,7 +120,7 @@ impl Image {
                 flags: flags(ruleset),
             },
             lines,
-            rules: rules.len() as u32,
+            rules: ruleset.rules.len() as u32,
         })
     }
 

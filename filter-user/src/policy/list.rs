@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::Path as FilePath;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::diagnostic::{Code, Diagnostic, Reporter, quote};
 use super::schema::{Path, Text};
@@ -247,6 +247,9 @@ impl<'s> Lists<'s> {
     }
 }
 
+/// Bytes from which on a list is read by two threads.
+const HALVED: usize = 1 << 20;
+
 /// Reads a list: a network or address a line, with comments.
 fn parse(
     file: u32,
@@ -254,24 +257,25 @@ fn parse(
     asked: Span,
     reporter: &mut Reporter<'_>,
 ) -> Option<Vec<IpNet>> {
-    let errors_before = reporter.errors();
-    let mut nets = Vec::new();
-    let mut start = 0;
-    for line in source.text().split('\n') {
-        let comment = line.bytes().position(|byte| matches!(byte, b'#' | b';'));
-        let value = &line[..comment.unwrap_or(line.len())];
-        let trimmed = value.trim_ascii();
-        if !trimmed.is_empty() {
-            if let Some(net) = net(trimmed) {
-                nets.push(net);
-            } else {
-                let at = start + (value.len() - value.trim_ascii_start().len());
-                refuse(trimmed, file, at, reporter);
-            }
-        }
-        start += line.len() + 1;
+    let text = source.text();
+    let (nets, refused) = match halves(text) {
+        Some((first, second)) => std::thread::scope(|scope| {
+            let at = first.len();
+            let second = scope.spawn(move || lines(second, at));
+            let (mut nets, mut refused) = lines(first, 0);
+            let (more, also) = second
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            nets.extend(more);
+            refused.extend(also);
+            (nets, refused)
+        }),
+        None => lines(text, 0),
+    };
+    for &(start, end) in &refused {
+        refuse(&text[start..end], file, start, reporter);
     }
-    if reporter.errors() > errors_before {
+    if !refused.is_empty() {
         return None;
     }
     if nets.is_empty() {
@@ -286,6 +290,93 @@ fn parse(
         );
     }
     Some(nets)
+}
+
+/// A long text in two, between lines.
+fn halves(text: &str) -> Option<(&str, &str)> {
+    let middle = text.len() / 2;
+    if text.len() < HALVED {
+        return None;
+    }
+    let end = text.as_bytes()[middle..]
+        .iter()
+        .position(|&byte| byte == b'\n')?;
+    text.split_at_checked(middle + end + 1)
+}
+
+/// The networks of these lines, which stand behind `at` bytes; and from where to
+/// where that is which is none.
+fn lines(text: &str, at: usize) -> (Vec<IpNet>, Vec<(usize, usize)>) {
+    let mut nets = Vec::with_capacity(text.len() / 16);
+    let mut refused = Vec::new();
+    let mut start = 0;
+    while start < text.len() {
+        let rest = &text.as_bytes()[start..];
+        if let Some((net, length)) = plain(rest) {
+            nets.push(net);
+            start += length;
+            continue;
+        }
+        let length = rest.iter().position(|&byte| byte == b'\n');
+        let line = &text[start..start + length.unwrap_or(rest.len())];
+        let comment = line.bytes().position(|byte| matches!(byte, b'#' | b';'));
+        let value = &line[..comment.unwrap_or(line.len())];
+        let trimmed = value.trim_ascii();
+        if !trimmed.is_empty() {
+            if let Some(net) = net(trimmed) {
+                nets.push(net);
+            } else {
+                let first = at + start + (value.len() - value.trim_ascii_start().len());
+                refused.push((first, first + trimmed.len()));
+            }
+        }
+        start += line.len() + 1;
+    }
+    (nets, refused)
+}
+
+/// A line that is an IPv4 network or address and nothing else, and its length
+/// with its end. Most lines of most lists are so. `None` for all others: [`net`]
+/// knows what to make of them.
+fn plain(text: &[u8]) -> Option<(IpNet, usize)> {
+    let mut octets = [0; 4];
+    let mut at = 0;
+    for (index, octet) in octets.iter_mut().enumerate() {
+        if index > 0 {
+            (*text.get(at)? == b'.').then_some(())?;
+            at += 1;
+        }
+        (*octet, at) = decimal(text, at)?;
+    }
+    let mut prefix = 32;
+    if text.get(at) == Some(&b'/') {
+        (prefix, at) = decimal(text, at + 1)?;
+    }
+    let at = match text.get(at..)? {
+        [] => at,
+        [b'\n', ..] => at + 1,
+        [b'\r', b'\n', ..] => at + 2,
+        _ => return None,
+    };
+    let net = Ipv4Net::new(octets.into(), prefix).ok()?;
+    (net.network() == net.addr()).then_some((net.into(), at))
+}
+
+/// A number of up to 255, without leading zeros, and where it ends.
+fn decimal(text: &[u8], at: usize) -> Option<(u8, usize)> {
+    let digit = |at: usize| {
+        let digit = text.get(at)?.wrapping_sub(b'0');
+        (digit < 10).then_some(digit)
+    };
+    let first = digit(at)?;
+    let Some(second) = digit(at + 1).filter(|_| first != 0) else {
+        return Some((first, at + 1));
+    };
+    let two = first * 10 + second;
+    match digit(at + 2) {
+        None => Some((two, at + 2)),
+        Some(third) => Some((two.checked_mul(10)?.checked_add(third)?, at + 3)),
+    }
 }
 
 /// What [`values::net`] accepts. There are a million of them, and words for what
@@ -486,8 +577,55 @@ mod tests {
             for prefix in &prefixes {
                 let text = format!("{address}{prefix}");
                 assert_eq!(net(&text), values::net(&text).ok(), "{text:?}");
+                // The quickest may leave it to the others, and is never wrong.
+                for end in ["", "\n", "\r\n", "\n1", "\r", " ", "#", "\0"] {
+                    let line = format!("{text}{end}");
+                    let body = text.len() + end.trim_end_matches('1').len();
+                    let found = plain(line.as_bytes());
+                    if let Some((found, length)) = found {
+                        assert_eq!(Some(found), net(&text), "{line:?}");
+                        assert_eq!(length, body, "{line:?}");
+                    }
+                    let simple = net(&text).is_some_and(|net| net.addr().is_ipv4());
+                    let ends = matches!(end, "" | "\n" | "\r\n" | "\n1");
+                    assert_eq!(found.is_some(), simple && ends, "{line:?}");
+                }
             }
         }
+    }
+
+    /// Two threads read a long list, and what they find is in order.
+    #[test]
+    fn a_long_list_is_read_as_a_short_one() {
+        let mut list = String::new();
+        let mut expected = Vec::new();
+        for i in 0..150_000_u32 {
+            let [_, a, b, c] = i.to_be_bytes();
+            writeln!(list, "10.{a}.{b}.{c}").expect("memory");
+            expected.push(format!("10.{a}.{b}.{c}/32"));
+        }
+        assert!(list.len() > HALVED);
+        assert_eq!(nets(&list), expected);
+
+        let (first, second) = halves(&list).expect("long");
+        assert_eq!(format!("{first}{second}"), list);
+        assert!(first.ends_with('\n'));
+
+        list.push_str("10.0.0.256\n192.0.2.0/24");
+        let broken = list.replacen("10.0.0.7\n", "10.0.0.07\n", 1);
+        let places: Vec<String> = errors(&broken)
+            .into_iter()
+            .map(|error| error.split(" write").next().unwrap_or_default().to_owned())
+            .collect();
+        assert_eq!(
+            places,
+            [
+                "8:1 invalid-net \"10.0.0.07\"",
+                "150001:1 invalid-net \"10.0.0.256\""
+            ]
+        );
+        // One line without an end has no middle.
+        assert_eq!(halves(&"1".repeat(HALVED)), None);
     }
 
     #[test]

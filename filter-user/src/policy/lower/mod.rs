@@ -182,7 +182,8 @@ impl<'m> Lowering<'m> {
         self.sets.get_or_add(&format!("selector {selector}"), || {
             let sets = model.sets().iter();
             let sets = sets.filter(|set| selector.matches(&set.labels));
-            let mut nets: Vec<IpNet> = sets.flat_map(|set| set.nets.iter().copied()).collect();
+            // Copied whole: there may be a million of them.
+            let mut nets: Vec<IpNet> = sets.map(|set| &*set.nets).collect::<Vec<_>>().concat();
             let peers = peers.iter().filter(|peer| selector.matches(&peer.labels));
             nets.extend(peers.flat_map(|peer| peer.addresses.iter().map(|&ip| IpNet::from(ip))));
             nets
