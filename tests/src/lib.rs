@@ -8,3 +8,4 @@ pub mod edge;
 pub mod lab;
 pub mod packet;
 pub mod require;
+pub mod synthetic;

@@ -74,7 +74,7 @@ fn check(report: &Value) {
     for field in ["verified_instructions", "xlated_bytes"] {
         assert!(report["program"][field].as_u64().unwrap() > 100);
     }
-    for field in ["read_ms", "compile_ms", "load_ms"] {
+    for field in ["prepare_ms", "compile_ms", "load_ms"] {
         assert!(number(&report[field]) >= 0.0);
     }
     assert!(number(&report["load_ms"]) > 0.0);
