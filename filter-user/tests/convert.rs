@@ -144,3 +144,41 @@ fn every_good_document_compiles_to_the_same_image() {
     }
     assert!(images > 10, "{images}");
 }
+
+/// Of two blocks in one rule the printer makes a set, which is in no namespace:
+/// so what asks for namespaces but one would select it as well.
+#[test]
+fn sets_that_are_made_are_not_selected_by_what_a_namespace_is_not() {
+    let document = r#"
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: here, labels: {projectcalico.org/namespace: red}}
+spec: {node: here, interfaceName: eth0}
+---
+apiVersion: projectcalico.org/v3
+kind: NetworkPolicy
+metadata: {name: first, namespace: red}
+spec:
+  order: 1
+  ingress:
+  - action: Deny
+    protocol: TCP
+    destination:
+      selector: "env not in {'webdb'}"
+      namespaceSelector: "projectcalico.org/name != 'red'"
+      ports: [80]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: second, namespace: red}
+spec:
+  podSelector: {}
+  policyTypes: [Ingress]
+  ingress:
+  - from:
+    - ipBlock: {cidr: 203.0.0.0/8}
+    - ipBlock: {cidr: "::/0", except: ["2001:db8::/64"]}
+"#;
+    let before = model(&[Source::new("document", document)]);
+    assert!(round_trip(&before).is_some());
+}

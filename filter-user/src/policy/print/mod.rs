@@ -177,12 +177,17 @@ impl<'m> Printer<'m> {
 
     /// A selector of sets, so that it doesn't select those that are made here.
     fn guarded(&self, selector: &Selector) -> String {
-        let made = Labels::from([(GENERATED.to_owned(), String::new())]);
-        if self.guarded && selector.matches(&made) {
+        if self.keeps_off(selector) {
             format!("({selector}) && !has({GENERATED})")
         } else {
             selector.to_string()
         }
+    }
+
+    /// Whether a selector would select the sets that are made here.
+    fn keeps_off(&self, selector: &Selector) -> bool {
+        let made = Labels::from([(GENERATED.to_owned(), String::new())]);
+        self.guarded && selector.matches(&made)
     }
 
     /// A rule's selector and its `namespaceSelector`.
@@ -195,12 +200,12 @@ impl<'m> Printer<'m> {
             None => (Some(self.guarded(selector)), None),
             Some(own) => {
                 let (labels, namespaces) = selector.split_namespaces(own);
-                // Sets that are made here are in no namespace.
-                let labels = match (&namespaces, self.guarded) {
-                    (Some(asked), true) if asked == "global()" => {
-                        format!("({labels}) && !has({GENERATED})")
-                    }
-                    _ => labels,
+                // Sets that are made here are in no namespace: `global()` selects
+                // them, and so does what says which namespace it is not.
+                let labels = if self.keeps_off(selector) {
+                    format!("({labels}) && !has({GENERATED})")
+                } else {
+                    labels
                 };
                 (Some(labels), namespaces)
             }
