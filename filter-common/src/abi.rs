@@ -65,6 +65,76 @@ pub struct FamilyLayout {
     pub dst_classes: u32,
     /// See [`Self::pairs`].
     pub pair_offset: u32,
+    /// What stands for pairs and decisions where [`flags::PARTS`] is set.
+    pub parts: PartsLayout,
+}
+
+/// Parts that ask for both addresses: narrow or wide sources, with narrow or
+/// wide destinations.
+pub const PARTS: usize = 4;
+/// Words of the record of an address class: its class in the part that asks for
+/// this address only, then in each part that asks for both, 0 where none of
+/// its lines asks for it.
+pub const PARTS_RECORD_WORDS: u32 = 8;
+/// Words of a slot: source class, destination class, first word of the list of
+/// its lines, first word of the row (L4 class → index in the list × 2, and 1
+/// more where that line can't be decided; [`NONE`] where there is none). An
+/// empty slot has source class 0.
+pub const PART_SLOT_WORDS: usize = 4;
+/// Lines that are searched for a pair, from the one on that its hash gives.
+pub const HASH_PROBES: u32 = 4;
+
+/// The pairs of a part that asks for both addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct HashLayout {
+    /// Its first line (not word); [`NONE`] where the part has no lines.
+    pub table: u32,
+    /// Lines less one: they are a power of two.
+    pub mask: u32,
+}
+
+impl Default for HashLayout {
+    fn default() -> Self {
+        Self {
+            table: NONE,
+            mask: 0,
+        }
+    }
+}
+
+/// The combination by parts, of one IP version. A value of a table or list is
+/// the rule's index << 8 | the [kind](DECISION_KIND) >> 24, so that the least is
+/// the first in order; [`NONE`] where no line matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct PartsLayout {
+    /// First word of the records of source classes.
+    pub src: u32,
+    /// The same of destination classes.
+    pub dst: u32,
+    /// First word of the table (class × L4 classes + L4 class) of the part that
+    /// asks for sources only, or for no address; [`NONE`] where it has no lines.
+    pub by_src: u32,
+    /// The same for destinations.
+    pub by_dst: u32,
+    /// The parts that ask for both.
+    pub both: [HashLayout; PARTS],
+    /// The decision where no line matches.
+    pub default: u32,
+}
+
+impl Default for PartsLayout {
+    fn default() -> Self {
+        Self {
+            src: NONE,
+            dst: NONE,
+            by_src: NONE,
+            by_dst: NONE,
+            both: [HashLayout::default(); PARTS],
+            default: DECIDE_DEFAULT_ALLOW,
+        }
+    }
 }
 
 /// Where everything is in the image, and the switches.
@@ -152,6 +222,8 @@ pub mod flags {
     pub const PASS_ENCAPSULATED: u32 = 1 << 3;
     /// Some rule reports packets.
     pub const REPORTS: u32 = 1 << 4;
+    /// The classes are combined by parts, not by pairs.
+    pub const PARTS: u32 = 1 << 5;
 }
 
 /// The part of a decision word that says what was decided; the rest is the
@@ -218,8 +290,9 @@ pub fn reason_counters() -> impl Iterator<Item = (Reason, Verdict)> {
 }
 
 const _: () = {
-    assert!(size_of::<FamilyLayout>() == 28);
-    assert!(size_of::<Layout>() == 96);
+    assert!(size_of::<PartsLayout>() == 52);
+    assert!(size_of::<FamilyLayout>() == 80);
+    assert!(size_of::<Layout>() == 200);
     assert!(size_of::<Line>() == 64);
     assert!(DECLARED_LINES <= MAX_LINES);
     assert!(size_of::<Count>() == 16);

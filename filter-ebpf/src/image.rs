@@ -4,7 +4,9 @@
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 #[cfg(feature = "trace")]
 use aya_ebpf::{macros::map, maps::Array};
-use filter_common::abi::{DECLARED_LINES, FamilyLayout, LINE_WORDS, Layout, Line, Root};
+use filter_common::abi::{
+    DECLARED_LINES, FamilyLayout, HashLayout, LINE_WORDS, Layout, Line, PARTS, PartsLayout, Root,
+};
 use filter_common::classify::Tables;
 use filter_common::parse::Family;
 
@@ -40,6 +42,14 @@ static LAYOUT: Layout = Layout {
         pairs: 0,
         dst_classes: 0,
         pair_offset: 0,
+        parts: PartsLayout {
+            src: 0,
+            dst: 0,
+            by_src: 0,
+            by_dst: 0,
+            both: [HashLayout { table: 0, mask: 0 }; PARTS],
+            default: 0,
+        },
     }; 2],
     protocols: 0,
     source_ports: NOWHERE,

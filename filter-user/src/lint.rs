@@ -6,7 +6,7 @@
 
 use filter_common::verdict::Verdict;
 
-use crate::compile::{Analysis, CompileError};
+use crate::compile::Analysis;
 use crate::policy::diagnostic::{Code, Diagnostic, Place, quote};
 use crate::policy::{Endpoint, Model, Source, Span};
 use crate::ruleset::{Action, Family, Match, PortRange, Rule, Ruleset, SourceLine, Stage};
@@ -74,22 +74,30 @@ pub fn of_ruleset(
     analysis: &Analysis<'_>,
     endpoint: &Endpoint,
     sources: &[Source],
-) -> Result<Vec<Diagnostic>, CompileError> {
-    analysis.asks_in_time()?;
+) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    if let Err(error) = analysis.asks_in_time() {
+        found.push(
+            Diagnostic::warning(
+                Code::NotAnalysed,
+                format!("rules without effect are not looked for: {error}"),
+            )
+            .help("the tables are exact all the same; `explain` says what happens to a packet"),
+        );
+    }
     let lint = Lint {
         ruleset: analysis.ruleset(),
         endpoint,
         sources,
         analysis,
     };
-    let mut found = Vec::new();
     lint.unreachable(&mut found);
     lint.empty_selectors(&mut found);
     lint.node_ports(&mut found);
     lint.allow_all(&mut found);
     lint.essentials(&mut found);
     lint.cut_services(&mut found);
-    Ok(found)
+    found
 }
 
 struct Lint<'a> {

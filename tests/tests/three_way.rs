@@ -18,9 +18,9 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use filter_common::verdict::Reason;
-use filter_user::compile::Image;
+use filter_user::compile::{Combination, Image};
 use filter_user::reference;
-use filter_user::ruleset::Ruleset;
+use filter_user::ruleset::{Action, Ruleset};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRng, TestRunner};
 
@@ -99,6 +99,17 @@ fn compiled(ruleset: &Ruleset) -> Result<Image, TestCaseError> {
     Image::compile(ruleset, BUDGET).map_err(|error| TestCaseError::fail(error.to_string()))
 }
 
+/// The ruleset without what is counted beside a verdict, combined by parts.
+fn by_parts(ruleset: &Ruleset) -> Result<(Ruleset, Image), TestCaseError> {
+    let mut plain = ruleset.clone();
+    plain
+        .rules
+        .retain(|rule| !rule.staged && matches!(rule.action, Action::Allow | Action::Deny));
+    let image = Image::compile_as(&plain, BUDGET, Some(Combination::Parts))
+        .map_err(|error| TestCaseError::fail(error.to_string()))?;
+    Ok((plain, image))
+}
+
 /// Panics with the smallest counter-example.
 fn expect_agreement(result: Result<(), Failure>) {
     match result.map_err(|failure| *failure) {
@@ -113,6 +124,15 @@ fn expect_agreement(result: Result<(), Failure>) {
 
 #[test]
 fn reference_and_host_agree() {
+    agree_by(|ruleset| Ok((ruleset.clone(), compiled(ruleset)?)));
+}
+
+#[test]
+fn reference_and_host_agree_by_parts() {
+    agree_by(by_parts);
+}
+
+fn agree_by(compile: impl Fn(&Ruleset) -> Result<(Ruleset, Image), TestCaseError>) {
     let size = Size {
         rulesets: 1_200,
         packets: 1..=380,
@@ -120,7 +140,7 @@ fn reference_and_host_agree() {
     };
     let mut cases = 0;
     expect_agreement(compare(&size, |ruleset, frames| {
-        let image = compiled(ruleset)?;
+        let (ruleset, image) = &compile(ruleset)?;
         cases += frames.len();
         frames.iter().try_for_each(|frame| {
             same(
@@ -161,6 +181,17 @@ fn reference_and_host_agree_on_every_truncation() {
 #[cfg(feature = "bpf")]
 #[test]
 fn host_and_kernel_agree() {
+    kernel_agrees_by(|ruleset| Ok((ruleset.clone(), compiled(ruleset)?)));
+}
+
+#[cfg(feature = "bpf")]
+#[test]
+fn host_and_kernel_agree_by_parts() {
+    kernel_agrees_by(by_parts);
+}
+
+#[cfg(feature = "bpf")]
+fn kernel_agrees_by(compile: impl Fn(&Ruleset) -> Result<(Ruleset, Image), TestCaseError>) {
     use filter_user::datapath::{Count, TestBench};
 
     if !tests::require::root_and_bpf() {
@@ -174,8 +205,8 @@ fn host_and_kernel_agree() {
     let mut cases = 0;
     let failed = |error: &dyn std::fmt::Display| TestCaseError::fail(error.to_string());
     expect_agreement(compare(&size, |ruleset, frames| {
-        let image = compiled(ruleset)?;
-        let mut bench = TestBench::load(ruleset, &image).map_err(|error| failed(&error))?;
+        let (ruleset, image) = &compile(ruleset)?;
+        let mut bench = TestBench::load(ruleset, image).map_err(|error| failed(&error))?;
         let mut by_rule = vec![Count::default(); ruleset.rules.len()];
         let mut by_reason = BTreeMap::new();
         // The kernel knows no frame shorter than an Ethernet header.

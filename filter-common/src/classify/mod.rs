@@ -2,6 +2,7 @@
 //! rules: each dimension of the packet is mapped to its equivalence class,
 //! and the classes to the decision.
 
+pub mod parts;
 mod trie;
 
 use crate::abi::{
@@ -128,43 +129,36 @@ fn decide_key<T: Tables>(key: &Key, tables: &T) -> Option<Outcome> {
 /// short.
 #[inline(always)]
 pub fn classify<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
+    let l4 = whole_l4_class(key, tables)?;
     // Apart, so that the verifier knows the tables of each and deletes what it
     // has none of.
-    let pair = match key.family {
-        Family::V4 => {
-            pair_class::<LEVELS_V4, T>(key.src, key.dst, tables.family(Family::V4), tables)?
-        }
-        Family::V6 => {
-            pair_class::<LEVELS_V6, T>(key.src, key.dst, tables.family(Family::V6), tables)?
-        }
-    };
-    let l4 = whole_l4_class(key, tables)?;
-    tables.word(
-        tables
-            .decisions()
-            .wrapping_add(pair.wrapping_mul(tables.l4_classes()))
-            .wrapping_add(l4),
-    )
+    match key.family {
+        Family::V4 => combine::<LEVELS_V4, T>(key, l4, tables.family(Family::V4), tables),
+        Family::V6 => combine::<LEVELS_V6, T>(key, l4, tables.family(Family::V6), tables),
+    }
 }
 
+/// The decision for the addresses of a key and an L4 class.
 #[inline(always)]
-fn pair_class<const LEVELS: usize, T: Tables>(
-    src: Address,
-    dst: Address,
+fn combine<const LEVELS: usize, T: Tables>(
+    key: &Key,
+    l4: u32,
     family: FamilyLayout,
     tables: &T,
 ) -> Option<u32> {
-    let src = trie::class::<LEVELS, T>(src, family.src, tables)?;
-    let dst = trie::class::<LEVELS, T>(dst, family.dst, tables)?;
-    if family.pairs == NONE {
-        return Some(src.wrapping_add(dst).wrapping_add(family.pair_offset));
+    let src = trie::class::<LEVELS, T>(key.src, family.src, tables)?;
+    let dst = trie::class::<LEVELS, T>(key.dst, family.dst, tables)?;
+    if tables.flags() & flags::PARTS != 0 {
+        return parts::decision(src, dst, l4, family.parts, tables);
     }
-    tables.word(
-        family
-            .pairs
-            .wrapping_add(src.wrapping_mul(family.dst_classes))
-            .wrapping_add(dst),
-    )
+    let pair = if family.pairs == NONE {
+        src.wrapping_add(dst).wrapping_add(family.pair_offset)
+    } else {
+        let row = src.wrapping_mul(family.dst_classes);
+        tables.word(family.pairs.wrapping_add(row).wrapping_add(dst))?
+    };
+    let row = pair.wrapping_mul(tables.l4_classes());
+    tables.word(tables.decisions().wrapping_add(row).wrapping_add(l4))
 }
 
 /// The class of the L4 header, source port and all.

@@ -129,7 +129,7 @@ pub(super) fn plain_targets(request: &Request<'_>) -> Result<Vec<Target>, Failur
         &endpoints,
         Direction::Ingress,
         &mut warnings,
-        &mut |_, _| Ok(()),
+        &mut |_, _| {},
     );
     request.show(&warnings, &sources);
     busy(targets?)
@@ -162,7 +162,7 @@ pub(super) fn one_target(request: &Request<'_>, direction: Direction) -> Result<
         &endpoints,
         direction,
         &mut warnings,
-        &mut |_, _| Ok(()),
+        &mut |_, _| {},
     );
     request.show(&warnings, &sources);
     Ok(busy(selected?)?.remove(0))
@@ -263,8 +263,7 @@ pub(super) fn targets(
 ) -> Result<Vec<Target>, Failure> {
     let mut odd = Vec::new();
     let lint = &mut |analysis: &Analysis<'_>, endpoint: &Endpoint| {
-        odd.extend(lint::of_ruleset(analysis, endpoint, sources)?);
-        Ok(())
+        odd.extend(lint::of_ruleset(analysis, endpoint, sources));
     };
     let targets = select(request, model, endpoints, direction, warnings, lint)?;
     warnings.extend(policy::egress_not_enforced(model, endpoints));
@@ -290,7 +289,7 @@ fn select(
     endpoints: &[Endpoint],
     direction: Direction,
     warnings: &mut Vec<Diagnostic>,
-    lint: &mut dyn FnMut(&Analysis<'_>, &Endpoint) -> Result<(), CompileError>,
+    lint: &mut dyn FnMut(&Analysis<'_>, &Endpoint),
 ) -> Result<Vec<Target>, Failure> {
     let failsafe = failsafe(request)?;
     let mut targets = Vec::new();
@@ -330,9 +329,9 @@ fn select(
             Failure::failed(format_args!("endpoint {:?}: {error}", endpoint.name))
         };
         let max_memory = request.options.max_memory;
-        let analysis = Analysis::within(&selected.ruleset, max_memory).map_err(refused)?;
-        let image = analysis.image(max_memory).map_err(refused)?;
-        lint(&analysis, endpoint).map_err(refused)?;
+        let analysis = Analysis::of(&selected.ruleset).map_err(refused)?;
+        let image = analysis.image(max_memory, None).map_err(refused)?;
+        lint(&analysis, endpoint);
         let described = if request.live {
             describe(
                 request,

@@ -2,6 +2,7 @@
 //! of packets that there are: which rules no packet meets, what happens to a
 //! kind of packet, and which packets two rulesets treat differently.
 
+use std::cell::OnceCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,20 +13,24 @@ use filter_common::verdict::Verdict;
 use filter_common::wire::ip::v6;
 
 use super::classes::{Cells, Classes};
-use super::{CompileError, Image, decide};
+use super::combine::Pairs;
+use super::{Combination, CompileError, Image, decide};
 use crate::decision::Decision;
 use crate::packet_text::{Fields, PacketText};
 use crate::reference;
 use crate::ruleset::{Family, Rule, Ruleset, Stage};
 
-/// Bytes of a table of pairs up to which rulesets are analysed: some seconds.
-const MAX_TABLE: u64 = 16 << 20;
+/// Kinds of packets (pairs of address classes with L4 classes) up to which all
+/// are asked: some seconds.
+const MAX_KINDS: u64 = 20_000_000;
 
 /// A ruleset and its classes.
 #[derive(Debug)]
 pub struct Analysis<'r> {
     ruleset: &'r Ruleset,
     classes: Classes<'r>,
+    /// IPv4, IPv6; worked out when they are first asked for.
+    pairs: OnceCell<Result<[Pairs; 2], CompileError>>,
 }
 
 /// A rule that no packet meets.
@@ -61,18 +66,14 @@ pub struct Difference {
 impl<'r> Analysis<'r> {
     /// Cuts the ruleset into classes.
     pub fn of(ruleset: &'r Ruleset) -> Result<Self, CompileError> {
-        Self::within(ruleset, MAX_TABLE)
-    }
-
-    /// The same for tables of at most `max_memory` bytes.
-    pub fn within(ruleset: &'r Ruleset, max_memory: u64) -> Result<Self, CompileError> {
         let rules = ruleset.rules.len();
         if rules > abi::MAX_RULES {
             return Err(CompileError::TooManyRules(rules));
         }
         Ok(Self {
             ruleset,
-            classes: Classes::of(ruleset, max_memory)?,
+            classes: Classes::of(ruleset),
+            pairs: OnceCell::new(),
         })
     }
 
@@ -82,14 +83,25 @@ impl<'r> Analysis<'r> {
         self.ruleset
     }
 
-    /// Compiles the ruleset into tables of at most `max_memory` bytes.
-    pub fn image(&self, max_memory: u64) -> Result<Image, CompileError> {
-        Image::write(self.ruleset, &self.classes, max_memory)
+    /// Compiles the ruleset into tables of at most `max_memory` bytes, with this
+    /// combination or the best one.
+    pub fn image(
+        &self,
+        max_memory: u64,
+        combination: Option<Combination>,
+    ) -> Result<Image, CompileError> {
+        Image::write(self.ruleset, &self.classes, max_memory, combination)
     }
 
-    /// An error where it would take more than some seconds to ask all classes.
+    /// An error where it would take more than some seconds to ask all kinds of
+    /// packets; nothing is found then.
     pub fn asks_in_time(&self) -> Result<(), CompileError> {
-        self.classes.fit(MAX_TABLE)
+        self.pairs().map(drop)
+    }
+
+    fn pairs(&self) -> Result<&[Pairs; 2], CompileError> {
+        let pairs = self.pairs.get_or_init(|| join(&self.classes));
+        pairs.as_ref().map_err(Clone::clone)
     }
 
     /// The rules that no packet meets; failsafes and defaults apart.
@@ -99,7 +111,12 @@ impl<'r> Analysis<'r> {
         let rules = lines.rules;
         let all = 0..rules.len();
         let staged = rules.iter().any(|rule| rule.staged);
-        let families = [Family::V4, Family::V6].map(|family| Cells::of(&self.classes, family));
+        let Ok(pairs) = self.pairs() else {
+            return Vec::new();
+        };
+        let families = pairs
+            .each_ref()
+            .map(|pairs| Cells::of(&self.classes, pairs));
         let cells = || families.iter().flat_map(Cells::iter);
         let mut met = vec![false; rules.len()];
         for cell in cells() {
@@ -155,10 +172,13 @@ impl<'r> Analysis<'r> {
             return Vec::new();
         };
         let mut ends = BTreeSet::new();
-        let cells = Cells::of(&self.classes, family);
-        let pairs = self.classes.families[family as usize].pairs.count();
+        let Ok(pairs) = self.pairs() else {
+            return Vec::new();
+        };
+        let pairs = &pairs[family as usize];
+        let cells = Cells::of(&self.classes, pairs);
         let sports = self.classes.source_ports.classes.len();
-        for pair in 0..pairs as u32 {
+        for pair in 0..pairs.count() as u32 {
             for sport in 0..sports {
                 let whole = self.classes.joint[l4 as usize * sports + sport];
                 let rules = 0..self.ruleset.rules.len();
@@ -181,6 +201,15 @@ impl<'r> Analysis<'r> {
     }
 }
 
+fn join(classes: &Classes<'_>) -> Result<[Pairs; 2], CompileError> {
+    let [v4, v6] = &classes.families;
+    let kinds = (v4.pairs() + v6.pairs()) * classes.whole_l4.len() as u64;
+    if kinds > MAX_KINDS {
+        return Err(CompileError::TooManyKinds(kinds));
+    }
+    Ok([v4.join(u64::MAX)?, v6.join(u64::MAX)?])
+}
+
 /// Whether somebody wrote the rule.
 fn is_written(rule: &Rule) -> bool {
     rule.id.stage != Stage::Failsafe && !rule.is_default()
@@ -190,7 +219,8 @@ fn is_written(rule: &Rule) -> bool {
 /// one example for each two rules that decide differently.
 pub fn differences(before: &Ruleset, after: &Ruleset) -> Result<Vec<Difference>, CompileError> {
     let both = joint(before, after);
-    let classes = Classes::of(&both, MAX_TABLE)?;
+    let classes = Classes::of(&both);
+    let pairs = join(&classes)?;
     let (first, second) = (0..before.rules.len(), before.rules.len()..both.rules.len());
     let headers = [Family::V4, Family::V6].map(|family| headers(&classes, family));
     let mut seen = BTreeSet::new();
@@ -202,8 +232,9 @@ pub fn differences(before: &Ruleset, after: &Ruleset) -> Result<Vec<Difference>,
         let sides = sources
             .iter()
             .flat_map(|src| destinations.iter().map(move |dst| (src, dst)));
-        let cells = Cells::of(&classes, family);
-        for (&pair, (src, dst)) in family_classes.pairs.table().iter().zip(sides) {
+        let pairs = &pairs[family as usize];
+        let cells = Cells::of(&classes, pairs);
+        for (&pair, (src, dst)) in pairs.table().iter().zip(sides) {
             for (l4, headers) in headers.iter().enumerate() {
                 let cell = cells.cell(pair, l4);
                 let end = |rules: &Range<usize>| {

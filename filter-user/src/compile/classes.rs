@@ -14,7 +14,18 @@ use crate::ruleset::{Family, Ruleset};
 pub(super) struct FamilyClasses {
     pub(super) src: address::Dimension,
     pub(super) dst: address::Dimension,
-    pub(super) pairs: Pairs,
+}
+
+impl FamilyClasses {
+    /// How many pairs of source and destination classes there are.
+    pub(super) fn pairs(&self) -> u64 {
+        self.src.count() as u64 * self.dst.count() as u64
+    }
+
+    /// Each source class with each destination class.
+    pub(super) fn join(&self, max_memory: u64) -> Result<Pairs, CompileError> {
+        Pairs::join(&self.src, &self.dst, max_memory)
+    }
 }
 
 /// All classes of a ruleset.
@@ -34,42 +45,26 @@ pub(super) struct Classes<'r> {
 }
 
 impl<'r> Classes<'r> {
-    /// Cuts a ruleset. An error where the tables of pairs would take more than
-    /// `max_memory` bytes.
-    pub(super) fn of(ruleset: &'r Ruleset, max_memory: u64) -> Result<Self, CompileError> {
+    /// Cuts a ruleset.
+    pub(super) fn of(ruleset: &'r Ruleset) -> Self {
         let lines = Lines::of(ruleset);
-        let family = |family| {
+        let families = [Family::V4, Family::V6].map(|family| {
             let cut = |side| address::Dimension::cut(&lines, &ruleset.sets, family, side);
-            let src = cut(|matches| &matches.src);
-            let dst = cut(|matches| &matches.dst);
-            let pairs = Pairs::join(&src, &dst, max_memory)?;
-            Ok(FamilyClasses { src, dst, pairs })
-        };
-        let families = [family(Family::V4)?, family(Family::V6)?];
+            FamilyClasses {
+                src: cut(|matches| &matches.src),
+                dst: cut(|matches| &matches.dst),
+            }
+        });
         let l4 = l4::Dimension::cut(&lines.conditions, ruleset.options.fragments);
         let source_ports = source_port::Dimension::cut(&lines.conditions);
         let (whole_l4, joint) = source_ports.join(&l4.classes);
-        Ok(Self {
+        Self {
             lines,
             families,
             l4,
             source_ports,
             joint,
             whole_l4,
-        })
-    }
-}
-
-impl Classes<'_> {
-    /// An error where tables of pairs take more than `bytes` bytes.
-    pub(super) fn fit(&self, bytes: u64) -> Result<(), CompileError> {
-        let tables = self.families.iter().map(|family| family.pairs.table());
-        match tables.map(|table| table.len() as u64 * 4).max() {
-            Some(needed) if needed > bytes => Err(CompileError::TooLarge {
-                needed,
-                budget: bytes,
-            }),
-            _ => Ok(()),
         }
     }
 }
@@ -86,8 +81,7 @@ pub(super) struct Cells<'c> {
 }
 
 impl<'c> Cells<'c> {
-    pub(super) fn of(classes: &'c Classes<'c>, family: Family) -> Self {
-        let pairs = &classes.families[family as usize].pairs;
+    pub(super) fn of(classes: &'c Classes<'c>, pairs: &'c Pairs) -> Self {
         let common = classes
             .whole_l4
             .iter()

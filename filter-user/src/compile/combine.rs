@@ -1,6 +1,6 @@
 //! Source and destination classes → pair classes.
 
-use filter_common::abi::{FamilyLayout, NONE};
+use filter_common::abi::FamilyLayout;
 
 use super::CompileError;
 use super::address::Dimension;
@@ -80,28 +80,22 @@ impl Pairs {
         self.classes.get(number)
     }
 
-    /// Writes the tables of one IP version, whose pair classes are numbered from
+    /// Writes the table of one IP version, whose pair classes are numbered from
     /// `offset` on.
     pub(super) fn write(
         &self,
-        src: &Dimension,
-        dst: &Dimension,
         offset: u32,
+        layout: &mut FamilyLayout,
         words: &mut Words,
-    ) -> Result<FamilyLayout, CompileError> {
-        let mut layout = FamilyLayout {
-            src: src.write(words)?,
-            dst: dst.write(words)?,
-            pairs: NONE,
-            dst_classes: self.dst_classes as u32,
-            pair_offset: offset,
-        };
+    ) -> Result<(), CompileError> {
+        layout.dst_classes = self.dst_classes as u32;
+        layout.pair_offset = offset;
         if !self.direct {
             layout.pairs = words.reserve(self.table.len() as u64)?;
             for (word, pair) in words.at(layout.pairs).iter_mut().zip(&self.table) {
                 *word = pair + offset;
             }
         }
-        Ok(layout)
+        Ok(())
     }
 }

@@ -15,11 +15,13 @@ mod analysis;
 mod bits;
 mod class;
 mod classes;
+mod combination;
 mod combine;
 mod decide;
 mod l4;
 mod lines;
 mod lists;
+mod parts;
 mod source_port;
 mod trie;
 mod words;
@@ -32,9 +34,12 @@ use filter_common::packet::Cursor;
 use filter_common::parse;
 
 use crate::decision::{Decision, Judgement};
-use crate::ruleset::{Action, Family, Rule, Ruleset, Switch};
-use classes::{Cells, Classes, FamilyClasses};
+use crate::ruleset::{Action, Rule, Ruleset, Switch};
+use classes::{Cells, Classes};
+use combine::Pairs;
 use words::Words;
+
+pub use combination::Combination;
 
 pub use analysis::{Analysis, Difference, Outcome as KindOutcome, Unreachable, differences};
 
@@ -44,10 +49,11 @@ pub struct Image {
     layout: Layout,
     lines: Vec<Line>,
     rules: u32,
+    combination: Combination,
 }
 
 /// Why a ruleset can't be compiled.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
     /// The tables would take more memory than allowed.
     #[error(
@@ -77,6 +83,9 @@ pub enum CompileError {
         "the rules that log, pass or are staged combine in too many ways; let fewer of them overlap"
     )]
     TooManyNoteRecords,
+    /// More kinds of packets than are asked one by one.
+    #[error("{0} kinds of packets are too many to ask what happens to each")]
+    TooManyKinds(u64),
     /// More rules than a decision can name.
     #[error("{0} rules are more than the {max} a ruleset can have", max = abi::MAX_RULES)]
     TooManyRules(usize),
@@ -85,7 +94,18 @@ pub enum CompileError {
 impl Image {
     /// Compiles a ruleset into tables of at most `max_memory` bytes.
     pub fn compile(ruleset: &Ruleset, max_memory: u64) -> Result<Self, CompileError> {
-        Analysis::within(ruleset, max_memory)?.image(max_memory)
+        Self::compile_as(ruleset, max_memory, None)
+    }
+
+    /// Compiles with this combination, whatever is best: for tests and
+    /// measurements. [`Combination::Parts`] can't hold rules that log, pass or are
+    /// staged.
+    pub fn compile_as(
+        ruleset: &Ruleset,
+        max_memory: u64,
+        combination: Option<Combination>,
+    ) -> Result<Self, CompileError> {
+        Analysis::of(ruleset)?.image(max_memory, combination)
     }
 
     /// Writes the tables of a ruleset that is cut into classes.
@@ -93,34 +113,53 @@ impl Image {
         ruleset: &Ruleset,
         classes: &Classes<'_>,
         max_memory: u64,
+        combination: Option<Combination>,
     ) -> Result<Self, CompileError> {
+        let combination = match combination {
+            Some(forced) => forced,
+            None => Combination::choose(classes),
+        };
         let mut words = Words::new(max_memory);
-        let mut families = [FamilyLayout::default(); 2];
-        let mut offset = 0;
-        for (layout, family) in families.iter_mut().zip(&classes.families) {
-            let FamilyClasses { src, dst, pairs } = family;
-            *layout = pairs.write(src, dst, offset, &mut words)?;
-            offset += pairs.count() as u32;
-        }
-        let protocols = classes.l4.write(&mut words)?;
+        let mut layout = Layout {
+            l4_classes: classes.whole_l4.len() as u32,
+            source_port_classes: classes.source_ports.classes.len() as u32,
+            decisions: NONE,
+            notes: NONE,
+            flags: flags(ruleset),
+            ..Layout::default()
+        };
+        layout.protocols = classes.l4.write(&mut words)?;
         let source_ports = classes.source_ports.write(&classes.joint, &mut words)?;
-        let (decisions, notes) = decisions(ruleset, classes, &mut words)?;
+        layout.source_ports = source_ports.ports;
+        layout.joint = source_ports.joint;
+        for (layout, family) in layout.families.iter_mut().zip(&classes.families) {
+            layout.src = family.src.write(&mut words)?;
+            layout.dst = family.dst.write(&mut words)?;
+            layout.pairs = NONE;
+        }
+        if combination == Combination::Parts {
+            layout.flags |= abi::flags::PARTS;
+            for (layout, family) in layout.families.iter_mut().zip(&classes.families) {
+                let default = ruleset.default;
+                layout.parts = parts::write(classes, family, default, max_memory, &mut words)?;
+            }
+        } else {
+            let [v4, v6] = &classes.families;
+            let pairs = [v4.join(max_memory)?, v6.join(max_memory)?];
+            let mut offset = 0;
+            for (layout, pairs) in layout.families.iter_mut().zip(&pairs) {
+                pairs.write(offset, layout, &mut words)?;
+                offset += pairs.count() as u32;
+            }
+            (layout.decisions, layout.notes) = decisions(ruleset, classes, &pairs, &mut words)?;
+        }
         let lines = words.finish();
+        layout.lines = lines.len() as u32;
         Ok(Self {
-            layout: Layout {
-                lines: lines.len() as u32,
-                families,
-                protocols,
-                decisions,
-                l4_classes: classes.whole_l4.len() as u32,
-                source_ports: source_ports.ports,
-                joint: source_ports.joint,
-                source_port_classes: classes.source_ports.classes.len() as u32,
-                notes,
-                flags: flags(ruleset),
-            },
+            layout,
             lines,
             rules: ruleset.rules.len() as u32,
+            combination,
         })
     }
 
@@ -165,6 +204,12 @@ impl Image {
         &self.lines
     }
 
+    /// How the classes are combined.
+    #[must_use]
+    pub fn combination(&self) -> Combination {
+        self.combination
+    }
+
     /// Whether the program reports packets.
     #[must_use]
     pub fn reports(&self) -> bool {
@@ -183,13 +228,14 @@ impl Image {
 fn decisions(
     ruleset: &Ruleset,
     classes: &Classes<'_>,
+    pairs: &[Pairs; 2],
     words: &mut Words,
 ) -> Result<(u32, u32), CompileError> {
     let rules = &ruleset.rules;
     let staged = rules.iter().any(|rule| rule.staged);
-    let families = [Family::V4, Family::V6].map(|family| Cells::of(classes, family));
-    let pairs: usize = classes.families.iter().map(|all| all.pairs.count()).sum();
-    let start = words.reserve(pairs as u64 * classes.whole_l4.len() as u64)?;
+    let families = pairs.each_ref().map(|pairs| Cells::of(classes, pairs));
+    let rows: usize = pairs.iter().map(Pairs::count).sum();
+    let start = words.reserve(rows as u64 * classes.whole_l4.len() as u64)?;
     let notes = words.reserve(0)?;
     let mut written: HashMap<decide::Fate, u32> = HashMap::new();
     for (word, cell) in (start..).zip(families.iter().flat_map(Cells::iter)) {

@@ -66,6 +66,12 @@ impl Words {
         Ok(self.reserve(u64::from(NODE_WORDS))? / PLACE_WORDS)
     }
 
+    /// Room for `count` lines; the first word of the first one.
+    pub(super) fn reserve_lines(&mut self, count: u64) -> Result<u32, CompileError> {
+        self.align(LINE_WORDS)?;
+        self.reserve(count * LINE_WORDS as u64)
+    }
+
     /// Room for a wide branch; its place.
     pub(super) fn reserve_line(&mut self) -> Result<u32, CompileError> {
         self.align(LINE_WORDS)?;

@@ -121,6 +121,8 @@ codes! {
     EndpointWithoutPolicy = "endpoint-without-policy",
     /// A rule that no packet comes to: others before it decide.
     ShadowedRule = "shadowed-rule",
+    /// More kinds of packets than are asked for rules without effect.
+    NotAnalysed = "not-analysed",
     /// A rule that no packet can match.
     MatchesNothing = "matches-nothing",
     /// A set, or a selector of sets, without any network.

@@ -1,0 +1,116 @@
+//! The combination for many rules over both addresses: the lines of the ruleset
+//! are split into parts, each part gives its first line, and the first of those
+//! decides.
+//!
+//! A part of lines that ask for one address only is a table (class × L4
+//! class). A part of lines that ask for both is a hash table of the pairs of
+//! classes that have a line at all; an address in no line of the part asks
+//! nothing of it.
+
+use super::Tables;
+use crate::abi::{
+    DECIDE_UNDECIDABLE, HASH_PROBES, HashLayout, LINE_WORDS, NONE, PART_SLOT_WORDS, PARTS,
+    PARTS_RECORD_WORDS, PartsLayout,
+};
+
+/// The decision for a packet of these classes. `None` where the tables are
+/// broken.
+#[inline(always)]
+pub(super) fn decision<T: Tables>(
+    src: u32,
+    dst: u32,
+    l4: u32,
+    layout: PartsLayout,
+    tables: &T,
+) -> Option<u32> {
+    let src = layout
+        .src
+        .wrapping_add(src.wrapping_mul(PARTS_RECORD_WORDS));
+    let dst = layout
+        .dst
+        .wrapping_add(dst.wrapping_mul(PARTS_RECORD_WORDS));
+    let mut first = NONE;
+    if layout.by_src != NONE {
+        first = by_one(layout.by_src, src, l4, tables)?;
+    }
+    if layout.by_dst != NONE {
+        first = first.min(by_one(layout.by_dst, dst, l4, tables)?);
+    }
+    // Written out, like the levels of a trie.
+    macro_rules! both {
+        ($($part:literal)*) => {$(
+            if layout.both[$part].table != NONE {
+                let src = tables.word(src.wrapping_add(1 + $part))?;
+                let dst = tables.word(dst.wrapping_add(1 + $part))?;
+                if src != 0 && dst != 0 {
+                    first = first.min(by_both(layout.both[$part], src, dst, l4, tables)?);
+                }
+            }
+        )*};
+    }
+    const { assert!(PARTS == 4) };
+    both!(0 1 2 3);
+    Some(if first == NONE {
+        layout.default
+    } else {
+        first.rotate_right(8)
+    })
+}
+
+/// The first line of a part that asks for one address: `record` has the class.
+#[inline(always)]
+fn by_one<T: Tables>(table: u32, record: u32, l4: u32, tables: &T) -> Option<u32> {
+    let class = tables.word(record)?;
+    let row = class.wrapping_mul(tables.l4_classes());
+    tables.word(table.wrapping_add(row).wrapping_add(l4))
+}
+
+/// The first line of a part that asks for both.
+#[inline(always)]
+fn by_both<T: Tables>(hash: HashLayout, src: u32, dst: u32, l4: u32, tables: &T) -> Option<u32> {
+    let place = hash_of(src, dst);
+    macro_rules! probe {
+        ($($probe:literal)*) => {$(
+            let line = tables.line(hash.table.wrapping_add(place.wrapping_add($probe) & hash.mask))?;
+            let mut slot = 0;
+            while slot < LINE_WORDS {
+                if line.0[slot] == src && line.0[slot + 1] == dst {
+                    return first_of(line.0[slot + 2], line.0[slot + 3], l4, tables);
+                }
+                slot += PART_SLOT_WORDS;
+            }
+            // Lines are filled from the front.
+            if line.0[LINE_WORDS - PART_SLOT_WORDS] == 0 {
+                return Some(NONE);
+            }
+        )*};
+    }
+    const { assert!(HASH_PROBES == 4) };
+    probe!(0 1 2 3);
+    Some(NONE)
+}
+
+/// The first line of a list: which of them the L4 class has in `row`.
+#[inline(always)]
+fn first_of<T: Tables>(list: u32, row: u32, l4: u32, tables: &T) -> Option<u32> {
+    let index = tables.word(row.wrapping_add(l4))?;
+    if index == NONE {
+        return Some(NONE);
+    }
+    let value = tables.word(list.wrapping_add(index >> 1))?;
+    Some(if index & 1 == 0 {
+        value
+    } else {
+        value & !0xff | DECIDE_UNDECIDABLE >> 24
+    })
+}
+
+/// Where the search for a pair begins. Mixed like in Appleby's `MurmurHash3`.
+#[inline(always)]
+#[must_use]
+pub const fn hash_of(src: u32, dst: u32) -> u32 {
+    let mut hash = src.wrapping_mul(0xcc9e_2d51).rotate_left(15) ^ dst;
+    hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
+    hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
+    hash ^ hash >> 16
+}

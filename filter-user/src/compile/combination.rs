@@ -1,0 +1,63 @@
+//! How the classes of a packet's dimensions lead to its decision, and which way
+//! is taken for a ruleset.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::classes::{Classes, FamilyClasses};
+use super::parts;
+
+/// The ways to combine classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Combination {
+    /// At most one address of each IP version makes a difference: its class and
+    /// the L4 class are looked up in one table.
+    OneDimension,
+    /// A table of all source classes with all destination classes, and one of
+    /// the pairs that are found there with all L4 classes.
+    Dense,
+    /// Tables by what lines ask for, and hash tables of the pairs of classes that
+    /// have a line at all.
+    Parts,
+}
+
+/// Pairs of source and destination classes up to which a table of all of them
+/// is taken: 4 MiB, which large caches hold.
+const DENSE: u64 = 1 << 20;
+
+impl Combination {
+    /// The best one for a ruleset.
+    pub(super) fn choose(classes: &Classes<'_>) -> Self {
+        let families = &classes.families;
+        let both = families
+            .iter()
+            .filter(|family| family.src.count() > 1 && family.dst.count() > 1);
+        match both.map(FamilyClasses::pairs).max() {
+            None => Self::OneDimension,
+            Some(pairs) if pairs > DENSE && parts::can_hold(&classes.lines) => Self::Parts,
+            Some(_) => Self::Dense,
+        }
+    }
+
+    /// Why it is the best one, in words.
+    #[must_use]
+    pub const fn why(self) -> &'static str {
+        match self {
+            Self::OneDimension => "at most one address of each IP version makes a difference",
+            Self::Dense => "all pairs of address classes fit in a table, or some rules need one",
+            Self::Parts => "all pairs of address classes would be more than 1,048,576",
+        }
+    }
+}
+
+impl fmt::Display for Combination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OneDimension => "one dimension",
+            Self::Dense => "dense cross table",
+            Self::Parts => "parts",
+        })
+    }
+}
