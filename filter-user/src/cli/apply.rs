@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{Write as _, stdout};
+use std::rc::Rc;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
@@ -13,6 +14,7 @@ use super::compiled::{self, Request, Target};
 use super::diff::rule_content;
 use super::error::Failure;
 use super::output::{Color, note, size, warning};
+use super::times::Times;
 use crate::datapath::{self, Applied, Datapath, Mode};
 use crate::policy::PROFILE_PREFIX;
 use crate::ruleset::{NetSet, Rule, Ruleset, Stage};
@@ -42,6 +44,10 @@ pub(super) struct Apply {
     #[arg(long)]
     dry_run: bool,
 
+    /// Show how long each step took
+    #[arg(short, long)]
+    verbose: bool,
+
     #[command(flatten)]
     warnings: WarningFlags,
 
@@ -68,24 +74,30 @@ enum ModeFlag {
 impl Apply {
     /// Runs the verb.
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
+        let times = Rc::default();
         let targets = self
-            .targets(global)
+            .targets(global, &times)
             .map_err(|failure| failure.and("Nothing was changed."))?;
         let datapath = Datapath::open(&global.pin_root)?;
         if self.dry_run {
-            dry_run(&datapath, &targets, global.color)
+            dry_run(&datapath, &targets, global.color)?;
         } else {
-            self.apply(&datapath, &targets, global.color)
+            self.apply(&datapath, &targets, &times, global.color)?;
         }
+        if self.verbose {
+            writeln!(stdout(), "{times}")?;
+        }
+        Ok(())
     }
 
     /// Compiles for every endpoint, and finds what can be found before any
     /// interface is changed.
-    fn targets(&self, global: &Global) -> Result<Vec<Target>, Failure> {
-        let targets = compiled::all_targets(
-            &Request::new(&self.files, &self.endpoint, &self.options, global).on_this_host(),
-            self.warnings,
-        )?;
+    fn targets(&self, global: &Global, times: &Rc<Times>) -> Result<Vec<Target>, Failure> {
+        let request = Request {
+            times: Rc::clone(times),
+            ..Request::new(&self.files, &self.endpoint, &self.options, global).on_this_host()
+        };
+        let targets = compiled::all_targets(&request, self.warnings)?;
         let egress: BTreeSet<&str> = targets
             .iter()
             .flat_map(|target| target.egress.iter().map(String::as_str))
@@ -114,7 +126,13 @@ impl Apply {
         Ok(targets)
     }
 
-    fn apply(&self, datapath: &Datapath, targets: &[Target], color: Color) -> Result<(), Failure> {
+    fn apply(
+        &self,
+        datapath: &Datapath,
+        targets: &[Target],
+        times: &Times,
+        color: Color,
+    ) -> Result<(), Failure> {
         let mode = match self.mode {
             ModeFlag::Auto => Mode::Auto,
             ModeFlag::Native => Mode::Native,
@@ -139,6 +157,9 @@ impl Apply {
                     )));
                 }
             };
+            times.add("load", applied.spent.load);
+            times.add("swap", applied.spent.swap);
+            times.add("carry", applied.spent.carry);
             if printed.is_ok() {
                 printed = print(target, &applied);
             }
@@ -301,7 +322,7 @@ fn of_a_policy(rule: &Rule) -> bool {
 }
 
 /// The rules of a policy, as far as two of them are the same.
-fn content(ruleset: &Ruleset, policy: &str) -> Vec<(Rule, Vec<NetSet>)> {
+fn content<'r>(ruleset: &'r Ruleset, policy: &str) -> Vec<(Rule, Vec<&'r NetSet>)> {
     let rules = ruleset.rules.iter();
     rules
         .filter(|rule| of_a_policy(rule) && *rule.id.policy == *policy)

@@ -2,6 +2,7 @@
 //! policies does first.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -9,6 +10,7 @@ use ipnet::IpNet;
 use super::args::{EndpointFlags, Files, Global, NodeAddress, OptionFlags, WarningFlags};
 use super::error::Failure;
 use super::output::{Color, count, message};
+use super::times::Times;
 use crate::compile::{Analysis, CompileError, Image};
 use crate::datapath::{self, Described, DescribedDocument};
 use crate::lint;
@@ -29,6 +31,8 @@ pub(super) struct Request<'a> {
     /// Whether this host is asked for what the flags don't say: its name, its
     /// addresses.
     pub(super) live: bool,
+    /// How long the steps take.
+    pub(super) times: Rc<Times>,
 }
 
 impl<'a> Request<'a> {
@@ -46,6 +50,7 @@ impl<'a> Request<'a> {
             options,
             color: global.color,
             live: false,
+            times: Rc::default(),
         }
     }
 
@@ -81,8 +86,9 @@ pub(super) struct Target {
 
 /// Reads and checks the files.
 pub(super) fn check(request: &Request<'_>) -> Result<(Vec<Source>, Checked), Failure> {
-    let sources = policy::load(request.filenames, request.recursive).map_err(Failure::failed)?;
-    let checked = policy::check(&sources);
+    let load = || policy::load(request.filenames, request.recursive);
+    let sources = request.times.of("read", load).map_err(Failure::failed)?;
+    let checked = request.times.of("check", || policy::check(&sources));
     Ok((sources, checked))
 }
 
@@ -299,7 +305,9 @@ fn select(
             options: request.options.options(),
             node_addresses: node_addresses(request, &endpoint.interface)?,
         };
-        let selected = policy::select(model, endpoint, direction, &options);
+        let times = &request.times;
+        let select = || policy::select(model, endpoint, direction, &options);
+        let selected = times.of("select", select);
         let refused = errors(&selected.warnings);
         warnings.extend(selected.warnings);
         if refused > 0 {
@@ -329,17 +337,15 @@ fn select(
             Failure::failed(format_args!("endpoint {:?}: {error}", endpoint.name))
         };
         let max_memory = request.options.max_memory;
-        let analysis = Analysis::of(&selected.ruleset).map_err(refused)?;
-        let image = analysis.image(max_memory, None).map_err(refused)?;
-        lint(&analysis, endpoint);
+        let analyse = || Analysis::of(&selected.ruleset);
+        let analysis = times.of("compile", analyse).map_err(refused)?;
+        let write = || analysis.image(max_memory, None);
+        let image = times.of("compile", write).map_err(refused)?;
+        times.of("lint", || lint(&analysis, endpoint));
         let described = if request.live {
-            describe(
-                request,
-                model,
-                endpoint,
-                &options,
-                &selected.selected_policies,
-            )?
+            let policies = &selected.selected_policies;
+            let describe = || describe(request, model, endpoint, &options, policies);
+            times.of("describe", describe)?
         } else {
             Described::default()
         };

@@ -141,13 +141,7 @@ impl<'a> Changes<'a> {
             ..after.clone()
         });
         let traffic = differences(&before, after).map_err(Failure::failed)?;
-        let content = |ruleset: &Ruleset| -> BTreeMap<RuleId, (Rule, Vec<NetSet>)> {
-            let rules = ruleset.rules.iter();
-            rules
-                .map(|rule| (rule.id.clone(), rule_content(ruleset, rule)))
-                .collect()
-        };
-        let (old, new) = (content(&before), content(after));
+        let (old, new) = (contents(&before), contents(after));
         let ids: BTreeSet<&RuleId> = old.keys().chain(new.keys()).collect();
         let find = |ruleset: &Ruleset, id: &RuleId| {
             ruleset.rules.iter().find(|rule| rule.id == *id).cloned()
@@ -324,16 +318,24 @@ fn who(ruleset: &Ruleset, decision: Decision) -> String {
     }
 }
 
+/// What the rules say, by identity.
+fn contents(ruleset: &Ruleset) -> BTreeMap<RuleId, (Rule, Vec<&NetSet>)> {
+    let rules = ruleset.rules.iter();
+    rules
+        .map(|rule| (rule.id.clone(), rule_content(ruleset, rule)))
+        .collect()
+}
+
 /// What a rule says: with the content of its sets and not their numbers, and
 /// without its place.
-pub(super) fn rule_content(ruleset: &Ruleset, rule: &Rule) -> (Rule, Vec<NetSet>) {
+pub(super) fn rule_content<'r>(ruleset: &'r Ruleset, rule: &Rule) -> (Rule, Vec<&'r NetSet>) {
     let mut rule = rule.clone();
     rule.source = None;
     let mut sets = Vec::new();
     for asked in &mut rule.matches {
         for side in [&mut asked.src, &mut asked.dst] {
             for set in side.sets.iter_mut().chain(&mut side.not_sets) {
-                sets.extend(ruleset.sets.get(*set as usize).cloned());
+                sets.extend(ruleset.sets.get(*set as usize));
                 *set = 0;
             }
         }

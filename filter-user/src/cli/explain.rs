@@ -103,6 +103,7 @@ impl Explain {
                 options: &self.options,
                 color: global.color,
                 live: false,
+                times: std::rc::Rc::default(),
             };
             one_target(&request, self.direction.direction())?.ruleset
         };

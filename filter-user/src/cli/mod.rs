@@ -21,6 +21,7 @@ mod replay;
 mod schema;
 mod stats;
 mod status;
+mod times;
 mod validate;
 
 use std::io::{self, Write as _};

@@ -129,6 +129,7 @@ fn json(all: &[InForce]) -> Value {
                 "default": status.ruleset.default.name(),
                 "rules": status.ruleset.rules.len(),
                 "memory": {"maps_bytes": status.memory},
+                "program": status.program_size,
                 "events_lost": status.events_lost,
                 "passed": {"packets": passed.packets, "bytes": passed.bytes},
                 "dropped": {"packets": dropped.packets, "bytes": dropped.bytes},
@@ -145,6 +146,7 @@ mod tests {
     use filter_common::verdict::Reason;
 
     use super::*;
+    use crate::datapath::ProgramSize;
     use crate::ruleset::{Action, Direction, Options, Ruleset};
 
     fn status(interface: &str, packets: u64) -> InForce {
@@ -168,6 +170,11 @@ mod tests {
             },
             described: crate::datapath::Described::default(),
             memory: 1_023 << 20,
+            program_size: Some(ProgramSize {
+                verified_instructions: 20_000,
+                xlated_bytes: 16_000,
+                jited_bytes: 9_000,
+            }),
             events_lost: 0,
             stats: Stats {
                 interface: interface.to_owned(),
@@ -200,5 +207,7 @@ mod tests {
         assert_eq!(interface["dropped"]["bytes"], 7 * 64);
         assert_eq!(interface["since"], "2023-11-14T22:13:20Z");
         assert_eq!(interface["mode"], "generic");
+        assert_eq!(interface["program"]["verified_instructions"], 20_000);
+        assert_eq!(interface["program"]["jited_bytes"], 9_000);
     }
 }

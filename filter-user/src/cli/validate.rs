@@ -31,7 +31,8 @@ pub(super) struct Validate {
     #[command(flatten)]
     endpoint: EndpointFlags,
 
-    /// Show the rules of each endpoint, in the order they are tried
+    /// Show the rules of each endpoint, in the order they are tried, and how long
+    /// each step took
     #[arg(short, long)]
     verbose: bool,
 
@@ -113,6 +114,7 @@ impl Validate {
                 for target in &report.targets {
                     show(&mut out, target)?;
                 }
+                writeln!(out, "{}", request.times)?;
             }
             writeln!(
                 out,

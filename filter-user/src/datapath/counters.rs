@@ -15,7 +15,7 @@ use filter_common::abi::{self, REASON_COUNTERS};
 use filter_common::verdict::Reason;
 
 use super::error::Error;
-use super::record::{Record, open_array};
+use super::record::Record;
 use super::{Count, Stats, sys};
 use crate::ruleset::{Action, Rule, RuleId};
 
@@ -61,20 +61,27 @@ pub(super) fn create_carried(path: &Path, count: u32) -> Result<(), Error> {
     let failed = |error: &(dyn std::error::Error + 'static)| {
         Error::aya(format_args!("cannot create {}", path.display()), error)
     };
-    Array::<MapData, [u64; 2]>::create(count, 0)
+    Array::<MapData, [u64; 2]>::create(count, sys::MMAPABLE)
         .map_err(|error| failed(&error))?
         .pin(path)
         .map_err(|error| failed(&error))
 }
 
-/// Sets the `carried` map.
+/// Sets the `carried` map, by its memory: a call for each of a million rules
+/// would take more than a second.
 pub(super) fn write_carried(path: &Path, totals: &[Count]) -> Result<(), Error> {
-    let mut map = open_array::<[u64; 2]>(path)?;
-    for (index, total) in (0..).zip(totals) {
-        map.set(index, [total.packets, total.bytes], 0)
-            .map_err(|error| Error::aya(format_args!("cannot write {}", path.display()), &error))?;
-    }
-    Ok(())
+    let write = || {
+        let map = sys::get(path)?;
+        let mut mapping = sys::Mapping::new(map.as_fd(), size_of_val(totals))?;
+        let places = mapping.bytes_mut().chunks_exact_mut(size_of::<Count>());
+        for (place, total) in places.zip(totals) {
+            let (packets, bytes) = place.split_at_mut(size_of::<u64>());
+            packets.copy_from_slice(&total.packets.to_ne_bytes());
+            bytes.copy_from_slice(&total.bytes.to_ne_bytes());
+        }
+        Ok(())
+    };
+    write().map_err(|error| Error::io(format_args!("cannot write {}", path.display()), &error))
 }
 
 /// A generation's totals: its own and the carried ones. `folder` holds its

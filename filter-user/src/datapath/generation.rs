@@ -11,7 +11,7 @@ use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use filter_common::abi::Line;
 use filter_common::event::RING_BYTES;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 use super::{object, sys};
@@ -47,7 +47,7 @@ pub(super) enum Trace {
 
 /// A program as the kernel has it, for one ruleset: what the ruleset does not
 /// use the verifier has deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgramSize {
     /// Instructions that the verifier walked.
     pub verified_instructions: u64,

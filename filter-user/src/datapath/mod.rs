@@ -24,8 +24,10 @@ mod test_bench;
 use std::io;
 use std::ops::{Add, Sub};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use filter_common::verdict::{Reason, Verdict};
 
@@ -37,8 +39,8 @@ use generation::{Generation, Trace};
 pub use host::{HostAddresses, addresses, forwards};
 use interface::Interface;
 use pins::Slot;
-use record::Record;
 pub use record::{Described, DescribedDocument};
+use record::{NewRecord, Record};
 pub use test_bench::TestBench;
 
 use crate::compile::Image;
@@ -79,6 +81,20 @@ pub struct Applied {
     pub generation: u64,
     /// What was in force before; `None` where nothing was attached.
     pub before: Option<Ruleset>,
+    /// How long it took.
+    pub spent: Spent,
+}
+
+/// How long the steps of a change took.
+#[derive(Clone, Copy, Debug)]
+pub struct Spent {
+    /// To make maps, fill them, and have the program verified and compiled.
+    pub load: Duration,
+    /// To put it into the link, or to attach it.
+    pub swap: Duration,
+    /// To take the totals over from the generation before; the new one is
+    /// already in force.
+    pub carry: Duration,
 }
 
 /// Packets and bytes (frame length without FCS).
@@ -144,6 +160,8 @@ pub struct Status {
     pub described: Described,
     /// Bytes of its maps, as the kernel accounts them.
     pub memory: u64,
+    /// The program as the kernel has it, where the record says it.
+    pub program_size: Option<ProgramSize>,
     /// Reports of packets that this generation could not give.
     pub events_lost: u64,
     /// Totals.
@@ -271,19 +289,27 @@ impl Datapath {
             refuse_other_mode(interface, mode)?;
         }
 
-        let mut generation = Generation::load(image, Trace::Off)?;
-        let mut record = Record::new(
-            ruleset.clone(),
-            described.clone(),
-            namespace,
-            interface.index,
-        );
-        record.memory = generation.memory();
+        // What is kept beside the program is put together while the kernel
+        // verifies it.
+        let start = Instant::now();
+        let (generation, mut record) = thread::scope(|scope| {
+            let record =
+                scope.spawn(|| NewRecord::of(ruleset, described, namespace, interface.index));
+            let generation = Generation::load(image, Trace::Off);
+            let record = record.join();
+            (
+                generation,
+                record.unwrap_or_else(|panic| resume_unwind(panic)),
+            )
+        });
+        let mut generation = generation?;
+        record.record.memory = generation.memory();
+        record.record.program = Some(generation.program_size()?);
         if let Some(before) = &before {
-            record.generation = before.record.generation + 1;
-            record.predecessor = Some(before.program);
+            record.record.generation = before.record.generation + 1;
+            record.record.predecessor = Some(before.program);
         }
-        let number = record.generation;
+        let number = record.record.generation;
 
         let slot = match &before {
             Some(before) => before.slot.clone(),
@@ -294,6 +320,8 @@ impl Datapath {
             Ok(program) => program,
             Err((program, error)) => return Err(undo(&slot, program, before.is_some(), error)),
         };
+        let load = start.elapsed();
+        let start = Instant::now();
         let swapped = match &before {
             Some(before) => swap(interface, &mut generation, before),
             None => attach(interface, mode, &mut generation, &slot),
@@ -303,6 +331,8 @@ impl Datapath {
         }
 
         // From here on the new generation is in force.
+        let swap = start.elapsed();
+        let start = Instant::now();
         if before.is_some() {
             sys::wait_for_readers().map_err(|error| {
                 Error::io(
@@ -311,13 +341,20 @@ impl Datapath {
                 )
             })?;
         }
-        let in_force = in_force(slot)?.ok_or_else(|| {
-            Error::Failed(format!(
+        let here = slot.link()?;
+        if here.is_none_or(|(_, link)| link.program != program) {
+            return Err(Error::Failed(format!(
                 "the filter on {} was removed by somebody while it was being applied",
                 interface.name
-            ))
-        })?;
-        in_force.settle()?;
+            )));
+        }
+        if let Some(before) = &before {
+            let totals = counters::totals(&before.folder(), &before.record)?;
+            let carried = counters::carry(&before.record.ruleset.rules, &totals, &ruleset.rules);
+            let folder = slot.generation(program);
+            counters::write_carried(&folder.join("carried"), &carried)?;
+        }
+        slot.remove_generations_except(program)?;
         let mode = interface::by_name(&interface.name)?
             .xdp
             .and_then(|xdp| xdp.mode)
@@ -326,6 +363,11 @@ impl Datapath {
             mode,
             generation: number,
             before: before.map(|before| before.record.ruleset),
+            spent: Spent {
+                load,
+                swap,
+                carry: start.elapsed(),
+            },
         })
     }
 
@@ -365,6 +407,7 @@ impl Datapath {
                 program_id: in_force.program,
                 since: in_force.record.since(),
                 memory: in_force.record.memory,
+                program_size: in_force.record.program,
                 events_lost: events::lost(&in_force.folder())?,
                 stats: counters::stats(name.clone(), &in_force.record.ruleset.rules, &totals),
                 ruleset: in_force.record.ruleset,
@@ -416,7 +459,10 @@ impl Datapath {
     /// was put there.
     fn find(&self, interface: &Interface, namespace: u64) -> Result<Option<InForce>, Error> {
         for slot in Slot::all(&self.root)? {
-            if let Some(in_force) = in_force(slot)?
+            // The records of others may be long.
+            let index = slot.link()?.map(|(_, link)| link.ifindex);
+            if index == Some(interface.index)
+                && let Some(in_force) = in_force(slot)?
                 && in_force.ifindex == interface.index
                 && in_force.record.namespace == namespace
             {
@@ -471,7 +517,7 @@ fn not_attached(interface: &str) -> Error {
 fn pin_generation(
     slot: &Slot,
     generation: &mut Generation,
-    record: &Record,
+    record: &NewRecord,
     image: &Image,
 ) -> Result<u32, (u32, Error)> {
     let (_, program) = generation.program_fd().map_err(|error| (0, error))?;

@@ -268,6 +268,26 @@ pub(super) fn set_program(
     bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
 }
 
+/// The flag of array maps that can be mapped into memory (`BPF_F_MMAPABLE`).
+pub(super) const MMAPABLE: u32 = 1 << 10;
+
+/// The elements of a frozen map with that flag, to be read. Nothing writes to
+/// them any more.
+#[derive(Debug)]
+pub(super) struct Frozen(Mapping);
+
+impl Frozen {
+    /// Maps the first `bytes` bytes of the map's elements.
+    pub(super) fn new(map: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+        Mapping::map(map, bytes, libc::PROT_READ).map(Self)
+    }
+
+    /// The elements.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
 /// The elements of a `BPF_F_MMAPABLE` array map, in this process's memory.
 #[derive(Debug)]
 pub(super) struct Mapping {
@@ -282,13 +302,17 @@ unsafe impl Send for Mapping {}
 impl Mapping {
     /// Maps the first `bytes` bytes of the map's elements.
     pub(super) fn new(map: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+        Self::map(map, bytes, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    fn map(map: BorrowedFd<'_>, bytes: usize, protection: libc::c_int) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice touches
         // no memory that is in use.
         let start = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
                 bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
+                protection,
                 libc::MAP_SHARED,
                 map.as_raw_fd(),
                 0,
