@@ -21,7 +21,7 @@ pub use random::Random;
 pub use timing::{Cost, Frames, Timing, compare};
 pub use traffic::Traffic;
 
-use crate::compile::Image;
+use crate::compile::{Combination, Image};
 use crate::datapath::{Corpus, Count, Error, ProgramSize, Shape, TestBench};
 use crate::ruleset::{Ruleset, Stage};
 use filter_common::verdict::Verdict;
@@ -82,6 +82,8 @@ pub struct Report {
     pub rules: u64,
     /// Networks that the rules name, each as often as one does.
     pub prefixes: u64,
+    /// How classes are combined.
+    pub combination: Combination,
     /// The program as the kernel has it.
     pub program: ProgramSize,
     /// Its maps.
@@ -153,6 +155,7 @@ pub fn measure(
         random,
         rules: ruleset.rules.len() as u64,
         prefixes: prefixes(ruleset),
+        combination: image.combination(),
         program: bench.program_size()?,
         memory: Memory {
             maps_bytes: bench.memory(),

@@ -224,6 +224,7 @@ fn values(measured: &Measured) -> Value {
         "packets": report.packets,
         "rules": report.rules,
         "prefixes": report.prefixes,
+        "combination": report.combination,
         "program": report.program,
         "memory": report.memory,
         "prepare_ms": tenth(measured.prepare_ms),
@@ -310,6 +311,10 @@ fn table(measured: &Measured) -> String {
                 packets.by_rule * 100.0,
                 packets.dropped * 100.0
             ),
+        ),
+        (
+            "combined",
+            format!("{}: {}", report.combination, report.combination.why()),
         ),
         (
             "program",

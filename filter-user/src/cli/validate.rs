@@ -188,6 +188,8 @@ fn show(out: &mut impl Write, target: &Target) -> Result<(), Failure> {
         target.ruleset.rules.len(),
         size(target.image.memory())
     )?;
+    let combination = target.image.combination();
+    writeln!(out, "  combined: {combination}: {}", combination.why())?;
     for rule in &target.ruleset.rules {
         writeln!(
             out,
@@ -214,6 +216,7 @@ fn json(report: &Report) -> Value {
                 "policies": target.policies,
                 "rules": target.ruleset.rules.len(),
                 "default": target.ruleset.default.name(),
+                "combination": target.image.combination(),
                 "memory": {"maps_bytes": target.image.memory()},
             })
         })
