@@ -150,7 +150,7 @@ pub(super) struct OptionFlags {
     #[arg(long, env = "NODEWALL_NO_ESSENTIALS", value_parser = FalseyValueParser::new())]
     pub no_essentials: bool,
 
-    /// Most memory that the tables of one interface may take
+    /// Most memory that the tables and counters of one interface may take
     #[arg(
         long,
         value_name = "SIZE",

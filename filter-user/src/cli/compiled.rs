@@ -341,6 +341,11 @@ fn select(
         let analysis = times.of("compile", analyse).map_err(refused)?;
         let write = || analysis.image(max_memory, None);
         let image = times.of("compile", write).map_err(refused)?;
+        if request.live {
+            within_budget(&image, &selected.ruleset, max_memory).map_err(|failure| {
+                Failure::failed(format_args!("endpoint {:?}: {failure}", endpoint.name))
+            })?;
+        }
         times.of("lint", || lint(&analysis, endpoint));
         let described = if request.live {
             let policies = &selected.selected_policies;
@@ -365,6 +370,23 @@ fn select(
     }
     warnings.extend(policy::unselected(model, endpoints));
     Ok(targets)
+}
+
+/// The counters stand beside the tables, and take the more memory the more CPUs
+/// this host has.
+fn within_budget(image: &Image, ruleset: &Ruleset, max_memory: u64) -> Result<(), String> {
+    let counters =
+        datapath::counters_memory(image.counters()).map_err(|error| error.to_string())?;
+    let tables = image.memory();
+    if tables + counters <= max_memory {
+        return Ok(());
+    }
+    Err(format!(
+        "the counters of {} rules take {counters} bytes on this host's CPUs, beside tables of \
+         {tables} bytes: more than the budget of {max_memory} bytes; allow more with --max-memory, \
+         or merge rules that differ only in their addresses",
+        ruleset.rules.len()
+    ))
 }
 
 /// What is to be read back of what is in force.

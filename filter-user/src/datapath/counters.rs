@@ -26,11 +26,23 @@ fn reason_place(reason: Reason) -> usize {
     abi::reason_counter(reason, reason.usual_verdict()) as usize
 }
 
+/// CPUs that have a copy of each counter.
+fn cpus() -> Result<usize, Error> {
+    aya::util::nr_cpus()
+        .map_err(|(what, error)| Error::io(format_args!("cannot count the CPUs ({what})"), &error))
+}
+
+/// Bytes that the kernel takes for this many counters: on each CPU one with a
+/// pointer to them, and the carried ones.
+pub fn counters_memory(count: u32) -> Result<u64, Error> {
+    let one = size_of::<Count>() as u64;
+    let copies = cpus()? as u64;
+    Ok(u64::from(count) * (one * copies + size_of::<usize>() as u64 + one))
+}
+
 /// Reads a generation's own counters, summed over the CPUs.
 pub(super) fn read(map: BorrowedFd<'_>, count: usize) -> Result<Vec<Count>, Error> {
-    let cpus = aya::util::nr_cpus().map_err(|(what, error)| {
-        Error::io(format_args!("cannot count the CPUs ({what})"), &error)
-    })?;
+    let cpus = cpus()?;
     read_sums(map, count, cpus)
 }
 
@@ -97,9 +109,7 @@ pub(super) fn own(
     record: &Record,
     carried: Vec<Count>,
 ) -> Result<Vec<Count>, Error> {
-    let cpus = aya::util::nr_cpus().map_err(|(what, error)| {
-        Error::io(format_args!("cannot count the CPUs ({what})"), &error)
-    })?;
+    let cpus = cpus()?;
     let own = pinned(&folder.join("counters"), record, cpus)?;
     Ok(own
         .into_iter()
@@ -197,6 +207,13 @@ mod tests {
         all.filter(|(found, _, _)| *found == reason)
             .map(|(_, _, count)| count.packets)
             .sum()
+    }
+
+    #[test]
+    fn counters_take_memory_on_each_cpu() {
+        let cpus = cpus().expect("CPUs") as u64;
+        let million = counters_memory(1_000_000).expect("CPUs");
+        assert_eq!(million, 1_000_000 * (16 * cpus + 24));
     }
 
     #[test]

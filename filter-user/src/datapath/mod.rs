@@ -32,6 +32,7 @@ use std::time::{Duration, Instant, SystemTime};
 use filter_common::verdict::{Reason, Verdict};
 
 pub use corpus::{Corpus, Shape, Target, Took};
+pub use counters::counters_memory;
 pub use error::Error;
 pub use events::{Observed, Observer};
 pub use generation::ProgramSize;
