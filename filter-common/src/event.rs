@@ -12,6 +12,20 @@ pub const HEADER: usize = 128;
 pub enum Kind {
     /// A Log rule matched it.
     Log = 1,
+    /// It was dropped, and this is a sample of such.
+    Drop = 2,
+}
+
+impl Kind {
+    /// The kind that an event says it is of.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Log),
+            2 => Some(Self::Drop),
+            _ => None,
+        }
+    }
 }
 
 /// One reported packet. Numbers in the machine's byte order.
@@ -24,7 +38,8 @@ pub struct Event {
     pub ifindex: u32,
     /// Bytes of the frame, without FCS.
     pub length: u32,
-    /// The rule that reports it, by its index in the ruleset.
+    /// The rule that reports it, by its index in the ruleset; of a dropped
+    /// packet the same as [`Self::decided_by`].
     pub rule: u32,
     /// The rule that decided; [`crate::abi::NONE`] where none did.
     pub decided_by: u32,
@@ -38,35 +53,145 @@ pub struct Event {
     pub verdict: u8,
     /// Zero.
     pub unused: [u8; 3],
+    /// Of a dropped packet: how many were dropped on its CPU since the one
+    /// reported before it, itself included. All of them, and what is lost
+    /// behind the last one, are the packets that were dropped.
+    pub stands_for: u64,
     /// The frame's first bytes, from the Ethernet header on.
     pub header: [u8; HEADER],
 }
 
-/// The budget of one CPU, and what did not fit in it.
+/// The budget of one CPU for one [`Kind`], and what did not fit in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Budget {
-    /// The window that [`Self::spent`] is about: jiffies >> [`WINDOW_SHIFT`].
-    pub window: u64,
+    /// The jiffy in which the window began that [`Self::spent`] is about.
+    pub began: u64,
     /// Events reported in it.
     pub spent: u64,
     /// Events that were beyond the budget, since the program was loaded.
     pub over_budget: u64,
     /// Events for which the ring had no room.
     pub ring_full: u64,
+    /// What was lost when the last event was reported.
+    pub lost_then: u64,
 }
 
-/// A window has 2^5 jiffies: 0.13 s at 250 Hz, 0.03 s at 1000 Hz.
-pub const WINDOW_SHIFT: u32 = 5;
-/// Events that a CPU may report in a window: 2,000 a second at 250 Hz. Beyond
-/// it a packet costs a look-up of its CPU's budget, and no clock is read.
-pub const EVENTS_PER_WINDOW: u64 = 256;
-/// Bytes of the ring where rules report something: 1,560 events with the 8
+impl Budget {
+    /// Events that were not reported.
+    #[inline(always)]
+    #[must_use]
+    pub const fn lost(&self) -> u64 {
+        self.over_budget.wrapping_add(self.ring_full)
+    }
+
+    /// Whether an event in the jiffy `now` is within the budget; it is taken
+    /// from it, or counted as beyond it.
+    #[inline(always)]
+    pub const fn take(&mut self, now: u64, rate: Rate) -> bool {
+        if now.wrapping_sub(self.began) >= rate.jiffies as u64 {
+            self.began = now;
+            self.spent = 0;
+        }
+        let within = self.spent < rate.events as u64;
+        if within {
+            self.spent += 1;
+        } else {
+            self.over_budget += 1;
+        }
+        within
+    }
+}
+
+/// How many events a CPU may report: no more than `events` in a window of
+/// `jiffies`. Beyond it a packet costs a look-up of its CPU's budget, and no
+/// clock is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Rate {
+    /// Events in a window; 0 where nothing of the kind is reported.
+    pub events: u32,
+    /// A window begins with the first event after the one before.
+    pub jiffies: u32,
+}
+
+impl Rate {
+    /// Of what rules report: 2,000 a second at 250 Hz.
+    pub const RULES: Self = Self {
+        events: 256,
+        jiffies: 32,
+    };
+    /// Nothing.
+    pub const OFF: Self = Self {
+        events: 0,
+        jiffies: 0,
+    };
+
+    /// `events` a second where a second has `hz` jiffies: the shortest window
+    /// that is exact, so that what is reported is spread over the second.
+    #[must_use]
+    pub const fn per_second(events: u32, hz: u32) -> Self {
+        let (mut a, mut b) = (events, hz);
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        if events == 0 || hz == 0 {
+            return Self::OFF;
+        }
+        Self {
+            events: events / a,
+            jiffies: hz / a,
+        }
+    }
+}
+
+/// Where the budget of what rules report is in the map of budgets.
+pub const OF_RULES: u32 = 0;
+/// Where the budget of dropped packets is.
+pub const OF_DROPS: u32 = 1;
+/// How many there are.
+pub const BUDGETS: u32 = 2;
+/// Bytes of the ring where something is reported: 1,489 events with the 8
 /// bytes that the kernel puts before each.
 pub const RING_BYTES: u32 = 256 << 10;
 
 const _: () = {
-    assert!(size_of::<Event>() == 160);
-    assert!(size_of::<Budget>() == 32);
+    assert!(size_of::<Event>() == 168);
+    assert!(size_of::<Budget>() == 40);
     assert!(RING_BYTES.is_power_of_two());
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_exact_and_spread() {
+        let rate = |events, jiffies| Rate { events, jiffies };
+        assert_eq!(Rate::per_second(0, 250), Rate::OFF);
+        assert_eq!(Rate::per_second(100, 250), rate(2, 5));
+        assert_eq!(Rate::per_second(1_000, 250), rate(4, 1));
+        assert_eq!(Rate::per_second(7, 250), rate(7, 250));
+        assert_eq!(Rate::per_second(1, 1_000), rate(1, 1_000));
+    }
+
+    #[test]
+    fn a_window_gives_no_more_than_its_budget() {
+        let rate = Rate {
+            events: 2,
+            jiffies: 5,
+        };
+        let mut budget = Budget::default();
+        let mut given = 0;
+        for now in 1_000..1_250 {
+            for _ in 0..10 {
+                given += u64::from(budget.take(now, rate));
+            }
+        }
+        assert_eq!(given, 100);
+        assert_eq!(budget.lost(), 2_500 - 100);
+        // Also where nothing came for long, and one window began late.
+        assert!(budget.take(9_004, rate) && budget.take(9_008, rate));
+        assert!(!budget.take(9_008, rate) && budget.take(9_009, rate));
+    }
+}

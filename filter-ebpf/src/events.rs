@@ -15,8 +15,10 @@ use aya_ebpf::{
     maps::{PerCpuArray, RingBuf},
 };
 use filter_common::classify::Outcome;
-use filter_common::event::{Budget, EVENTS_PER_WINDOW, Event, HEADER, Kind, WINDOW_SHIFT};
+use filter_common::event::{BUDGETS, Budget, Event, HEADER, Kind, OF_DROPS, OF_RULES, Rate};
 use filter_common::verdict::Verdict;
+
+use crate::frame::Frame;
 
 /// The loader sets the size: a page where nothing is reported.
 #[cfg(not(feature = "trace"))]
@@ -28,36 +30,74 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
 
 #[cfg(not(feature = "trace"))]
 #[btf_map]
-static BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
+static BUDGET: PerCpuArray<Budget, { BUDGETS as usize }> = PerCpuArray::new();
 #[cfg(feature = "trace")]
 #[map]
-static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
+static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(BUDGETS, 0);
+
+/// How many dropped packets are reported. Set before loading: where none are,
+/// the verifier deletes all that is done for it.
+#[unsafe(no_mangle)]
+static SAMPLING: Rate = Rate::OFF;
+
+/// For the ring: nobody is to be woken. Its reader comes by the clock, since an
+/// interrupt for its sake would cost more than many packets.
+const NO_WAKEUP: u64 = 1;
 
 /// Reports that `rule` met the packet, of which `outcome` was decided.
+#[inline(always)]
+pub(crate) fn report(ctx: &XdpContext, rule: u32, outcome: Outcome, length: u64) {
+    if let Some(budget) = take(OF_RULES, Rate::RULES) {
+        write(ctx, budget, Kind::Log, rule, outcome, length);
+    }
+}
+
+/// Reports that the packet was dropped, by `outcome`.
+#[inline(always)]
+pub(crate) fn sample(frame: &Frame<'_>, outcome: Outcome) {
+    // SAFETY: a static is readable. Volatile, since the loader overwrites the
+    // value that the compiler sees; each half by itself, for the verifier.
+    let rate = unsafe {
+        Rate {
+            events: (&raw const SAMPLING.events).read_volatile(),
+            jiffies: (&raw const SAMPLING.jiffies).read_volatile(),
+        }
+    };
+    if rate.events == 0 {
+        return;
+    }
+    if let Some(budget) = take(OF_DROPS, rate) {
+        let (context, length) = (frame.context(), frame.length());
+        write(context, budget, Kind::Drop, outcome.rule, outcome, length);
+    }
+}
+
+/// This CPU's budget, if it has room for one more.
+#[inline(always)]
+fn take<'a>(kind: u32, rate: Rate) -> Option<&'a mut Budget> {
+    let budget = BUDGET.get_ptr_mut(kind)?;
+    // SAFETY: the pointer is to this CPU's copy of the element, and XDP
+    // programs are not preempted by another one on the same CPU.
+    let budget = unsafe { &mut *budget };
+    // SAFETY: the helper takes nothing.
+    let now = unsafe { bpf_jiffies64() };
+    budget.take(now, rate).then_some(budget)
+}
+
+/// Puts an event into the ring.
 #[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,
     reason = "what is cast is at most the length of a header"
 )]
-pub(crate) fn report(ctx: &XdpContext, rule: u32, outcome: Outcome, length: u64) {
-    let Some(budget) = BUDGET.get_ptr_mut(0) else {
-        return;
-    };
-    // SAFETY: the pointer is to this CPU's copy of the element, and XDP
-    // programs are not preempted by another one on the same CPU.
-    let budget = unsafe { &mut *budget };
-    // SAFETY: the helper takes nothing.
-    let window = unsafe { bpf_jiffies64() } >> WINDOW_SHIFT;
-    if budget.window != window {
-        budget.window = window;
-        budget.spent = 0;
-    }
-    if budget.spent >= EVENTS_PER_WINDOW {
-        budget.over_budget += 1;
-        return;
-    }
-    budget.spent += 1;
-
+fn write(
+    ctx: &XdpContext,
+    budget: &mut Budget,
+    kind: Kind,
+    rule: u32,
+    outcome: Outcome,
+    length: u64,
+) {
     #[cfg(not(feature = "trace"))]
     let entry = EVENTS.reserve(0);
     #[cfg(feature = "trace")]
@@ -66,6 +106,9 @@ pub(crate) fn report(ctx: &XdpContext, rule: u32, outcome: Outcome, length: u64)
         budget.ring_full += 1;
         return;
     };
+    let lost = budget.lost();
+    let stands_for = lost.wrapping_sub(budget.lost_then).wrapping_add(1);
+    budget.lost_then = lost;
     let event = entry.as_mut_ptr();
     let captured = length.min(HEADER as u64);
     // SAFETY: the entry has room for an event, which is written field by field:
@@ -78,10 +121,11 @@ pub(crate) fn report(ctx: &XdpContext, rule: u32, outcome: Outcome, length: u64)
         (&raw mut (*event).length).write(u32::try_from(length).unwrap_or(u32::MAX));
         (&raw mut (*event).rule).write(rule);
         (&raw mut (*event).decided_by).write(outcome.rule);
-        (&raw mut (*event).kind).write(Kind::Log as u8);
+        (&raw mut (*event).kind).write(kind as u8);
         (&raw mut (*event).reason).write(outcome.reason as u8);
         (&raw mut (*event).verdict).write(u8::from(outcome.verdict == Verdict::Drop));
         (&raw mut (*event).unused).write([0; 3]);
+        (&raw mut (*event).stands_for).write(stands_for);
         let header = (&raw mut (*event).header).cast();
         // The same number, from 1 to 128 also in the eyes of the verifier. No
         // frame is empty; of one the helper would have too little.
@@ -90,5 +134,5 @@ pub(crate) fn report(ctx: &XdpContext, rule: u32, outcome: Outcome, length: u64)
         let captured = if failed == 0 { captured as u16 } else { 0 };
         (&raw mut (*event).captured).write(captured);
     }
-    entry.submit(0);
+    entry.submit(NO_WAKEUP);
 }

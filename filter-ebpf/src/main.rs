@@ -52,7 +52,10 @@ pub fn nodewall_ingress(ctx: XdpContext) -> u32 {
     );
     match verdict {
         Verdict::Pass => XDP_PASS,
-        Verdict::Drop => XDP_DROP,
+        Verdict::Drop => {
+            events::sample(&frame, outcome);
+            XDP_DROP
+        }
     }
 }
 

@@ -72,6 +72,10 @@ impl Node {
 
     /// Puts a policy with these ingress rules in force.
     fn apply(&self, name: &str, rules: &[&str]) {
+        self.apply_with(name, rules, &[]);
+    }
+
+    fn apply_with(&self, name: &str, rules: &[&str], more: &[&str]) {
         let path = self.files.path().join("policy.yaml");
         let rules = rules.join("\n  - ");
         let text = format!(
@@ -80,7 +84,8 @@ impl Node {
         );
         fs::write(&path, text).unwrap();
         let path = path.to_str().unwrap();
-        self.done(&["apply", "-f", path, "--interface", INTERFACE]);
+        let apply = ["apply", "-f", path, "--interface", INTERFACE];
+        self.done(&[&apply, more].concat());
     }
 
     /// What waits to be read: the events, and how many were lost.
@@ -129,6 +134,13 @@ impl Node {
         serde_json::from_str(&self.done(&[verb, "-o", "json"])).unwrap()
     }
 
+    /// Packets that were dropped.
+    fn dropped(&self) -> u64 {
+        let status = self.json("status");
+        let dropped = &status["interfaces"][0]["dropped"]["packets"];
+        dropped.as_u64().unwrap()
+    }
+
     /// Packets of the rule at `index` of a policy.
     fn rule(&self, policy: &str, index: u64) -> u64 {
         let stats = self.json("stats");
@@ -164,6 +176,22 @@ impl Follower {
                 return value;
             }
         }
+    }
+}
+
+impl Follower {
+    /// Ends it; gives how many events it has told, and how many were lost.
+    fn rest(mut self) -> (u64, u64) {
+        self.child.kill().unwrap();
+        let (mut events, mut lost) = (0, 0);
+        for line in (&mut self.lines).lines() {
+            let value: Value = serde_json::from_str(&line.unwrap()).unwrap();
+            match value["lost"].as_u64() {
+                Some(more) => lost += more,
+                None => events += 1,
+            }
+        }
+        (events, lost)
     }
 }
 
@@ -354,4 +382,116 @@ fn a_generation_without_a_ring_is_named() {
     // All else goes on.
     assert_eq!(node.json("status")["interfaces"][0]["events_lost"], 0);
     assert_eq!(node.rule("old", 0), 0);
+}
+
+/// Every dropped packet is reported, or counted as not; over swaps too.
+#[test]
+fn a_flood_of_drops_is_sampled_and_each_loss_is_counted() {
+    const FLOOD: u64 = 30_000;
+    const A_SECOND: u64 = 50;
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    let deny = "{action: Deny, protocol: UDP}";
+    let sampling = ["--sample-drops", "50"];
+    node.apply_with("dropping", &[deny, ALLOW], &sampling);
+    let began = Instant::now();
+    node.send(&[udp(9), tcp6(11)], FLOOD);
+    settle(|| node.rule("dropping", 0) == FLOOD / 2);
+    let seconds = began.elapsed().as_secs() + 1;
+    let told = node.json("status")["interfaces"][0]["events_lost"].clone();
+    let (events, lost) = node.observe(&[]);
+    assert_eq!(told, lost);
+    assert_eq!(events.len() as u64 + lost, FLOOD / 2);
+    let cpus = thread::available_parallelism().unwrap().get() as u64;
+    // A window may begin where another second ends.
+    assert!(!events.is_empty() && events.len() as u64 <= (seconds + 1) * cpus * A_SECOND);
+    let mut stand_for = 0;
+    for event in &events {
+        stand_for += event["sampled_1_in"].as_u64().unwrap();
+        for (field, value) in [
+            ("verdict", "drop"),
+            ("reason", "policy_deny"),
+            ("policy", "dropping"),
+            ("action", "deny"),
+            ("tier", "default"),
+            ("direction", "ingress"),
+        ] {
+            assert_eq!(event[field], value, "{event}");
+        }
+        assert_eq!(
+            (&event["rule"], &event["l4"]["dport"]),
+            (&0.into(), &9.into())
+        );
+    }
+    assert!((events.len() as u64..=FLOOD / 2).contains(&stand_for));
+
+    // In words, and chosen; what no rule dropped has none.
+    node.apply_with("other", &[deny, ALLOW], &["--sample-drops", "10000"]);
+    let mut fragment = udp(9);
+    fragment.truncate(14 + 20 + 3);
+    let frames = [udp(9), fragment];
+    for (filter, wanted) in [
+        (&["--policy", "other"][..], "policy_deny other 0 (1 in 1)"),
+        (&["--reason", "policy_deny", "--rule", "0"], "other 0"),
+        (&["--proto", "udp", "--port", "9"], "policy_deny"),
+        (&["--reason", "malformed"], "malformed (1 in 1)"),
+    ] {
+        let before = node.dropped();
+        node.send(&frames, 2);
+        settle(|| node.dropped() == before + 2);
+        let text = node.done(&[&["observe"], filter].concat());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 1, "{filter:?}: {text}");
+        assert!(
+            lines[0].contains(wanted) && lines[0].contains(" drop "),
+            "{text}"
+        );
+    }
+    // Not asked for again, it ends.
+    node.apply("off", &[deny, ALLOW]);
+    node.send(&[udp(9)], 1);
+    settle(|| node.rule("off", 0) == 1);
+    assert!(node.fails(1, &["observe"]).contains("--sample-drops"));
+}
+
+#[test]
+fn swaps_under_a_flood_lose_no_drop_unseen() {
+    const FLOOD: u64 = 40_000;
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    let deny = "{action: Deny, protocol: UDP}";
+    let sampling = ["--sample-drops", "200"];
+    node.apply_with("swapped", &[deny, ALLOW], &sampling);
+    let mut child = node
+        .command(&["observe", "-f", "-o", "jsonl"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap());
+    let reader = Follower { child, lines };
+    node.is_read(&reader);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..8 {
+                node.send(&[udp(9)], FLOOD / 8);
+                thread::sleep(Duration::from_millis(150));
+            }
+        });
+        for _ in 0..4 {
+            // A reader looks ten times a second.
+            thread::sleep(Duration::from_millis(300));
+            node.apply_with("swapped", &[deny, ALLOW], &sampling);
+        }
+    });
+    settle(|| node.rule("swapped", 0) == FLOOD);
+    // Time for the reader to come twice more.
+    thread::sleep(Duration::from_secs(1));
+    let (events, lost) = reader.rest();
+    assert!(events > 0 && lost > 0);
+    assert_eq!(events + lost, FLOOD);
 }

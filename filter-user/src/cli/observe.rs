@@ -13,18 +13,19 @@ use serde_json::{Value, json};
 
 use super::args::Global;
 use super::error::Failure;
-use super::output::{count, index_of, note, time, warning};
+use super::output::{count, grouped, index_of, note, time, warning};
 use crate::datapath::{Datapath, Observed, Observer};
-use crate::ruleset::{Rule, protocol_name};
+use crate::ruleset::{Direction, Rule, protocol_name};
 
 /// How long a reader waits for more.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Show packets that rules report
+/// Show dropped packets, and those that rules report
 ///
-/// The packets that Log rules match, as they come; nothing else is reported yet. They are a sample: each CPU
-/// reports some thousand a second at most, and what is beyond that is counted as
-/// lost and shown. Counters (`nodewall stats`) are exact. Without --follow: what
+/// Dropped packets where `apply --sample-drops N` asked for them, and the packets
+/// that Log rules match, as they come. They are a sample: each CPU reports N
+/// dropped ones a second, and of the others some thousand, and what is beyond
+/// that is counted as lost and shown. Counters (`nodewall stats`) are exact. Without --follow: what
 /// is waiting to be read, then the end.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -45,11 +46,11 @@ pub(super) struct Observe {
     )]
     interface: Vec<String>,
 
-    /// Only what a rule of this policy reports
+    /// Only what a rule of this policy reports or dropped
     #[arg(long, value_name = "NAME")]
     policy: Option<String>,
 
-    /// Only what the rule with this index reports
+    /// Only what the rule with this index reports or dropped
     #[arg(long, value_name = "INDEX")]
     rule: Option<u32>,
 
@@ -168,11 +169,12 @@ impl Observe {
         let datapath = Datapath::open(&global.pin_root)?;
         let mut observer = Observer::new(datapath, self.interface.clone())?;
         if !observer.has_sources() {
-            let what = "no rule in force reports packets: rules with the action Log do";
+            let what = "nothing in force reports packets: rules with the action Log do, and \
+                        `nodewall apply --sample-drops N` reports dropped ones";
             if !self.follow {
                 return Err(Failure::failed(what));
             }
-            note(global.color, format_args!("{what}; waiting for one"));
+            note(global.color, format_args!("{what}; waiting for either"));
         }
         let node = nix::unistd::gethostname().ok();
         let node = node.map(|name| name.to_string_lossy().into_owned());
@@ -227,8 +229,9 @@ impl Observe {
         let within = |wanted: Option<&IpNet>, found: Option<IpAddr>| {
             wanted.is_none_or(|net| found.is_some_and(|address| net.contains(&address)))
         };
-        is(self.policy.as_deref(), Some(&*event.rule.id.policy))
-            && is(self.rule.as_ref(), event.rule.id.index.as_ref())
+        let id = event.rule.as_ref().map(|rule| &rule.id);
+        is(self.policy.as_deref(), id.map(|id| &*id.policy))
+            && is(self.rule.as_ref(), id.and_then(|id| id.index.as_ref()))
             && within(self.src.as_ref(), headers.ip.map(|(src, _, _)| src))
             && within(self.dst.as_ref(), headers.ip.map(|(_, dst, _)| dst))
             && is(
@@ -269,13 +272,13 @@ fn compact(event: &Observed, headers: &Headers) -> String {
     if let Some((kind, code)) = headers.icmp {
         let _ = write!(line, " type {kind} code {code}");
     }
-    let _ = write!(
-        line,
-        " {} {} {}",
-        event.reason.name(),
-        event.rule.id.policy,
-        index_of(&event.rule)
-    );
+    let _ = write!(line, " {}", event.reason.name());
+    if let Some(rule) = &event.rule {
+        let _ = write!(line, " {} {}", rule.id.policy, index_of(rule));
+    }
+    if let Some(packets) = event.sampled_1_in {
+        let _ = write!(line, " (1 in {})", grouped(packets));
+    }
     line
 }
 
@@ -305,18 +308,19 @@ fn json(event: &Observed, headers: &Headers, node: Option<&str>) -> Value {
             "rule": rule.id.index,
         })
     };
+    let rule = event.rule.as_ref();
     json!({
         "time": time(event.time),
         "node": node,
         "interface": event.interface,
-        "direction": event.rule.id.direction,
+        "direction": rule.map_or(Direction::Ingress, |rule| rule.id.direction),
         "verdict": if event.dropped { "drop" } else { "pass" },
         "reason": event.reason.name(),
-        "action": event.rule.action.name(),
-        "stage": event.rule.id.stage.name(),
-        "tier": event.rule.tier,
-        "policy": event.rule.id.policy,
-        "rule": event.rule.id.index,
+        "action": rule.map(|rule| rule.action.name()),
+        "stage": rule.map(|rule| rule.id.stage.name()),
+        "tier": rule.map(|rule| &rule.tier),
+        "policy": rule.map(|rule| &rule.id.policy),
+        "rule": rule.map(|rule| rule.id.index),
         "decided_by": event.decided_by.as_ref().map(identity),
         "ip": headers.ip.map(|(src, dst, _)| json!({
             "version": if src.is_ipv4() { 4 } else { 6 },
@@ -331,6 +335,7 @@ fn json(event: &Observed, headers: &Headers, node: Option<&str>) -> Value {
         })),
         "icmp": headers.icmp.map(|(kind, code)| json!({"type": kind, "code": code})),
         "length": event.length,
+        "sampled_1_in": event.sampled_1_in,
     })
 }
 

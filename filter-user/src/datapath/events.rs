@@ -5,13 +5,15 @@
 //! and its reader. A reader that sees another generation in force first reads
 //! what is left in the old ring, which it still holds open.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
-use filter_common::event::{Budget, Event};
+use filter_common::abi::NONE;
+use filter_common::event::{BUDGETS, Budget, Event, Kind};
 use filter_common::verdict::Reason;
 use nix::fcntl::{Flock, FlockArg};
 use nix::time::{ClockId, clock_gettime};
@@ -28,8 +30,11 @@ pub struct Observed {
     pub time: SystemTime,
     /// The interface.
     pub interface: String,
-    /// The rule that reports it.
-    pub rule: Rule,
+    /// The rule that reports it; of a dropped packet the one that decided,
+    /// where one did.
+    pub rule: Option<Rule>,
+    /// Of a dropped packet: how many it stands for.
+    pub sampled_1_in: Option<u64>,
     /// The rule that decided, where one did.
     pub decided_by: Option<Rule>,
     /// Whether it was dropped.
@@ -62,13 +67,13 @@ pub struct Observer {
 /// The ring of one generation.
 struct Source {
     ring: RingBuf<MapData>,
-    budget: PerCpuArray<MapData, BudgetWords>,
+    budget: Budgets<MapData>,
     ruleset: Ruleset,
     lost: u64,
 }
 
-/// [`Budget`] as aya reads it.
-type BudgetWords = [u64; 4];
+/// The map of [`Budget`]s, as aya reads it.
+pub(super) type Budgets<T> = PerCpuArray<T, [u64; 5]>;
 
 impl Observer {
     /// Begins to read on these interfaces; on all that are filtered if none is
@@ -98,7 +103,7 @@ impl Observer {
         Ok(observer)
     }
 
-    /// Whether any rule in force reports packets.
+    /// Whether anything in force reports packets.
     #[must_use]
     pub fn has_sources(&self) -> bool {
         !self.sources.is_empty()
@@ -157,11 +162,11 @@ impl Observer {
             };
             gone.extend(self.sources.remove_entry(&name));
             let folder = in_force.slot.generation(in_force.program);
-            let rules = &in_force.record.ruleset.rules;
-            if !rules.iter().any(crate::compile::reports) {
-                continue;
-            }
             if !folder.join("events").exists() {
+                let rules = &in_force.record.ruleset.rules;
+                if !rules.iter().any(crate::compile::reports) {
+                    continue;
+                }
                 return Err(Error::Failed(format!(
                     "the filter on {name} was applied by a nodewall that reports no packets, so \
                      its Log rules count and say nothing; apply its policies again with this one"
@@ -224,23 +229,23 @@ impl Source {
         events: &mut Vec<Observed>,
     ) -> Result<(), Error> {
         while let Some(item) = self.ring.next() {
-            let event: Event = bytemuck::try_pod_read_unaligned(&item).map_err(|error| {
-                Error::Failed(format!(
-                    "{interface}: an event is not readable by this nodewall ({error})"
-                ))
-            })?;
+            let event = read(&item)?;
             let rule = self.ruleset.rules.get(event.rule as usize);
-            let (Some(rule), Some(reason)) = (rule, Reason::from_number(event.reason)) else {
+            let kind = Kind::from_number(event.kind);
+            let reason = Reason::from_number(event.reason);
+            let no_rule = event.rule == NONE && kind == Some(Kind::Drop);
+            let (Some(kind), Some(reason), true) = (kind, reason, rule.is_some() || no_rule) else {
                 return Err(Error::Failed(format!(
-                    "{interface}: an event names rule {} and reason {}, which don't exist",
-                    event.rule, event.reason
+                    "{interface}: an event names kind {}, rule {} and reason {}, which don't exist",
+                    event.kind, event.rule, event.reason
                 )));
             };
             let captured = usize::from(event.captured).min(event.header.len());
             events.push(Observed {
                 time: clock.wall(event.time),
                 interface: interface.to_owned(),
-                rule: rule.clone(),
+                rule: rule.cloned(),
+                sampled_1_in: (kind == Kind::Drop).then_some(event.stands_for),
                 decided_by: self.ruleset.rules.get(event.decided_by as usize).cloned(),
                 dropped: event.verdict != 0,
                 reason,
@@ -263,20 +268,29 @@ pub(super) fn lost(folder: &Path) -> Result<u64, Error> {
     }
 }
 
-fn sum_lost(budget: &PerCpuArray<MapData, BudgetWords>) -> Result<u64, Error> {
-    let budgets = budget
-        .get(&0, 0)
-        .map_err(|error| Error::aya("cannot read how many events were lost", &error))?;
-    Ok(budgets
-        .iter()
-        .map(|words| {
-            let budget: Budget = bytemuck::cast(*words);
-            budget.over_budget + budget.ring_full
-        })
-        .sum())
+/// An event as the ring holds it.
+pub(super) fn read(item: &[u8]) -> Result<Event, Error> {
+    bytemuck::try_pod_read_unaligned(item).map_err(|error| {
+        Error::Failed(format!(
+            "an event is not readable by this nodewall ({error})"
+        ))
+    })
 }
 
-fn budget(folder: &Path) -> Result<PerCpuArray<MapData, BudgetWords>, Error> {
+/// How many reports of all kinds were lost on all CPUs.
+pub(super) fn sum_lost<T: Borrow<MapData>>(budgets: &Budgets<T>) -> Result<u64, Error> {
+    let mut lost = 0;
+    for kind in 0..BUDGETS {
+        let of_cpus = budgets
+            .get(&kind, 0)
+            .map_err(|error| Error::aya("cannot read how many events were lost", &error))?;
+        let of_cpus = of_cpus.iter().map(|words| bytemuck::cast(*words));
+        lost += of_cpus.map(|budget: Budget| budget.lost()).sum::<u64>();
+    }
+    Ok(lost)
+}
+
+fn budget(folder: &Path) -> Result<Budgets<MapData>, Error> {
     PerCpuArray::try_from(pinned(folder, "budget")?)
         .map_err(|error| Error::aya(format_args!("cannot read {}", folder.display()), &error))
 }

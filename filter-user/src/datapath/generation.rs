@@ -5,15 +5,16 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use aya::maps::{Map, MapData};
+use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::{ProgramError, ProgramFd, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use filter_common::abi::Line;
-use filter_common::event::RING_BYTES;
+use filter_common::event::{RING_BYTES, Rate};
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
+use super::events::Budgets;
 use super::{object, sys};
 use crate::compile::Image;
 
@@ -64,8 +65,9 @@ pub(super) struct Generation {
 }
 
 impl Generation {
-    /// Loads the program for `image`. Nothing is attached.
-    pub(super) fn load(image: &Image, trace: Trace) -> Result<Self, Error> {
+    /// Loads the program for `image`, which reports dropped packets at this
+    /// rate. Nothing is attached.
+    pub(super) fn load(image: &Image, sampling: Rate, trace: Trace) -> Result<Self, Error> {
         let object = OBJECT.ok_or_else(|| {
             Error::Failed(
                 "this nodewall was built without its BPF program, so it can only check policies. \
@@ -84,13 +86,14 @@ impl Generation {
             .map_max_entries(COUNTERS, image.counters())
             .map_max_entries(
                 EVENTS,
-                if image.reports() {
+                if image.reports() || sampling != Rate::OFF {
                     RING_BYTES
                 } else {
                     IDLE_RING
                 },
             )
             .override_global("LAYOUT", bytemuck::bytes_of(image.layout()), true)
+            .override_global("SAMPLING", bytemuck::bytes_of(&sampling), true)
             .override_global(aya_log::LEVEL, &level, trace == Trace::On)
             .load(&object)
             .map_err(|error| Error::aya("cannot create the BPF maps", &error))?;
@@ -165,6 +168,22 @@ impl Generation {
                 _ => None,
             })
             .sum()
+    }
+
+    /// The ring of events.
+    pub(super) fn events(&mut self) -> Result<RingBuf<&mut MapData>, Error> {
+        self.ebpf
+            .map_mut(EVENTS)
+            .and_then(|map| RingBuf::try_from(map).ok())
+            .ok_or_else(|| Error::Failed(missing(EVENTS)))
+    }
+
+    /// The budgets of events.
+    pub(super) fn budgets(&self) -> Result<Budgets<&MapData>, Error> {
+        self.ebpf
+            .map(BUDGET)
+            .and_then(|map| Budgets::try_from(map).ok())
+            .ok_or_else(|| Error::Failed(missing(BUDGET)))
     }
 
     /// Pins the ring and its budget below `folder`, where packets are reported.

@@ -2,9 +2,11 @@
 //! whether it forwards.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
+use nix::time::{ClockId, clock_getres};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 
 use super::error::Error;
@@ -20,6 +22,20 @@ pub struct HostAddresses {
     /// routing daemon of its own.
     pub own: Vec<IpNet>,
 }
+
+/// How many jiffies a second has: the kernel's `CONFIG_HZ`.
+pub(super) fn jiffies_per_second() -> u32 {
+    // The coarse clock goes on with the jiffies, and says so.
+    clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)
+        .ok()
+        .map(|tick| Duration::from(tick).as_nanos())
+        .filter(|tick| *tick > 0)
+        .and_then(|tick| u32::try_from(1_000_000_000 / tick).ok())
+        .unwrap_or(FEWEST_JIFFIES)
+}
+
+/// Jiffies a second where the kernel has fewest.
+const FEWEST_JIFFIES: u32 = 100;
 
 /// Reads the addresses of the caller's network namespace.
 pub fn addresses() -> Result<HostAddresses, Error> {

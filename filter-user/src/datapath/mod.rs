@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use filter_common::event::Rate;
 use filter_common::verdict::{Reason, Verdict};
 
 pub use corpus::{Corpus, Shape, Target, Took};
@@ -173,6 +174,7 @@ pub struct Status {
 #[derive(Debug)]
 pub struct Datapath {
     root: PathBuf,
+    sampling: Rate,
 }
 
 /// One interface's generation in force.
@@ -233,6 +235,7 @@ impl Datapath {
         if root.is_absolute() {
             Ok(Self {
                 root: root.to_owned(),
+                sampling: Rate::OFF,
             })
         } else {
             Err(Error::Failed(format!(
@@ -240,6 +243,14 @@ impl Datapath {
                 root.display()
             )))
         }
+    }
+
+    /// What is applied from now on reports up to `events` dropped packets a
+    /// second and CPU.
+    #[must_use]
+    pub fn sampling_drops(mut self, events: u32) -> Self {
+        self.sampling = Rate::per_second(events, host::jiffies_per_second());
+        self
     }
 
     /// Loads `image`, swaps it in atomically and pins it. On an error nothing
@@ -296,7 +307,7 @@ impl Datapath {
         let (generation, mut record) = thread::scope(|scope| {
             let record =
                 scope.spawn(|| NewRecord::of(ruleset, described, namespace, interface.index));
-            let generation = Generation::load(image, Trace::Off);
+            let generation = Generation::load(image, self.sampling, Trace::Off);
             let record = record.join();
             (
                 generation,
@@ -316,7 +327,9 @@ impl Datapath {
             Some(before) => before.slot.clone(),
             None => fresh_slot(&self.root, interface)?,
         };
-        let pinned = pin_generation(&slot, &mut generation, &record, image);
+        let reports = image.reports() || self.sampling != Rate::OFF;
+        let counters = image.counters();
+        let pinned = pin_generation(&slot, &mut generation, &record, counters, reports);
         let program = match pinned {
             Ok(program) => program,
             Err((program, error)) => return Err(undo(&slot, program, before.is_some(), error)),
@@ -519,15 +532,16 @@ fn pin_generation(
     slot: &Slot,
     generation: &mut Generation,
     record: &NewRecord,
-    image: &Image,
+    counters: u32,
+    reports: bool,
 ) -> Result<u32, (u32, Error)> {
     let (_, program) = generation.program_fd().map_err(|error| (0, error))?;
     let folder = slot.generation(program);
     let pin = || {
         pins::create(&folder)?;
         generation.pin_counters(&folder.join("counters"))?;
-        counters::create_carried(&folder.join("carried"), image.counters())?;
-        if image.reports() {
+        counters::create_carried(&folder.join("carried"), counters)?;
+        if reports {
             generation.pin_events(&folder)?;
         }
         record.pin(&folder.join("record"))

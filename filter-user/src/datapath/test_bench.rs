@@ -6,12 +6,13 @@ use std::os::fd::AsFd as _;
 use aya::programs::{TestRun as _, TestRunOptions};
 use aya_log::EbpfLogger;
 use filter_common::abi::{self, REASON_COUNTERS};
+use filter_common::event::{Event, Rate};
 use filter_common::verdict::Verdict;
 
 use super::corpus::{Corpus, Target, Took};
 use super::error::Error;
 use super::generation::{Generation, ProgramSize, StderrLog, Trace};
-use super::{Count, Stats, counters};
+use super::{Count, Stats, counters, events};
 use crate::compile::Image;
 use crate::decision::{Decision, Judgement};
 use crate::ruleset::Ruleset;
@@ -35,8 +36,13 @@ impl TestBench {
 
     /// Loads the program with this image.
     pub fn load(ruleset: &Ruleset, image: &Image) -> Result<Self, Error> {
+        Self::load_sampling(ruleset, image, Rate::OFF)
+    }
+
+    /// Like [`Self::load`]; the program reports dropped packets at this rate.
+    pub fn load_sampling(ruleset: &Ruleset, image: &Image, sampling: Rate) -> Result<Self, Error> {
         Ok(Self {
-            generation: Generation::load(image, Trace::Off)?,
+            generation: Generation::load(image, sampling, Trace::Off)?,
             ruleset: ruleset.clone(),
             totals: vec![Count::default(); image.counters() as usize],
             trace: None,
@@ -46,7 +52,7 @@ impl TestBench {
     /// Like [`Self::load`]; the program writes a line to stderr for each
     /// packet, as it sees it.
     pub fn load_traced(ruleset: &Ruleset, image: &Image) -> Result<Self, Error> {
-        let mut generation = Generation::load(image, Trace::On)?;
+        let mut generation = Generation::load(image, Rate::OFF, Trace::On)?;
         Ok(Self {
             trace: Some(generation.logger()?),
             generation,
@@ -112,6 +118,17 @@ impl TestBench {
             decision: self.decision(result.return_value, verdict)?,
             noted,
         })
+    }
+
+    /// What the program has reported since the last call, and how many reports
+    /// it has lost since it was loaded.
+    pub fn reported(&mut self) -> Result<(Vec<Event>, u64), Error> {
+        let mut ring = self.generation.events()?;
+        let mut events = Vec::new();
+        while let Some(item) = ring.next() {
+            events.push(events::read(&item)?);
+        }
+        Ok((events, events::sum_lost(&self.generation.budgets()?)?))
     }
 
     /// The loaded program, to be run behind the shim of a [`Corpus`].

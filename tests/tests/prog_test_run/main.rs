@@ -29,6 +29,7 @@ mod not_nets;
 mod not_ports;
 mod not_protocol;
 mod protocol;
+mod sampling;
 mod sets;
 mod source_nets;
 mod source_ports;
