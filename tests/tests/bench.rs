@@ -68,6 +68,7 @@ fn check(report: &Value) {
         }
     }
     assert!(report["rules"].as_u64().unwrap() > 0);
+    assert!(report["combination"].is_string(), "{report:#}");
     let memory = &report["memory"];
     let tables = memory["tables_bytes"].as_u64().unwrap();
     assert!(tables > 0 && memory["maps_bytes"].as_u64().unwrap() > tables);

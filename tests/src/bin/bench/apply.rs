@@ -123,6 +123,7 @@ struct Took {
 }
 
 fn apply_once(turn: u32, plan: &Plan, one: &Path, two: &Path) -> Result<[Took; 2]> {
+    plan.in_time()?;
     let sender = Netns::new()?;
     let lane = Lane::new(&sender, false)?;
     let pins = Pins(format!("/sys/fs/bpf/nodewall-bench-{}-apply-{turn}", process::id()).into());

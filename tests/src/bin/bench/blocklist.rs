@@ -28,11 +28,13 @@ const V6_LENGTHS: [(u8, usize); 6] = [(128, 25), (64, 30), (48, 25), (56, 10), (
 pub(crate) fn random(count: usize, v6: bool, seed: u64) -> Vec<IpNet> {
     let mut random = Random::new(seed);
     let mut nets = HashSet::with_capacity(count);
+    // So many /32 that the networks of that length cover a small part of them.
+    let sites = count.max(40_000);
     while nets.len() < count {
         nets.insert(if v6 {
             let length = length(&V6_LENGTHS, &mut random);
-            // 2000::/3, allocated in /32 of which some thousands are in use.
-            let top = (random.below(40_000) as u128) << 96 | 1 << 125;
+            // In 2000::/3.
+            let top = (random.below(sites) as u128) << 96 | 1 << 125;
             let bits = top | random.wide() >> 32;
             net_v6(Ipv6Addr::from_bits(bits), length)
         } else {

@@ -27,7 +27,8 @@ fn effort(plan: &Plan) -> Effort {
 
 /// A row of a table: the ruleset, and what was measured or why not.
 fn row(name: &str, size: usize, plan: &Plan, file: &Path) -> Value {
-    let measured = policy::ruleset(file).and_then(|ruleset| {
+    let ruleset = plan.in_time().and_then(|()| policy::ruleset(file));
+    let measured = ruleset.and_then(|ruleset| {
         let source = Source::Random {
             flows: bench::enough_flows(bench::prefixes(&ruleset)),
             seed: 1,
@@ -233,6 +234,7 @@ fn flows_for(nets: &[IpNet], addresses: &[IpAddr], v6: bool, count: usize) -> Ve
 }
 
 fn beside_xdp_filter(plan: &Plan, folder: &Path, size: usize, v6: bool) -> Result<Value> {
+    plan.in_time()?;
     let nets = blocklist::random(size, v6, 1);
     let addresses = blocklist::addresses(&nets, 1);
     let flows = flows_for(&nets, &addresses, v6, 1 << 17);

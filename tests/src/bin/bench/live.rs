@@ -137,9 +137,16 @@ fn sum_behind(text: &str, what: &str) -> u64 {
 pub(crate) fn measure(plan: &Plan) -> Result<Value> {
     let sender = Netns::new()?;
     sender.enter(|| {
+        // What fails in one is no reason to lose the other.
+        let said = |part: Result<Value>| {
+            part.unwrap_or_else(|error| {
+                progress(&format!("{error:#}"));
+                json!({ "failed": format!("{error:#}") })
+            })
+        };
         Ok(json!({
-            "rates": rates(plan, &sender)?,
-            "peers": peers(plan, &sender)?,
+            "rates": said(rates(plan, &sender)),
+            "peers": said(peers(plan, &sender)),
         }))
     })
 }
@@ -178,6 +185,7 @@ fn rates(plan: &Plan, sender: &Netns) -> Result<Value> {
         let ruleset = ten_rules(folder.path(), action)?;
         let image = Image::compile(&ruleset, MEMORY)?;
         for &size in sizes {
+            plan.in_time()?;
             let mut corpus = corpus(&plain_flows(4_096), size)?;
             let mut ours = Box::new(TestBench::load(&ruleset, &image)?);
             let lanes = [Lane::new(sender, false)?, Lane::new(sender, false)?];
@@ -325,6 +333,7 @@ fn peers(plan: &Plan, sender: &Netns) -> Result<Value> {
 
 /// The filters with the same rules and the same frames, in turns.
 fn group(plan: &Plan, sender: &Netns, rules: &Rules) -> Result<Value> {
+    plan.in_time()?;
     let mut corpus = corpus(&rules.flows, bench::V4_FRAME)?;
     let mut missing = Vec::new();
     let mut peers = Vec::new();

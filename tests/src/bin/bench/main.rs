@@ -18,7 +18,7 @@ mod xdp_filter;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
@@ -33,7 +33,12 @@ struct Plan {
     nodewall: PathBuf,
     /// Only these sections.
     only: Vec<String>,
+    /// What has not begun by then is left out.
+    until: Instant,
 }
+
+/// The whole run ends soon after it.
+const TIME: Duration = Duration::from_mins(22);
 
 impl Plan {
     fn of_arguments() -> Result<Self> {
@@ -42,6 +47,7 @@ impl Plan {
             out: "docs".into(),
             nodewall: "nodewall".into(),
             only: Vec::new(),
+            until: Instant::now() + TIME,
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
@@ -63,6 +69,17 @@ impl Plan {
 
     fn rounds(&self) -> u32 {
         if self.quick { 5 } else { 21 }
+    }
+
+    /// An error where there is no time left.
+    fn in_time(&self) -> Result<()> {
+        if Instant::now() > self.until {
+            bail!(
+                "left out: the machine was too busy to come to it in {} minutes",
+                TIME.as_secs() / 60
+            );
+        }
+        Ok(())
     }
 
     fn wants(&self, section: &str) -> bool {
