@@ -109,6 +109,9 @@ fn table(all: &[InForce]) -> String {
             time(status.since),
             status.ruleset.default.name()
         );
+        if let Some(combination) = status.combination {
+            let _ = writeln!(text, "  combined: {combination}: {}", combination.why());
+        }
     }
     text
 }
@@ -129,6 +132,7 @@ fn json(all: &[InForce]) -> Value {
                 "default": status.ruleset.default.name(),
                 "rules": status.ruleset.rules.len(),
                 "memory": {"maps_bytes": status.memory},
+                "combination": status.combination,
                 "program": status.program_size,
                 "events_lost": status.events_lost,
                 "passed": {"packets": passed.packets, "bytes": passed.bytes},
@@ -146,6 +150,7 @@ mod tests {
     use filter_common::verdict::Reason;
 
     use super::*;
+    use crate::compile::Combination;
     use crate::datapath::ProgramSize;
     use crate::ruleset::{Action, Direction, Options, Ruleset};
 
@@ -170,6 +175,7 @@ mod tests {
             },
             described: crate::datapath::Described::default(),
             memory: 1_023 << 20,
+            combination: Some(Combination::OneDimension),
             program_size: Some(ProgramSize {
                 verified_instructions: 20_000,
                 xlated_bytes: 16_000,

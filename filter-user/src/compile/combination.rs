@@ -45,9 +45,9 @@ impl Combination {
     #[must_use]
     pub const fn why(self) -> &'static str {
         match self {
-            Self::OneDimension => "at most one address of each IP version makes a difference",
-            Self::Dense => "all pairs of address classes fit in a table, or some rules need one",
-            Self::Parts => "all pairs of address classes would be more than 1,048,576",
+            Self::OneDimension => "no IP version has rules over both addresses",
+            Self::Dense => "pairs of addresses fit in a table, or rules need one",
+            Self::Parts => "more than 1,048,576 pairs of address classes",
         }
     }
 }

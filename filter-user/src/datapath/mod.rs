@@ -45,7 +45,7 @@ pub use record::{Described, DescribedDocument};
 use record::{NewRecord, Record};
 pub use test_bench::TestBench;
 
-use crate::compile::Image;
+use crate::compile::{Combination, Image};
 use crate::ruleset::{Rule, Ruleset};
 
 /// Where links and maps are pinned unless told otherwise.
@@ -164,6 +164,8 @@ pub struct Status {
     pub memory: u64,
     /// The program as the kernel has it, where the record says it.
     pub program_size: Option<ProgramSize>,
+    /// How classes are combined, likewise.
+    pub combination: Option<Combination>,
     /// Reports of packets that this generation could not give.
     pub events_lost: u64,
     /// Totals.
@@ -317,6 +319,7 @@ impl Datapath {
         let mut generation = generation?;
         record.record.memory = generation.memory();
         record.record.program = Some(generation.program_size()?);
+        record.record.combination = Some(image.combination());
         if let Some(before) = &before {
             record.record.generation = before.record.generation + 1;
             record.record.predecessor = Some(before.program);
@@ -422,6 +425,7 @@ impl Datapath {
                 since: in_force.record.since(),
                 memory: in_force.record.memory,
                 program_size: in_force.record.program,
+                combination: in_force.record.combination,
                 events_lost: events::lost(&in_force.folder())?,
                 stats: counters::stats(name.clone(), &in_force.record.ruleset.rules, &totals),
                 ruleset: in_force.record.ruleset,

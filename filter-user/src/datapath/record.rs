@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::error::Error;
 use super::generation::ProgramSize;
 use super::sys;
+use crate::compile::Combination;
 use crate::ruleset::{NetSet, Ruleset};
 
 /// Bytes of an element of the map that holds the record.
@@ -74,6 +75,9 @@ pub(super) struct Record {
     /// The program as the kernel has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) program: Option<ProgramSize>,
+    /// How classes are combined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) combination: Option<Combination>,
     /// What is enforced.
     pub(super) ruleset: Ruleset,
     /// What it was made of.
@@ -314,6 +318,7 @@ impl Record {
             since: since.as_secs(),
             memory: 0,
             program: None,
+            combination: None,
             ruleset,
             described,
         }
