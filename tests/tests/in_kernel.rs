@@ -186,7 +186,7 @@ fn twenty_million_packets_are_counted_as_the_host_says() {
     };
     thread::scope(|scope| {
         let threads = thread::available_parallelism().map_or(1, usize::from);
-        for worker in (0..threads).map(|_| scope.spawn(&work)).collect::<Vec<_>>() {
+        for worker in (0..threads).map(|_| scope.spawn(work)).collect::<Vec<_>>() {
             worker.join().unwrap();
         }
     });
