@@ -78,9 +78,14 @@ pub const PARTS: usize = 4;
 pub const PARTS_RECORD_WORDS: u32 = 8;
 /// Words of a slot: source class, destination class, first word of the list of
 /// its lines, first word of the row (L4 class → index in the list × 2, and 1
-/// more where that line can't be decided; [`NONE`] where there is none). An
-/// empty slot has source class 0.
+/// more where that line can't be decided; [`NONE`] where there is none; or, with
+/// [`ROW_BY_SOURCE_PORT`], a line from which on each class of source ports has
+/// its own). An empty slot has source class 0.
 pub const PART_SLOT_WORDS: usize = 4;
+/// In the place of a kind: source ports decide.
+pub const BY_SOURCE_PORT: u32 = 0x80;
+/// In a row: source ports decide, and the rest is a line's number.
+pub const ROW_BY_SOURCE_PORT: u32 = 1 << 31;
 /// Lines that are searched for a pair, from the one on that its hash gives.
 pub const HASH_PROBES: u32 = 4;
 
@@ -105,7 +110,9 @@ impl Default for HashLayout {
 
 /// The combination by parts, of one IP version. A value of a table or list is
 /// the rule's index << 8 | the [kind](DECISION_KIND) >> 24, so that the least is
-/// the first in order; [`NONE`] where no line matches.
+/// the first in order; [`NONE`] where no line matches; or, in tables, the number
+/// of a line << 8 | [`BY_SOURCE_PORT`], from which on each class of source ports
+/// has its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct PartsLayout {
@@ -224,6 +231,8 @@ pub mod flags {
     pub const REPORTS: u32 = 1 << 4;
     /// The classes are combined by parts, not by pairs.
     pub const PARTS: u32 = 1 << 5;
+    /// Source ports make a difference to parts.
+    pub const SOURCE_PORTS: u32 = 1 << 6;
 }
 
 /// The part of a decision word that says what was decided; the rest is the

@@ -149,6 +149,12 @@ fn combine<const LEVELS: usize, T: Tables>(
     let src = trie::class::<LEVELS, T>(key.src, family.src, tables)?;
     let dst = trie::class::<LEVELS, T>(key.dst, family.dst, tables)?;
     if tables.flags() & flags::PARTS != 0 {
+        let sport = if tables.flags() & flags::SOURCE_PORTS == 0 {
+            0
+        } else {
+            sport_class(key, tables)?
+        };
+        let l4 = parts::L4Classes { l4, sport };
         return parts::decision(src, dst, l4, family.parts, tables);
     }
     let pair = if family.pairs == NONE {
@@ -174,14 +180,19 @@ fn whole_l4_class<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
     if tables.joint() == NONE {
         return Some(l4);
     }
-    let sport = Address::port(key.fields.sport());
-    let class = trie::class::<LEVELS_PORT, T>(sport, tables.source_ports(), tables)?;
+    let class = sport_class(key, tables)?;
     tables.word(
         tables
             .joint()
             .wrapping_add(l4.wrapping_mul(tables.source_port_classes()))
             .wrapping_add(class),
     )
+}
+
+#[inline(always)]
+fn sport_class<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
+    let sport = Address::port(key.fields.sport());
+    trie::class::<LEVELS_PORT, T>(sport, tables.source_ports(), tables)
 }
 
 #[inline(always)]

@@ -6,12 +6,24 @@
 //! class). A part of lines that ask for both is a hash table of the pairs of
 //! classes that have a line at all; an address in no line of the part asks
 //! nothing of it.
+//!
+//! Where source ports decide, a value leads to a row of one for each class of
+//! them: all L4 classes with all source ports would be too many.
 
 use super::Tables;
 use crate::abi::{
-    DECIDE_UNDECIDABLE, HASH_PROBES, HashLayout, LINE_WORDS, NONE, PART_SLOT_WORDS, PARTS,
-    PARTS_RECORD_WORDS, PartsLayout,
+    BY_SOURCE_PORT, DECIDE_UNDECIDABLE, HASH_PROBES, HashLayout, LINE_WORDS, NONE, PART_SLOT_WORDS,
+    PARTS, PARTS_RECORD_WORDS, PartsLayout, ROW_BY_SOURCE_PORT, flags,
 };
+
+/// The classes of an L4 header.
+#[derive(Clone, Copy)]
+pub(super) struct L4Classes {
+    /// Without its source port.
+    pub(super) l4: u32,
+    /// Of its source port; 0 where none is asked for.
+    pub(super) sport: u32,
+}
 
 /// The decision for a packet of these classes. `None` where the tables are
 /// broken.
@@ -19,7 +31,7 @@ use crate::abi::{
 pub(super) fn decision<T: Tables>(
     src: u32,
     dst: u32,
-    l4: u32,
+    l4: L4Classes,
     layout: PartsLayout,
     tables: &T,
 ) -> Option<u32> {
@@ -59,15 +71,33 @@ pub(super) fn decision<T: Tables>(
 
 /// The first line of a part that asks for one address: `record` has the class.
 #[inline(always)]
-fn by_one<T: Tables>(table: u32, record: u32, l4: u32, tables: &T) -> Option<u32> {
+fn by_one<T: Tables>(table: u32, record: u32, l4: L4Classes, tables: &T) -> Option<u32> {
     let class = tables.word(record)?;
     let row = class.wrapping_mul(tables.l4_classes());
-    tables.word(table.wrapping_add(row).wrapping_add(l4))
+    let value = tables.word(table.wrapping_add(row).wrapping_add(l4.l4))?;
+    if tables.flags() & flags::SOURCE_PORTS == 0 || value == NONE || value & BY_SOURCE_PORT == 0 {
+        return Some(value);
+    }
+    by_source_port(value >> 8, l4.sport, tables)
+}
+
+const _: () = assert!(LINE_WORDS == 1 << 4);
+
+/// What the row at this line has for a class of source ports.
+#[inline(always)]
+fn by_source_port<T: Tables>(line: u32, sport: u32, tables: &T) -> Option<u32> {
+    tables.word((line << 4).wrapping_add(sport))
 }
 
 /// The first line of a part that asks for both.
 #[inline(always)]
-fn by_both<T: Tables>(hash: HashLayout, src: u32, dst: u32, l4: u32, tables: &T) -> Option<u32> {
+fn by_both<T: Tables>(
+    hash: HashLayout,
+    src: u32,
+    dst: u32,
+    l4: L4Classes,
+    tables: &T,
+) -> Option<u32> {
     let place = hash_of(src, dst);
     macro_rules! probe {
         ($($probe:literal)*) => {$(
@@ -92,8 +122,12 @@ fn by_both<T: Tables>(hash: HashLayout, src: u32, dst: u32, l4: u32, tables: &T)
 
 /// The first line of a list: which of them the L4 class has in `row`.
 #[inline(always)]
-fn first_of<T: Tables>(list: u32, row: u32, l4: u32, tables: &T) -> Option<u32> {
-    let index = tables.word(row.wrapping_add(l4))?;
+fn first_of<T: Tables>(list: u32, row: u32, l4: L4Classes, tables: &T) -> Option<u32> {
+    let mut index = tables.word(row.wrapping_add(l4.l4))?;
+    if tables.flags() & flags::SOURCE_PORTS != 0 && index != NONE && index & ROW_BY_SOURCE_PORT != 0
+    {
+        index = by_source_port(index & !ROW_BY_SOURCE_PORT, l4.sport, tables)?;
+    }
     if index == NONE {
         return Some(NONE);
     }

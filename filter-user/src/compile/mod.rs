@@ -129,9 +129,7 @@ impl Image {
             ..Layout::default()
         };
         layout.protocols = classes.l4.write(&mut words)?;
-        let source_ports = classes.source_ports.write(&classes.joint, &mut words)?;
-        layout.source_ports = source_ports.ports;
-        layout.joint = source_ports.joint;
+        layout.joint = NONE;
         for (layout, family) in layout.families.iter_mut().zip(&classes.families) {
             layout.src = family.src.write(&mut words)?;
             layout.dst = family.dst.write(&mut words)?;
@@ -139,11 +137,19 @@ impl Image {
         }
         if combination == Combination::Parts {
             layout.flags |= abi::flags::PARTS;
+            layout.l4_classes = classes.l4.classes.len() as u32;
+            if classes.source_ports.is_used(&classes.joint) {
+                layout.flags |= abi::flags::SOURCE_PORTS;
+                layout.source_ports = l4::write_steps(&classes.source_ports.steps, &mut words)?;
+            }
             for (layout, family) in layout.families.iter_mut().zip(&classes.families) {
                 let default = ruleset.default;
                 layout.parts = parts::write(classes, family, default, max_memory, &mut words)?;
             }
         } else {
+            let source_ports = classes.source_ports.write(&classes.joint, &mut words)?;
+            layout.source_ports = source_ports.ports;
+            layout.joint = source_ports.joint;
             let [v4, v6] = &classes.families;
             let pairs = [v4.join(max_memory)?, v6.join(max_memory)?];
             let mut offset = 0;

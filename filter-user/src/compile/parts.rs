@@ -8,8 +8,8 @@
 //! of classes have a line, and those are held in a hash table.
 
 use filter_common::abi::{
-    HASH_PROBES, HashLayout, LINE_WORDS, NONE, PART_SLOT_WORDS, PARTS, PARTS_RECORD_WORDS,
-    PartsLayout,
+    BY_SOURCE_PORT, HASH_PROBES, HashLayout, LINE_WORDS, NONE, PART_SLOT_WORDS, PARTS,
+    PARTS_RECORD_WORDS, PartsLayout, ROW_BY_SOURCE_PORT,
 };
 use filter_common::classify::parts::hash_of;
 use hashbrown::HashMap;
@@ -20,6 +20,7 @@ use super::bits::Bits;
 use super::class::{self, Cell, WITHOUT};
 use super::classes::{Classes, FamilyClasses};
 use super::decide::{self, End};
+use super::l4;
 use super::lines::Lines;
 use super::lists::Lists;
 use super::words::Words;
@@ -56,17 +57,26 @@ pub(super) fn write(
     let records = |dimension: &Dimension| vec![[0; 1 + PARTS]; dimension.count()];
     let (mut src, mut dst) = (records(&family.src), records(&family.dst));
 
+    let mut rows = Rows::new();
     let mut one = |dimension, members: &Bits, records: &mut [Record]| {
-        one_address(classes, dimension, members, records, words)
+        one_address(classes, dimension, members, records, &mut rows, words)
     };
     layout.by_src = one(&family.src, &split.by_src, &mut src)?;
     layout.by_dst = one(&family.dst, &split.by_dst, &mut dst)?;
+    let nowhere = Bits::empty(lines.count());
+    let mut ports = ListRows {
+        each: (0..classes.l4.classes.len())
+            .map(|l4| Ports::of(classes, l4, &nowhere))
+            .collect(),
+        rows,
+        shapes: HashMap::new(),
+    };
     for (part, members) in split.both.iter().enumerate() {
         let Some(members) = members else { continue };
         let sources = Asked::of(&family.src, members, &mut src, part);
         let destinations = Asked::of(&family.dst, members, &mut dst, part);
         let pairs = pairs(&sources, &destinations, budget)?;
-        layout.both[part] = both_addresses(classes, pairs, words)?;
+        layout.both[part] = both_addresses(classes, pairs, &mut ports, words)?;
     }
 
     layout.src = write_records(&src, words)?;
@@ -147,6 +157,7 @@ fn one_address(
     dimension: &Dimension,
     members: &Bits,
     records: &mut [Record],
+    rows: &mut Rows,
     words: &mut Words,
 ) -> Result<u32, CompileError> {
     let lines = &classes.lines;
@@ -162,17 +173,128 @@ fn one_address(
     if lists.len() == 1 && lists.get(0).is_empty() && everywhere.iter().next().is_none() {
         return Ok(NONE);
     }
-    let l4 = &classes.whole_l4;
-    let start = words.reserve(lists.len() as u64 * l4.len() as u64)?;
-    for (index, l4_class) in l4.iter().enumerate() {
-        let common = class::common(lines, &everywhere, l4_class);
+    let count = classes.l4.classes.len();
+    let start = words.reserve(lists.len() as u64 * count as u64)?;
+    for l4 in 0..count {
+        let ports = Ports::of(classes, l4, &everywhere);
         for (class, own) in lists.iter().enumerate() {
-            let cell = Cell::new(lines, own, &common, l4_class);
-            let end = decide::fate(lines, 0..lines.rules.len(), cell, false).end;
-            words.set(start + (class * l4.len() + index) as u32, value(lines, end));
+            let word = ports.row(
+                own,
+                rows,
+                words,
+                |end| value(lines, end),
+                |line| line << 8 | BY_SOURCE_PORT,
+            )?;
+            words.set(start + (class * count + l4) as u32, word);
         }
     }
     Ok(start)
+}
+
+/// Rows of values, one a class of source ports, by what they hold: their line.
+type Rows = HashMap<Vec<u32>, u32>;
+
+/// An L4 class without source port, and what it is with each class of them.
+struct Ports<'c> {
+    lines: &'c Lines<'c>,
+    /// Without the lines that ask for source ports.
+    any: l4::Class,
+    any_common: Vec<u32>,
+    /// The conditions that ask for source ports and may hold.
+    asking: Bits,
+    /// The first line that is everywhere and does.
+    first_asking: Option<u32>,
+    /// With each class of source ports, and the lines that are everywhere.
+    each: Vec<(&'c l4::Class, Vec<u32>)>,
+}
+
+impl<'c> Ports<'c> {
+    fn of(classes: &'c Classes<'c>, l4: usize, everywhere: &Bits) -> Self {
+        let lines = &classes.lines;
+        let conditions = &lines.conditions;
+        let any_port = Bits::of(conditions.len(), |number| {
+            let asked = &conditions[number];
+            asked.src_ports.is_empty() && asked.not_src_ports.is_empty()
+        });
+        let class = &classes.l4.classes[l4];
+        let any = l4::Class {
+            matching: class.matching.intersection(&any_port),
+            undecidable: class.undecidable.clone(),
+        };
+        let asking = Bits::of(conditions.len(), |number| {
+            class.matching.contains(number) && !any_port.contains(number)
+        });
+        let count = classes.source_ports.classes.len();
+        let each = (0..count).map(|port| {
+            let whole = classes.joint[l4 * count + port];
+            let class = &classes.whole_l4[whole as usize];
+            (class, class::common(lines, everywhere, class))
+        });
+        Self {
+            lines,
+            first_asking: everywhere
+                .iter()
+                .find(|&line| asking.contains(lines.condition(line)))
+                .map(|line| line as u32),
+            asking,
+            any_common: class::common(lines, everywhere, &any),
+            any,
+            each: each.collect(),
+        }
+    }
+
+    fn end(&self, own: &[u32], common: &[u32], l4: &l4::Class) -> End {
+        let cell = Cell::new(self.lines, own, common, l4);
+        decide::fate(self.lines, 0..self.lines.rules.len(), cell, false).end
+    }
+
+    /// What the lines come to: one value, or a row of them where source ports
+    /// decide, by `value` and `place`.
+    fn row(
+        &self,
+        own: &[u32],
+        rows: &mut Rows,
+        words: &mut Words,
+        value: impl Fn(End) -> u32,
+        place: impl Fn(u32) -> u32,
+    ) -> Result<u32, CompileError> {
+        let end = self.end(own, &self.any_common, &self.any);
+        let any = value(end);
+        let asks = |line: &u32| {
+            line & WITHOUT == 0 && self.asking.contains(self.lines.condition(*line as usize))
+        };
+        // What comes behind the line that decides anyway asks in vain.
+        let first = own
+            .iter()
+            .copied()
+            .find(asks)
+            .into_iter()
+            .chain(self.first_asking)
+            .min();
+        let first = first.map(|line| self.lines.all[line as usize].rule);
+        if first.is_none_or(|first| end.rule().is_some_and(|end| end < first)) {
+            return Ok(any);
+        }
+        let row: Vec<u32> = self
+            .each
+            .iter()
+            .map(|(l4, common)| value(self.end(own, common, l4)))
+            .collect();
+        if row.iter().all(|&value| value == row[0]) {
+            return Ok(row[0]);
+        }
+        let line = match rows.get(&row) {
+            Some(&line) => line,
+            None => {
+                let start = words.reserve_lines(row.len().div_ceil(LINE_WORDS) as u64)?;
+                words.at(start)[..row.len()].copy_from_slice(&row);
+                let line = start / LINE_WORDS as u32;
+                rows.insert(row, line);
+                line
+            }
+        };
+        Ok(place(line))
+    }
 }
 
 /// An end as the tables have it: the least is the first in order.
@@ -245,11 +367,11 @@ fn pairs(src: &Asked, dst: &Asked, budget: u64) -> Result<Vec<(u32, u32, u32)>, 
 fn both_addresses(
     classes: &Classes<'_>,
     pairs: Vec<(u32, u32, u32)>,
+    ports: &mut ListRows<'_>,
     words: &mut Words,
 ) -> Result<HashLayout, CompileError> {
     let mut lists = Lists::default();
     let mut written = Vec::new();
-    let mut rows = HashMap::new();
     let mut slots = Vec::new();
     let mut list = Vec::new();
     for pair in pairs.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
@@ -257,7 +379,7 @@ fn both_addresses(
         list.extend(pair.iter().map(|&(_, _, line)| line));
         let number = lists.number(&list) as usize;
         if number == written.len() {
-            written.push(write_list(classes, &list, &mut rows, words)?);
+            written.push(write_list(classes, &list, ports, words)?);
         }
         let (at, row) = written[number];
         slots.push([pair[0].0, pair[0].1, at, row]);
@@ -304,7 +426,7 @@ fn fill(slots: &[[u32; PART_SLOT_WORDS]], lines: usize) -> Option<Vec<u32>> {
 fn write_list(
     classes: &Classes<'_>,
     list: &[u32],
-    rows: &mut HashMap<Vec<u32>, u32>,
+    ports: &mut ListRows<'_>,
     words: &mut Words,
 ) -> Result<(u32, u32), CompileError> {
     let lines = &classes.lines;
@@ -321,20 +443,29 @@ fn write_list(
     for (word, &line) in words.at(at).iter_mut().zip(list) {
         *word = value(lines, End::Rule(rule(line)));
     }
-    if let Some(&row) = rows.get(&shape) {
+    if let Some(&row) = ports.shapes.get(&shape) {
         return Ok((at, row));
     }
-    let row = words.reserve(classes.whole_l4.len() as u64)?;
-    for (word, l4) in (row..).zip(&classes.whole_l4) {
-        let cell = Cell::new(lines, list, &[], l4);
-        let end = decide::fate(lines, 0..lines.rules.len(), cell, false).end;
+    let index = |end: End| {
+        let first = end.rule();
+        let index = first.and_then(|first| list.iter().position(|&line| rule(line) == first));
         let undecidable = matches!(end, End::Undecidable(_));
-        let index = end
-            .rule()
-            .and_then(|first| list.iter().position(|&line| rule(line) == first));
-        let index = index.map_or(NONE, |index| (index as u32) << 1 | u32::from(undecidable));
-        words.set(word, index);
+        index.map_or(NONE, |index| (index as u32) << 1 | u32::from(undecidable))
+    };
+    let row = words.reserve(ports.each.len() as u64)?;
+    for (word, l4) in (row..).zip(&ports.each) {
+        let place = |line| line | ROW_BY_SOURCE_PORT;
+        let value = l4.row(list, &mut ports.rows, words, index, place)?;
+        words.set(word, value);
     }
-    rows.insert(shape, row);
+    ports.shapes.insert(shape, row);
     Ok((at, row))
+}
+
+/// How lists of lines are decided by L4 classes.
+struct ListRows<'c> {
+    each: Vec<Ports<'c>>,
+    rows: Rows,
+    /// The rows of lists that ask the same, by what they ask.
+    shapes: HashMap<Vec<u32>, u32>,
 }

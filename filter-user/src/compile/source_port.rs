@@ -72,7 +72,7 @@ impl Dimension {
 
     /// Whether source ports make a difference. One class of all ports does
     /// where lines ask for ports that contradict each other.
-    fn is_used(&self, joint: &[u32]) -> bool {
+    pub(super) fn is_used(&self, joint: &[u32]) -> bool {
         self.classes.len() > 1 || (0..).zip(joint).any(|(l4, class)| l4 != *class)
     }
 
