@@ -283,16 +283,13 @@ impl<'c> Ports<'c> {
         if row.iter().all(|&value| value == row[0]) {
             return Ok(row[0]);
         }
-        let line = match rows.get(&row) {
-            Some(&line) => line,
-            None => {
-                let start = words.reserve_lines(row.len().div_ceil(LINE_WORDS) as u64)?;
-                words.at(start)[..row.len()].copy_from_slice(&row);
-                let line = start / LINE_WORDS as u32;
-                rows.insert(row, line);
-                line
-            }
-        };
+        if let Some(&line) = rows.get(&row) {
+            return Ok(place(line));
+        }
+        let start = words.reserve_lines(row.len().div_ceil(LINE_WORDS) as u64)?;
+        words.at(start)[..row.len()].copy_from_slice(&row);
+        let line = start / LINE_WORDS as u32;
+        rows.insert(row, line);
         Ok(place(line))
     }
 }
