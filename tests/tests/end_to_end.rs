@@ -734,7 +734,7 @@ fn log_rules_report_packets() {
     node.apply(&nothing);
     assert!(
         node.fails(1, &["observe"])
-            .contains("no rule in force reports")
+            .contains("nothing in force reports packets")
     );
 
     node.done(&["apply", "-f", &policy("UDP"), "--interface", INTERFACE]);
