@@ -61,3 +61,39 @@ impl fmt::Display for Combination {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::{CompileError, Image};
+    use crate::ruleset::{Action, Direction, Match, Options, Rule, RuleId, Ruleset, Stage};
+
+    #[test]
+    fn what_is_counted_beside_a_verdict_is_not_combined_by_parts() {
+        let mut ruleset = Ruleset {
+            endpoint: "eth0".into(),
+            direction: Direction::Ingress,
+            sets: Vec::new(),
+            rules: vec![Rule {
+                id: RuleId {
+                    stage: Stage::Normal,
+                    policy: "p".into(),
+                    direction: Direction::Ingress,
+                    index: Some(0),
+                },
+                tier: None,
+                action: Action::Log,
+                staged: false,
+                matches: vec![Match::default()],
+                source: None,
+            }],
+            default: Action::Allow,
+            options: Options::default(),
+        };
+        let forced =
+            |ruleset: &Ruleset| Image::compile_as(ruleset, 1 << 20, Some(Combination::Parts));
+        assert_eq!(forced(&ruleset), Err(CompileError::NotByParts));
+        ruleset.rules[0].action = Action::Deny;
+        assert!(forced(&ruleset).is_ok());
+    }
+}

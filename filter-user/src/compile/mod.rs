@@ -83,6 +83,9 @@ pub enum CompileError {
         "the rules that log, pass or are staged combine in too many ways; let fewer of them overlap"
     )]
     TooManyNoteRecords,
+    /// Rules that are counted beside a verdict, where only the first one is found.
+    #[error("rules that log, pass or are staged can't be combined by parts")]
+    NotByParts,
     /// More kinds of packets than are asked one by one.
     #[error("{0} kinds of packets are too many to ask what happens to each")]
     TooManyKinds(u64),
@@ -119,6 +122,9 @@ impl Image {
             Some(forced) => forced,
             None => Combination::choose(classes),
         };
+        if combination == Combination::Parts && !parts::can_hold(&classes.lines) {
+            return Err(CompileError::NotByParts);
+        }
         let mut words = Words::new(max_memory);
         let mut layout = Layout {
             l4_classes: classes.whole_l4.len() as u32,

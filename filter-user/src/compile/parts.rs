@@ -8,7 +8,7 @@
 //! of classes have a line, and those are held in a hash table.
 
 use filter_common::abi::{
-    BY_SOURCE_PORT, HASH_PROBES, HashLayout, LINE_WORDS, NONE, PART_SLOT_WORDS, PARTS,
+    BY_SOURCE_PORT, HASH_PROBES, HashLayout, LINE_WORDS, Line, NONE, PART_SLOT_WORDS, PARTS,
     PARTS_RECORD_WORDS, PartsLayout, ROW_BY_SOURCE_PORT,
 };
 use filter_common::classify::parts::hash_of;
@@ -76,7 +76,7 @@ pub(super) fn write(
         let sources = Asked::of(&family.src, members, &mut src, part);
         let destinations = Asked::of(&family.dst, members, &mut dst, part);
         let pairs = pairs(&sources, &destinations, budget)?;
-        layout.both[part] = both_addresses(classes, pairs, &mut ports, words)?;
+        layout.both[part] = both_addresses(classes, pairs, &mut ports, budget, words)?;
     }
 
     layout.src = write_records(&src, words)?;
@@ -365,6 +365,7 @@ fn both_addresses(
     classes: &Classes<'_>,
     pairs: Vec<(u32, u32, u32)>,
     ports: &mut ListRows<'_>,
+    budget: u64,
     words: &mut Words,
 ) -> Result<HashLayout, CompileError> {
     let mut lists = Lists::default();
@@ -384,6 +385,11 @@ fn both_addresses(
     drop(pairs);
     let mut table = hash_lines(slots.len());
     loop {
+        // Before it is filled: were hashes alike, no table would be large enough.
+        let needed = (table * size_of::<Line>()) as u64;
+        if needed > budget {
+            return Err(CompileError::TooLarge { needed, budget });
+        }
         if let Some(filled) = fill(&slots, table) {
             let start = words.reserve_lines(table as u64)?;
             words.at(start)[..filled.len()].copy_from_slice(&filled);

@@ -182,38 +182,3 @@ fn sampling_that_is_off_is_not_in_the_program() {
     let (events, lost) = off.reported().unwrap();
     assert_eq!((events.len(), lost), (0, 0));
 }
-
-/// What a dropped packet costs more: to be run alone, on an idle machine.
-#[test]
-#[ignore = "measures: cargo test -p tests --features bpf --test prog_test_run -- --ignored --nocapture"]
-fn sampling_costs_3_ns_at_most() {
-    let ruleset = ruleset(Action::Deny, [allow(ports(6, &[(80, 80)]))]);
-    let (Some((mut off, _)), Some((mut on, _))) = (
-        load(&ruleset, Rate::OFF),
-        load(&ruleset, Rate::per_second(100, 250)),
-    ) else {
-        return;
-    };
-    let frame = v4(&Udp::to(9));
-    let shape = Shape::Flows {
-        header: 42,
-        frame: 64,
-    };
-    let mut corpus = Corpus::new(shape, 1).unwrap();
-    let mut padded = frame;
-    padded.resize(64, 0);
-    corpus.push(&padded).unwrap();
-    let mut rounds: Vec<[f64; 2]> = (0..101)
-        .map(|_| {
-            [&mut off, &mut on].map(|bench| {
-                let (_, took) = bench.run_corpus(&mut corpus, 0..1, 200_000).unwrap();
-                took.ns_per_packet()
-            })
-        })
-        .collect();
-    rounds.sort_by(|a, b| (a[1] - a[0]).total_cmp(&(b[1] - b[0])));
-    let difference = |index: usize| rounds[index][1] - rounds[index][0];
-    let (low, median, high) = (difference(25), difference(50), difference(75));
-    println!("sampling on: +{median:.2} ns a dropped packet (quartiles {low:.2} to {high:.2})");
-    assert!(median <= 3.0, "{median}");
-}
