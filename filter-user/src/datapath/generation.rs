@@ -1,13 +1,12 @@
 //! One load of the program with maps sized for one image, filled and frozen.
 //! Never edited afterwards: a change is a new generation.
 
+use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
 use aya::maps::{Map, MapData, RingBuf};
-use aya::programs::{ProgramError, ProgramFd, Xdp};
-use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use filter_common::abi::Line;
 use filter_common::event::{RING_BYTES, Rate};
@@ -15,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 use super::events::Budgets;
-use super::{object, sys};
+use super::loader::{self, Program, Wanted};
+use super::sys;
 use crate::compile::Image;
 
 /// The compiled `filter-ebpf`.
@@ -61,7 +61,8 @@ pub struct ProgramSize {
 /// A loaded program with its maps.
 #[derive(Debug)]
 pub(super) struct Generation {
-    ebpf: Ebpf,
+    maps: HashMap<String, Map>,
+    program: Program,
 }
 
 impl Generation {
@@ -76,81 +77,69 @@ impl Generation {
             )
         })?;
         let lines = image.lines();
-        let object = object::sized(object, lines.len())
-            .ok_or_else(|| Error::Failed(missing("declaration of IMAGE")))?;
         let level = match trace {
             Trace::Off => 0,
             Trace::On => aya_log::Level::Debug as u8,
         };
-        let ebpf = EbpfLoader::new()
-            .map_max_entries(COUNTERS, image.counters())
-            .map_max_entries(
-                EVENTS,
-                if image.reports() || sampling != Rate::OFF {
-                    RING_BYTES
-                } else {
-                    IDLE_RING
-                },
-            )
-            .override_global("LAYOUT", bytemuck::bytes_of(image.layout()), true)
-            .override_global("SAMPLING", bytemuck::bytes_of(&sampling), true)
-            .override_global(aya_log::LEVEL, &level, trace == Trace::On)
-            .load(&object)
-            .map_err(|error| Error::aya("cannot create the BPF maps", &error))?;
-
-        let Some(Map::Array(map)) = ebpf.map(IMAGE) else {
-            return Err(Error::Failed(missing(IMAGE)));
+        let reports = image.reports() || sampling != Rate::OFF;
+        let wanted = Wanted {
+            entries: vec![
+                (COUNTERS, image.counters()),
+                (EVENTS, if reports { RING_BYTES } else { IDLE_RING }),
+            ],
+            // An empty image has no value, which the kernel does not take.
+            values: vec![(IMAGE, size_of_val(lines).max(size_of::<Line>()))],
+            constants: vec![
+                ("LAYOUT", bytemuck::bytes_of(image.layout()), true),
+                ("SAMPLING", bytemuck::bytes_of(&sampling), true),
+                (
+                    aya_log::LEVEL,
+                    std::slice::from_ref(&level),
+                    trace == Trace::On,
+                ),
+            ],
         };
-        fill(map, lines).map_err(|error| Error::io("cannot fill the BPF tables", &error))?;
-
-        let mut generation = Self { ebpf };
-        generation
-            .program()?
-            .load()
-            .map_err(|error| refused(&error))?;
-        Ok(generation)
+        let prepared = loader::prepare(object, &wanted)?;
+        let map = prepared
+            .map(IMAGE)
+            .ok_or_else(|| Error::Failed(missing(IMAGE)))?;
+        fill(loader::data(map), lines)
+            .map_err(|error| Error::io("cannot fill the BPF tables", &error))?;
+        let (program, maps) = prepared.load(INGRESS)?;
+        Ok(Self { maps, program })
     }
 
     /// The loaded program.
-    pub(super) fn program(&mut self) -> Result<&mut Xdp, Error> {
-        self.ebpf
-            .program_mut(INGRESS)
-            .and_then(|program| program.try_into().ok())
-            .ok_or_else(|| Error::Failed(missing(INGRESS)))
+    pub(super) fn program(&self) -> BorrowedFd<'_> {
+        self.program.fd()
     }
 
-    /// The loaded program's descriptor and id.
-    pub(super) fn program_fd(&mut self) -> Result<(&ProgramFd, u32), Error> {
-        let program = &*self.program()?;
-        let failed =
-            |error: ProgramError| Error::aya("cannot read back the loaded program", &error);
-        let id = program.info().map_err(failed)?.id();
-        Ok((program.fd().map_err(failed)?, id))
+    /// The loaded program's id.
+    pub(super) fn program_id(&self) -> Result<u32, Error> {
+        self.program.info().map(|info| info.id)
     }
 
     /// How large the loaded program is.
-    pub(super) fn program_size(&mut self) -> Result<ProgramSize, Error> {
-        let failed =
-            |error: ProgramError| Error::aya("cannot read back the loaded program", &error);
-        let info = self.program()?.info().map_err(failed)?;
+    pub(super) fn program_size(&self) -> Result<ProgramSize, Error> {
+        let info = self.program.info()?;
         Ok(ProgramSize {
-            verified_instructions: info.verified_instruction_count().unwrap_or(0).into(),
-            xlated_bytes: info.size_translated().unwrap_or(0).into(),
-            jited_bytes: info.size_jitted().into(),
+            verified_instructions: info.verified_instructions.into(),
+            xlated_bytes: info.xlated_bytes.into(),
+            jited_bytes: info.jited_bytes.into(),
         })
     }
 
     /// The counters.
     pub(super) fn counters(&self) -> Result<&MapData, Error> {
-        match self.ebpf.map(COUNTERS) {
+        match self.maps.get(COUNTERS) {
             Some(Map::PerCpuArray(map)) => Ok(map),
             _ => Err(Error::Failed(missing(COUNTERS))),
         }
     }
 
     /// Where the program's trace arrives.
-    pub(super) fn logger(&mut self) -> Result<EbpfLogger<StderrLog>, Error> {
-        EbpfLogger::init_with_logger(&mut self.ebpf, StderrLog).map_err(|_| {
+    pub(super) fn logger(&self) -> Result<EbpfLogger<StderrLog>, Error> {
+        EbpfLogger::init_from_id_with_logger(self.program_id()?, StderrLog).map_err(|_| {
             Error::Failed(
                 "this nodewall's BPF program has no trace in it: build one with `cargo xtask build \
                  --trace`"
@@ -161,27 +150,24 @@ impl Generation {
 
     /// Bytes of all maps, as the kernel accounts them.
     pub(super) fn memory(&self) -> u64 {
-        self.ebpf
-            .maps()
-            .filter_map(|(_, map)| match map {
-                Map::Array(map) | Map::PerCpuArray(map) | Map::RingBuf(map) => Some(memory(map)),
-                _ => None,
-            })
+        self.maps
+            .values()
+            .map(|map| memory(loader::data(map)))
             .sum()
     }
 
     /// The ring of events.
     pub(super) fn events(&mut self) -> Result<RingBuf<&mut MapData>, Error> {
-        self.ebpf
-            .map_mut(EVENTS)
+        self.maps
+            .get_mut(EVENTS)
             .and_then(|map| RingBuf::try_from(map).ok())
             .ok_or_else(|| Error::Failed(missing(EVENTS)))
     }
 
     /// The budgets of events.
     pub(super) fn budgets(&self) -> Result<Budgets<&MapData>, Error> {
-        self.ebpf
-            .map(BUDGET)
+        self.maps
+            .get(BUDGET)
             .and_then(|map| Budgets::try_from(map).ok())
             .ok_or_else(|| Error::Failed(missing(BUDGET)))
     }
@@ -189,7 +175,7 @@ impl Generation {
     /// Pins the ring and its budget below `folder`, where packets are reported.
     pub(super) fn pin_events(&self, folder: &Path) -> Result<(), Error> {
         for (name, pin) in [(EVENTS, "events"), (BUDGET, "budget")] {
-            let Some(Map::RingBuf(map) | Map::PerCpuArray(map)) = self.ebpf.map(name) else {
+            let Some(Map::RingBuf(map) | Map::PerCpuArray(map)) = self.maps.get(name) else {
                 return Err(Error::Failed(missing(name)));
             };
             let path = folder.join(pin);
@@ -247,31 +233,4 @@ fn fill(map: &MapData, lines: &[Line]) -> io::Result<()> {
 
 fn missing(name: &str) -> String {
     format!("the embedded BPF object has no {name}: this build is broken, please report it")
-}
-
-/// Why the kernel doesn't take the program, with the verifier's last words.
-fn refused(error: &ProgramError) -> Error {
-    let ProgramError::LoadError {
-        io_error,
-        verifier_log,
-    } = error
-    else {
-        return Error::aya("cannot load the BPF program", error);
-    };
-    let log = verifier_log.to_string();
-    let mut last: Vec<&str> = log
-        .lines()
-        .rev()
-        .filter(|line| !line.trim().is_empty())
-        .take(12)
-        .collect();
-    last.reverse();
-    if last.is_empty() {
-        return Error::io("cannot load the BPF program", io_error);
-    }
-    Error::Failed(format!(
-        "this kernel refuses the BPF program ({io_error}); nothing was changed. nodewall needs \
-         Linux 5.18 or newer. The verifier's last lines:\n  {}",
-        last.join("\n  ")
-    ))
 }

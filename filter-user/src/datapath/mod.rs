@@ -13,7 +13,7 @@ mod events;
 mod generation;
 mod host;
 mod interface;
-mod object;
+mod loader;
 mod pins;
 mod record;
 mod swap;
@@ -316,7 +316,7 @@ impl Datapath {
                 record.unwrap_or_else(|panic| resume_unwind(panic)),
             )
         });
-        let mut generation = generation?;
+        let generation = generation?;
         record.record.memory = generation.memory();
         record.record.program = Some(generation.program_size()?);
         record.record.combination = Some(image.combination());
@@ -332,7 +332,7 @@ impl Datapath {
         };
         let reports = image.reports() || self.sampling != Rate::OFF;
         let counters = image.counters();
-        let pinned = pin_generation(&slot, &mut generation, &record, counters, reports);
+        let pinned = pin_generation(&slot, &generation, &record, counters, reports);
         let program = match pinned {
             Ok(program) => program,
             Err((program, error)) => return Err(undo(&slot, program, before.is_some(), error)),
@@ -340,8 +340,8 @@ impl Datapath {
         let load = start.elapsed();
         let start = Instant::now();
         let swapped = match &before {
-            Some(before) => swap(interface, &mut generation, before),
-            None => attach(interface, mode, &mut generation, &slot),
+            Some(before) => swap(interface, &generation, before),
+            None => attach(interface, mode, &generation, &slot),
         };
         if let Err(error) = swapped {
             return Err(undo(&slot, program, before.is_some(), error));
@@ -534,12 +534,12 @@ fn not_attached(interface: &str) -> Error {
 /// Pins all of a generation but the link. Returns the program's id.
 fn pin_generation(
     slot: &Slot,
-    generation: &mut Generation,
+    generation: &Generation,
     record: &NewRecord,
     counters: u32,
     reports: bool,
 ) -> Result<u32, (u32, Error)> {
-    let (_, program) = generation.program_fd().map_err(|error| (0, error))?;
+    let program = generation.program_id().map_err(|error| (0, error))?;
     let folder = slot.generation(program);
     let pin = || {
         pins::create(&folder)?;
@@ -567,8 +567,8 @@ fn undo(slot: &Slot, program: u32, keep_slot: bool, error: Error) -> Error {
 }
 
 /// Puts the new generation's program into the pinned link.
-fn swap(interface: &Interface, generation: &mut Generation, before: &InForce) -> Result<(), Error> {
-    let (program, _) = generation.program_fd()?;
+fn swap(interface: &Interface, generation: &Generation, before: &InForce) -> Result<(), Error> {
+    let program = generation.program();
     let failed = |error: io::Error| {
         Error::io(
             format_args!(
@@ -580,18 +580,18 @@ fn swap(interface: &Interface, generation: &mut Generation, before: &InForce) ->
     };
     // The exclusive lock keeps other nodewalls away, and nobody else can
     // open a link in a folder of mode 0700.
-    sys::link_update(before.link.as_fd(), program.as_fd()).map_err(failed)
+    sys::link_update(before.link.as_fd(), program).map_err(failed)
 }
 
 /// Attaches the first generation and pins its link.
 fn attach(
     interface: &Interface,
     mode: Mode,
-    generation: &mut Generation,
+    generation: &Generation,
     slot: &Slot,
 ) -> Result<(), Error> {
-    let (program, _) = generation.program_fd()?;
-    let attach = |flags| sys::link_create(program.as_fd(), interface.index, flags);
+    let program = generation.program();
+    let attach = |flags| sys::link_create(program, interface.index, flags);
     let link = match mode {
         Mode::Native => attach(sys::XDP_DRV_MODE),
         Mode::Generic => attach(sys::XDP_SKB_MODE),

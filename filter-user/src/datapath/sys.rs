@@ -1,22 +1,30 @@
-//! The bpf(2) commands that aya 0.14 keeps to itself: link creation without a
-//! silent fall-back to netlink, swap of a pinned link's program, link info,
-//! freezing a map, reading a map in one call, mapping one into memory.
+//! The bpf(2) commands that aya 0.14 keeps to itself: loading a program and running
+//! it once, link creation without a silent fall-back to netlink, swap of a pinned
+//! link's program, link info, freezing a map, reading a map in one call, mapping
+//! one into memory.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use aya_obj::generated::bpf_insn;
+
 // Commands, types and flags of include/uapi/linux/bpf.h.
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_PROG_TEST_RUN: libc::c_int = 10;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_BTF_LOAD: libc::c_int = 18;
 const BPF_MAP_FREEZE: libc::c_int = 22;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_PROG_TYPE_XDP: u32 = 6;
+const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 const BPF_XDP: u32 = 37;
 const BPF_LINK_TYPE_XDP: u32 = 6;
 
@@ -160,21 +168,9 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
         ifindex: u32,
         rest: u32,
     }
-    const INFO_LENGTH: u32 = 24;
-    const _: () = assert!(size_of::<Info>() == INFO_LENGTH as usize);
-    #[repr(C)]
-    struct Attr {
-        bpf_fd: u32,
-        info_len: u32,
-        info: u64,
-    }
+    const _: () = assert!(size_of::<Info>() == 24);
     let mut info = Info::default();
-    let mut attr = Attr {
-        bpf_fd: raw(link),
-        info_len: INFO_LENGTH,
-        info: std::ptr::from_mut(&mut info) as u64,
-    };
-    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    info_by_fd(link, &mut info)?;
     if info.kind != BPF_LINK_TYPE_XDP {
         return Err(io::Error::other("this pin is not an XDP link"));
     }
@@ -245,12 +241,9 @@ pub(super) fn wait_for_readers() -> io::Result<()> {
     }
 }
 
-/// Puts a program into an array of programs.
-pub(super) fn set_program(
-    map: BorrowedFd<'_>,
-    index: u32,
-    program: BorrowedFd<'_>,
-) -> io::Result<()> {
+/// Sets one element of an array map; `value` must have the size of its elements,
+/// rounded up to 8 bytes for each CPU where it has a copy on each.
+pub(super) fn update(map: BorrowedFd<'_>, index: u32, value: &[u8]) -> io::Result<()> {
     #[repr(C)]
     struct Attr {
         map_fd: u32,
@@ -258,14 +251,198 @@ pub(super) fn set_program(
         value: u64,
         flags: u64,
     }
-    let descriptor = raw(program);
     let mut attr = Attr {
         map_fd: raw(map),
         key: std::ptr::from_ref(&index) as u64,
-        value: std::ptr::from_ref(&descriptor) as u64,
+        value: value.as_ptr() as u64,
         flags: 0,
     };
     bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Puts a program into an array of programs.
+pub(super) fn set_program(
+    map: BorrowedFd<'_>,
+    index: u32,
+    program: BorrowedFd<'_>,
+) -> io::Result<()> {
+    update(map, index, &raw(program).to_ne_bytes())
+}
+
+/// Loads the types of a program and of maps.
+pub(super) fn btf_load(btf: &[u8]) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attr {
+        btf: u64,
+        log_buf: u64,
+        btf_size: u32,
+        log_size: u32,
+    }
+    let mut attr = Attr {
+        btf: btf.as_ptr() as u64,
+        log_buf: 0,
+        btf_size: length(btf)?,
+        log_size: 0,
+    };
+    bpf(BPF_BTF_LOAD, &mut attr).map(owned)
+}
+
+/// An XDP program that is to be loaded.
+#[derive(Debug)]
+pub(super) struct NewProgram<'p> {
+    pub(super) name: &'p str,
+    pub(super) license: &'p CStr,
+    /// Whether it takes packets in several buffers.
+    pub(super) frags: bool,
+    pub(super) instructions: &'p [bpf_insn],
+    pub(super) btf: Option<BorrowedFd<'p>>,
+    /// What BTF says of its functions, and the size of a record.
+    pub(super) functions: (&'p [u8], usize),
+    /// What BTF says of its lines, likewise.
+    pub(super) lines: (&'p [u8], usize),
+}
+
+/// Has a program verified and compiled; the verifier writes to `log` what it
+/// thinks, as text that a zero ends.
+pub(super) fn program_load(new: &NewProgram<'_>, log: Option<&mut [u8]>) -> io::Result<OwnedFd> {
+    const NAME: usize = 16;
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attr {
+        prog_type: u32,
+        insn_cnt: u32,
+        insns: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log_buf: u64,
+        kern_version: u32,
+        prog_flags: u32,
+        prog_name: [u8; NAME],
+        prog_ifindex: u32,
+        expected_attach_type: u32,
+        prog_btf_fd: u32,
+        func_info_rec_size: u32,
+        func_info: u64,
+        func_info_cnt: u32,
+        line_info_rec_size: u32,
+        line_info: u64,
+        line_info_cnt: u32,
+        attach_btf_id: u32,
+    }
+    let mut attr = Attr {
+        prog_type: BPF_PROG_TYPE_XDP,
+        insn_cnt: u32::try_from(new.instructions.len()).map_err(io::Error::other)?,
+        insns: new.instructions.as_ptr() as u64,
+        license: new.license.as_ptr() as u64,
+        prog_flags: if new.frags { BPF_F_XDP_HAS_FRAGS } else { 0 },
+        expected_attach_type: BPF_XDP,
+        ..Attr::default()
+    };
+    // What is longer is cut; a zero ends it.
+    let name = attr.prog_name[..NAME - 1].iter_mut();
+    name.zip(new.name.bytes()).for_each(|(to, from)| *to = from);
+    if let Some(btf) = new.btf {
+        attr.prog_btf_fd = raw(btf);
+        (attr.func_info, attr.func_info_cnt, attr.func_info_rec_size) = records(new.functions)?;
+        (attr.line_info, attr.line_info_cnt, attr.line_info_rec_size) = records(new.lines)?;
+    }
+    if let Some(log) = log {
+        attr.log_level = 1;
+        attr.log_size = length(log)?;
+        attr.log_buf = log.as_mut_ptr() as u64;
+    }
+    loop {
+        match bpf(BPF_PROG_LOAD, &mut attr) {
+            // A signal came while it was verified.
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
+            loaded => return loaded.map(owned),
+        }
+    }
+}
+
+/// Where records of a size are, how many, and the size.
+fn records((bytes, size): (&[u8], usize)) -> io::Result<(u64, u32, u32)> {
+    let count = length(bytes)? / u32::try_from(size.max(1)).map_err(io::Error::other)?;
+    let size = u32::try_from(size).map_err(io::Error::other)?;
+    Ok((bytes.as_ptr() as u64, count, size))
+}
+
+fn length(bytes: &[u8]) -> io::Result<u32> {
+    u32::try_from(bytes.len()).map_err(io::Error::other)
+}
+
+/// What the kernel says about a loaded program.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ProgramInfo {
+    /// Its id.
+    pub(super) id: u32,
+    /// Instructions that the verifier walked.
+    pub(super) verified_instructions: u32,
+    /// Bytes of the instructions that are left.
+    pub(super) xlated_bytes: u32,
+    /// Bytes of machine code; 0 without a JIT compiler.
+    pub(super) jited_bytes: u32,
+}
+
+/// Reads what the kernel says about a program.
+pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
+    // struct bpf_prog_info, as far as Linux 5.16 and newer have it.
+    const WORDS: usize = 58;
+    let mut info = [0_u32; WORDS];
+    info_by_fd(program, &mut info)?;
+    Ok(ProgramInfo {
+        id: info[1],
+        jited_bytes: info[4],
+        xlated_bytes: info[5],
+        verified_instructions: info[54],
+    })
+}
+
+/// Reads what the kernel says about an object; what it has more than `info` it
+/// leaves out.
+fn info_by_fd<T>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
+    #[repr(C)]
+    struct Attr {
+        bpf_fd: u32,
+        info_len: u32,
+        info: u64,
+    }
+    let mut attr = Attr {
+        bpf_fd: raw(object),
+        info_len: u32::try_from(size_of::<T>()).map_err(io::Error::other)?,
+        info: std::ptr::from_mut(info) as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
+}
+
+/// Runs a program on a frame, once; what it returned.
+pub(super) fn test_run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<u32> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attr {
+        prog_fd: u32,
+        retval: u32,
+        data_size_in: u32,
+        data_size_out: u32,
+        data_in: u64,
+        data_out: u64,
+    }
+    let mut attr = Attr {
+        prog_fd: raw(program),
+        data_size_in: length(frame)?,
+        data_in: frame.as_ptr() as u64,
+        ..Attr::default()
+    };
+    bpf(BPF_PROG_TEST_RUN, &mut attr)?;
+    Ok(attr.retval)
+}
+
+/// Bytes of a page of memory.
+pub(super) fn page_size() -> usize {
+    // SAFETY: sysconf(3) takes an integer and touches no memory.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(1)
 }
 
 /// The flag of array maps that can be mapped into memory (`BPF_F_MMAPABLE`).

@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::os::fd::AsFd as _;
 
-use aya::programs::{TestRun as _, TestRunOptions};
 use aya_log::EbpfLogger;
 use filter_common::abi::{self, REASON_COUNTERS};
 use filter_common::event::{Event, Rate};
@@ -12,7 +11,7 @@ use filter_common::verdict::Verdict;
 use super::corpus::{Corpus, Target, Took};
 use super::error::Error;
 use super::generation::{Generation, ProgramSize, StderrLog, Trace};
-use super::{Count, Stats, counters, events};
+use super::{Count, Stats, counters, events, sys};
 use crate::compile::Image;
 use crate::decision::{Decision, Judgement};
 use crate::ruleset::Ruleset;
@@ -52,7 +51,7 @@ impl TestBench {
     /// Like [`Self::load`]; the program writes a line to stderr for each
     /// packet, as it sees it.
     pub fn load_traced(ruleset: &Ruleset, image: &Image) -> Result<Self, Error> {
-        let mut generation = Generation::load(image, Rate::OFF, Trace::On)?;
+        let generation = Generation::load(image, Rate::OFF, Trace::On)?;
         Ok(Self {
             trace: Some(generation.logger()?),
             generation,
@@ -73,13 +72,8 @@ impl TestBench {
     /// have exactly one verdict's counter, or is counted twice by any, or
     /// without its bytes, is an error.
     pub fn judge(&mut self, frame: &[u8]) -> Result<Judgement, Error> {
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(frame);
-        let result = self
-            .generation
-            .program()?
-            .test_run(options)
-            .map_err(|error| Error::aya("BPF_PROG_TEST_RUN failed", &error))?;
+        let action = sys::test_run(self.generation.program(), frame)
+            .map_err(|error| Error::io("BPF_PROG_TEST_RUN failed", &error))?;
 
         if let Some(trace) = &mut self.trace {
             trace.flush();
@@ -115,7 +109,7 @@ impl TestBench {
         };
         self.totals = totals;
         Ok(Judgement {
-            decision: self.decision(result.return_value, verdict)?,
+            decision: self.decision(action, verdict)?,
             noted,
         })
     }
@@ -133,8 +127,7 @@ impl TestBench {
 
     /// The loaded program, to be run behind the shim of a [`Corpus`].
     pub fn target(&mut self) -> Result<Target<'_>, Error> {
-        let (program, _) = self.generation.program_fd()?;
-        Ok(Target::program(program.as_fd(), true))
+        Ok(Target::program(self.generation.program(), true))
     }
 
     /// The loaded program as the kernel has it.
