@@ -458,8 +458,9 @@ impl Rule {
 pub struct NetSet {
     /// What it is: `selector role == 'blocked'`, `this node's addresses`.
     pub name: String,
-    /// Its networks, canonical.
-    pub nets: Vec<IpNet>,
+    /// Its networks, canonical. There may be a million of them, which all that
+    /// have them share.
+    pub nets: Arc<Vec<IpNet>>,
 }
 
 /// What happens to a later fragment when a rule with L4 conditions is the
@@ -598,7 +599,7 @@ mod tests {
             direction: Direction::Ingress,
             sets: vec![NetSet {
                 name: "selector a == 'b'".into(),
-                nets: Vec::new(),
+                nets: Arc::default(),
             }],
             rules: vec![rule],
             default: Action::Deny,

@@ -263,7 +263,8 @@ impl Families {
                 .sets
                 .iter()
                 .filter_map(|set| ruleset.sets.get(*set as usize));
-            for nets in std::iter::once(&addresses.nets).chain(sets.map(|set| &set.nets)) {
+            let sets = sets.map(|set| set.nets.as_slice());
+            for nets in std::iter::once(addresses.nets.as_slice()).chain(sets) {
                 self.v4 |= nets.iter().any(|net| matches!(net, IpNet::V4(_)));
                 self.v6 |= nets.iter().any(|net| matches!(net, IpNet::V6(_)));
             }

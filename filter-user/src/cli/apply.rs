@@ -347,6 +347,8 @@ fn content<'r>(ruleset: &'r Ruleset, policy: &str) -> Vec<(Rule, Vec<&'r NetSet>
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::ruleset::{Action, Direction, Match, Options, RuleId};
 
@@ -378,7 +380,7 @@ mod tests {
                 .iter()
                 .map(|net| NetSet {
                     name: "selector x".into(),
-                    nets: vec![net.parse().expect("a network")],
+                    nets: Arc::new(vec![net.parse().expect("a network")]),
                 })
                 .collect(),
             rules: rules.to_vec(),

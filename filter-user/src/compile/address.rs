@@ -22,8 +22,15 @@ pub(super) struct Dimension {
     pub(super) everywhere: Bits,
     /// The [own lines](Class::own) of each class.
     classes: Lists,
-    family: Family,
-    segments: Vec<Segment>,
+    segments: Segments,
+}
+
+/// Where the classes of one IP version begin: in as few bytes as its addresses
+/// take, since there may be two million of them.
+#[derive(Debug)]
+enum Segments {
+    V4(Vec<Segment<u64>>),
+    V6(Vec<Segment<u128>>),
 }
 
 impl Dimension {
@@ -35,32 +42,25 @@ impl Dimension {
         side: fn(&Match) -> &Addresses,
     ) -> Self {
         let conditions = Conditions::of(lines, sets, family, side);
-        let packed = family == Family::V4 && conditions.lists.len() <= Prefix::PACKED_LISTS;
-        let prefix = |net: &IpNet, list: u32| Prefix::of(net, family, list);
-        let (mut segments, containing) = if packed {
-            let packed = |net: &IpNet, list: u32| prefix(net, list).map(Prefix::pack);
-            segments(sorted(&conditions.lists, packed).map(Prefix::unpack))
-        } else {
-            segments(sorted(&conditions.lists, prefix))
-        };
-
-        // Addresses in different lists may still mean the same to all lines;
-        // and no address may be in the lists of a class.
         let mut classes = Lists::default();
-        let mut own = Vec::new();
-        let mut known = vec![None; containing.len()];
-        for segment in &mut segments {
-            let lists = segment.class;
-            segment.class = *known[lists as usize].get_or_insert_with(|| {
-                conditions.lines_in(containing.get(lists), &mut own);
-                classes.number(&own)
-            });
-        }
-        segments.dedup_by_key(|segment| segment.class);
+        let segments = match family {
+            Family::V4 if conditions.lists.len() <= Prefix::PACKED_LISTS => {
+                let packed = |net: &IpNet, list| Prefix::of(net, list).map(Prefix::pack);
+                let sorted = sorted(&conditions.lists, packed).map(Prefix::unpack);
+                Segments::V4(conditions.segments(sorted, &mut classes))
+            }
+            Family::V4 => {
+                let sorted = sorted(&conditions.lists, Prefix::of);
+                Segments::V4(conditions.segments(sorted, &mut classes))
+            }
+            Family::V6 => {
+                let sorted = sorted(&conditions.lists, Prefix::of);
+                Segments::V6(conditions.segments(sorted, &mut classes))
+            }
+        };
         Self {
             everywhere: conditions.everywhere,
             classes,
-            family,
             segments,
         }
     }
@@ -80,34 +80,41 @@ impl Dimension {
 
     /// Writes the trie.
     pub(super) fn write(&self, words: &mut Words) -> Result<Root, CompileError> {
-        let width = match self.family {
-            Family::V4 => 32,
-            Family::V6 => 128,
-        };
-        trie::write(&self.segments, width, words)
+        match &self.segments {
+            Segments::V4(segments) => trie::write(segments, 32, words),
+            Segments::V6(segments) => trie::write_long(segments, words),
+        }
     }
 
-    /// An address of each class, at the top of 128 bits, the lowest `unused` of
-    /// which are none of an address. The last one of `liked` that is in the
-    /// class; else none that ends in 0, where there is another.
-    pub(super) fn examples(&self, liked: &[u128], unused: u32) -> Vec<u128> {
-        let mut examples = vec![0; self.count()];
-        // The first segment of a class is kept.
-        for (index, segment) in self.segments.iter().enumerate().rev() {
-            let next = segment.first.checked_add(1 << unused);
-            let end = self.segments.get(index + 1).map(|next| next.first);
-            examples[segment.class as usize] = next
-                .filter(|next| end.is_none_or(|end| *next < end))
-                .unwrap_or(segment.first);
+    /// An address of each class, at the top of 128 bits. The last one of `liked`
+    /// that is in the class; else none that ends in 0, where there is another.
+    pub(super) fn examples(&self, liked: &[u128]) -> Vec<u128> {
+        match &self.segments {
+            Segments::V4(segments) => examples(segments, self.count(), liked),
+            Segments::V6(segments) => examples(segments, self.count(), liked),
         }
-        for &liked in liked {
-            let around = self.segments.iter().rfind(|segment| segment.first <= liked);
-            if let Some(segment) = around {
-                examples[segment.class as usize] = liked;
-            }
-        }
-        examples
     }
+}
+
+fn examples<V: Value>(segments: &[Segment<V>], classes: usize, liked: &[u128]) -> Vec<u128> {
+    let mut examples = vec![0; classes];
+    // The first segment of a class is kept.
+    for (index, segment) in segments.iter().enumerate().rev() {
+        let end = segments.get(index + 1).map(|next| next.first);
+        examples[segment.class as usize] = segment
+            .first
+            .next_address()
+            .filter(|next| end.is_none_or(|end| *next < end))
+            .unwrap_or(segment.first)
+            .at_top();
+    }
+    for &liked in liked {
+        let around = segments.partition_point(|segment| segment.first.at_top() <= liked);
+        if let Some(around) = around.checked_sub(1) {
+            examples[segments[around].class as usize] = liked;
+        }
+    }
+    examples
 }
 
 /// What the lines ask of an address, in terms of lists of networks that
@@ -178,6 +185,29 @@ impl<'r> Conditions<'r> {
         (self.lists.len() - 1) as u32
     }
 
+    /// Cuts the addresses of one IP version into the classes that these networks,
+    /// sorted, make; numbers the [own lines](Class::own) of each.
+    fn segments<V: Value>(
+        &self,
+        prefixes: impl ExactSizeIterator<Item = Prefix<V>>,
+        classes: &mut Lists,
+    ) -> Vec<Segment<V>> {
+        let (mut segments, containing) = segments(prefixes);
+        // Addresses in different lists may still mean the same to all lines;
+        // and no address may be in the lists of a class.
+        let mut own = Vec::new();
+        let mut known = vec![None; containing.len()];
+        for segment in &mut segments {
+            let lists = segment.class;
+            segment.class = *known[lists as usize].get_or_insert_with(|| {
+                self.lines_in(containing.get(lists), &mut own);
+                classes.number(&own)
+            });
+        }
+        segments.dedup_by_key(|segment| segment.class);
+        segments
+    }
+
     /// The [own lines](Class::own) of an address in these lists, and in no
     /// other; `lists` is sorted.
     fn lines_in(&self, lists: &[u32], own: &mut Vec<u32>) {
@@ -203,49 +233,110 @@ impl<'r> Conditions<'r> {
     }
 }
 
-/// A network of a list. Addresses of both versions are aligned to the top of
-/// 128 bits, so that one algorithm serves both. The order is what
-/// [`segments`] needs: by first address, the wider network first.
+/// An address at the top of as few bits as it takes; those behind it are part of
+/// its last value.
+trait Value: Copy + Default + Ord {
+    /// The first address of a network, if it is of this IP version.
+    fn of(net: &IpNet) -> Option<Self>;
+    /// The last value of a network that begins here.
+    fn last(self, length: u8) -> Self;
+    /// The value behind this one.
+    fn next(self) -> Option<Self>;
+    /// The address behind this one.
+    fn next_address(self) -> Option<Self>;
+    /// The address at the top of 128 bits.
+    fn at_top(self) -> u128;
+}
+
+impl Value for u64 {
+    fn of(net: &IpNet) -> Option<Self> {
+        match net {
+            IpNet::V4(net) => Some(Self::from(net.network().to_bits()) << 32),
+            IpNet::V6(_) => None,
+        }
+    }
+
+    fn last(self, length: u8) -> Self {
+        self | Self::MAX >> length
+    }
+
+    fn next(self) -> Option<Self> {
+        self.checked_add(1)
+    }
+
+    fn next_address(self) -> Option<Self> {
+        self.checked_add(1 << 32)
+    }
+
+    fn at_top(self) -> u128 {
+        u128::from(self) << 64
+    }
+}
+
+impl Value for u128 {
+    fn of(net: &IpNet) -> Option<Self> {
+        match net {
+            IpNet::V4(_) => None,
+            IpNet::V6(net) => Some(net.network().to_bits()),
+        }
+    }
+
+    fn last(self, length: u8) -> Self {
+        self | Self::MAX.checked_shr(u32::from(length)).unwrap_or(0)
+    }
+
+    fn next(self) -> Option<Self> {
+        self.checked_add(1)
+    }
+
+    fn next_address(self) -> Option<Self> {
+        self.next()
+    }
+
+    fn at_top(self) -> u128 {
+        self
+    }
+}
+
+/// A network of a list. The order is what [`Conditions::segments`] needs: by
+/// first address, the wider network first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Prefix {
-    first: u128,
+struct Prefix<V> {
+    first: V,
     length: u8,
     list: u32,
 }
 
-impl Prefix {
-    fn of(net: &IpNet, family: Family, list: u32) -> Option<Self> {
-        let first = match (net, family) {
-            (IpNet::V4(net), Family::V4) => u128::from(net.network().to_bits()) << 96,
-            (IpNet::V6(net), Family::V6) => net.network().to_bits(),
-            _ => return None,
-        };
+impl<V: Value> Prefix<V> {
+    fn of(net: &IpNet, list: u32) -> Option<Self> {
         Some(Self {
-            first,
+            first: V::of(net)?,
             length: net.prefix_len(),
             list,
         })
     }
 
+    fn last(self) -> V {
+        self.first.last(self.length)
+    }
+}
+
+impl Prefix<u64> {
     /// Lists whose number [`Self::pack`] has room for.
     const PACKED_LISTS: usize = 1 << 26;
 
     /// An IPv4 network in one word, in the same order: a million of them are
     /// sorted in a fraction of the time.
     fn pack(self) -> u64 {
-        (self.first >> 64) as u64 | u64::from(self.length) << 26 | u64::from(self.list)
+        self.first | u64::from(self.length) << 26 | u64::from(self.list)
     }
 
     fn unpack(packed: u64) -> Self {
         Self {
-            first: u128::from(packed >> 32) << 96,
+            first: packed >> 32 << 32,
             length: (packed >> 26 & 0x3f) as u8,
             list: packed as u32 & ((1 << 26) - 1),
         }
-    }
-
-    fn last(self) -> u128 {
-        self.first | u128::MAX.checked_shr(u32::from(self.length)).unwrap_or(0)
     }
 }
 
@@ -253,7 +344,7 @@ impl Prefix {
 fn sorted<P: Ord>(
     lists: &[&[IpNet]],
     prefix: impl Fn(&IpNet, u32) -> Option<P>,
-) -> impl Iterator<Item = P> {
+) -> impl ExactSizeIterator<Item = P> {
     let mut all = Vec::with_capacity(lists.iter().map(|nets| nets.len()).sum());
     for (list, nets) in (0..).zip(lists) {
         all.extend(nets.iter().filter_map(|net| prefix(net, list)));
@@ -264,17 +355,21 @@ fn sorted<P: Ord>(
 
 /// Cuts the address space where the lists that contain an address change.
 /// Class 0 is in no list; the lists of a class are sorted.
-fn segments(prefixes: impl Iterator<Item = Prefix>) -> (Vec<Segment>, Lists) {
+fn segments<V: Value>(
+    prefixes: impl ExactSizeIterator<Item = Prefix<V>>,
+) -> (Vec<Segment<V>>, Lists) {
     let mut classes = Lists::default();
     classes.number(&[]);
     // Of a class with one list more, the class; and the last one that was asked.
     let mut inner: HashMap<(u32, u32), u32> = HashMap::new();
     let mut recent = None;
     let mut lists = Vec::new();
+    // A network has two boundaries at most.
     let mut sweep = Sweep {
-        segments: vec![Segment { first: 0, class: 0 }],
+        segments: Vec::with_capacity(prefixes.len() * 2 + 1),
         around: Vec::new(),
     };
+    sweep.cut(V::default());
     let mut prefixes = prefixes.peekable();
     while let Some(prefix) = prefixes.next() {
         sweep.leave_before(Some(prefix.first));
@@ -308,21 +403,21 @@ fn segments(prefixes: impl Iterator<Item = Prefix>) -> (Vec<Segment>, Lists) {
 }
 
 /// A walk over the address space, from network to network.
-struct Sweep {
-    segments: Vec<Segment>,
+struct Sweep<V> {
+    segments: Vec<Segment<V>>,
     /// Last address and class of the networks around the present address,
     /// the widest first.
-    around: Vec<(u128, u32)>,
+    around: Vec<(V, u32)>,
 }
 
-impl Sweep {
+impl<V: Value> Sweep<V> {
     /// The class at the present address.
     fn class(&self) -> u32 {
         self.around.last().map_or(0, |&(_, class)| class)
     }
 
     /// Begins a segment of the present class.
-    fn cut(&mut self, first: u128) {
+    fn cut(&mut self, first: V) {
         let class = self.class();
         self.segments.pop_if(|last| last.first == first);
         if self.segments.last().is_none_or(|last| last.class != class) {
@@ -331,12 +426,12 @@ impl Sweep {
     }
 
     /// Leaves the networks that end before `address`; all where there is none.
-    fn leave_before(&mut self, address: Option<u128>) {
+    fn leave_before(&mut self, address: Option<V>) {
         while let Some((last, _)) = self
             .around
             .pop_if(|(last, _)| address.is_none_or(|address| *last < address))
         {
-            if let Some(next) = last.checked_add(1) {
+            if let Some(next) = last.next() {
                 self.cut(next);
             }
         }

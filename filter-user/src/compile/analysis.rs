@@ -304,22 +304,18 @@ fn addresses(
     favourite: [u8; 4],
 ) -> Vec<IpAddr> {
     let [.., host] = favourite;
-    let (well_known, unused) = match family {
+    let well_known = match family {
         Family::V4 => {
             let nets = [[198, 51, 100], [192, 0, 2], [203, 0, 113]];
             let known = nets.map(|[a, b, c]| [a, b, c, host]);
             let known = [known[0], known[1], known[2], favourite].map(Ipv4Addr::from);
-            (known.map(|known| u128::from(known.to_bits()) << 96), 96)
+            known.map(|known| u128::from(known.to_bits()) << 96)
         }
-        Family::V6 => {
-            let known = [3, 2, 1, 0].map(|net| {
-                Ipv6Addr::new(0x2001, 0xdb8, net, 0, 0, 0, 0, u16::from(host)).to_bits()
-            });
-            (known, 0)
-        }
+        Family::V6 => [3, 2, 1, 0]
+            .map(|net| Ipv6Addr::new(0x2001, 0xdb8, net, 0, 0, 0, 0, u16::from(host)).to_bits()),
     };
     dimension
-        .examples(&well_known, unused)
+        .examples(&well_known)
         .into_iter()
         .map(|bits| match family {
             Family::V4 => IpAddr::from(Ipv4Addr::from_bits((bits >> 96) as u32)),

@@ -91,7 +91,7 @@ pub(super) fn write_steps(steps: &[(u16, u32)], words: &mut Words) -> Result<Roo
     let segments: Vec<Segment> = steps
         .iter()
         .map(|&(first, class)| Segment {
-            first: u128::from(first) << 112,
+            first: u64::from(first) << 48,
             class,
         })
         .collect();

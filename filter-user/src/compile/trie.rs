@@ -11,12 +11,11 @@ use filter_common::abi::{
 use super::CompileError;
 use super::words::Words;
 
-/// From a value on, until the next segment: this class. Values of all
-/// dimensions are aligned to the top of 128 bits, so that one algorithm serves
-/// all.
+/// From a value on, until the next segment: this class. Values are aligned to the
+/// top of 64 bits, those of more bits to the top of 128.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Segment {
-    pub(super) first: u128,
+pub(super) struct Segment<V = u64> {
+    pub(super) first: V,
     pub(super) class: u32,
 }
 
@@ -30,50 +29,52 @@ const BRANCHED: usize = WAYS * WAYS;
 /// The same where a node would have but one way with boundaries.
 const LONE_BRANCHED: usize = BRANCHED * WAYS;
 
-/// Writes the trie of values of `width` bits. `segments` covers all values, in
-/// order, neighbours of different classes.
+/// Writes the trie of values of `width` bits, at most 64. `segments` covers all
+/// values, in order, neighbours of different classes.
 pub(super) fn write(
     segments: &[Segment],
     width: u32,
     words: &mut Words,
 ) -> Result<Root, CompileError> {
-    let steps = high_steps(segments);
-    let mut writer = Writer {
-        segments,
+    let writer = Writer {
+        segments: &[],
+        lows: &[],
         width,
         words,
     };
-    if segments.len() <= ROOT_FROM || width <= 16 {
-        return Ok(Root {
-            table: NONE,
-            entry: writer.block(&steps, 0)?,
-        });
-    }
-    let table = writer.words.reserve_root()?;
-    writer.fill(table, ROOT_WORDS, &steps, 16)?;
-    Ok(Root { table, entry: 0 })
+    writer.write(segments)
 }
 
-/// From a value of 64 bits on, until the next step: this is where it leads.
-#[derive(Clone, Copy, Debug)]
-struct Step {
-    first: u64,
-    target: Target,
+/// The same for values of 128 bits.
+pub(super) fn write_long(
+    segments: &[Segment<u128>],
+    words: &mut Words,
+) -> Result<Root, CompileError> {
+    let (steps, lows) = high_steps(segments);
+    let writer = Writer {
+        segments,
+        lows: &lows,
+        width: 128,
+        words,
+    };
+    writer.write(&steps)
 }
 
+/// Beside the class of a step of 64 bits: it is no class, the low halves decide;
+/// and the number of the [`Low`] that says how.
+const DECIDED_LOW: u32 = POINTER;
+
+/// The low halves decide: `count` segments from this one on.
 #[derive(Clone, Copy, Debug)]
-enum Target {
-    Class(u32),
-    /// The low halves decide: `count` segments from this one on.
-    Low {
-        segment: u32,
-        count: u32,
-    },
+struct Low {
+    segment: u32,
+    count: u32,
 }
 
 /// The steps of the high halves.
-fn high_steps(segments: &[Segment]) -> Vec<Step> {
+fn high_steps(segments: &[Segment<u128>]) -> (Vec<Segment>, Vec<Low>) {
     let mut steps = Vec::with_capacity(segments.len());
+    let mut lows = Vec::new();
     let mut index = 0;
     while let Some(segment) = segments.get(index) {
         let first = (segment.first >> 64) as u64;
@@ -84,51 +85,67 @@ fn high_steps(segments: &[Segment]) -> Vec<Step> {
             .unwrap_or(segments.len() - index);
         let last = &segments[index + inside - 1];
         if segment.first as u64 == 0 && inside == 1 {
-            steps.push(Step {
+            steps.push(Segment {
                 first,
-                target: Target::Class(segment.class),
+                class: segment.class,
             });
         } else {
             // Where none begins with the half, the one before reaches into it.
             let reaching = usize::from(segment.first as u64 != 0);
-            steps.push(Step {
+            steps.push(Segment {
                 first,
-                target: Target::Low {
-                    segment: (index - reaching) as u32,
-                    count: (inside + reaching) as u32,
-                },
+                class: DECIDED_LOW | lows.len() as u32,
+            });
+            lows.push(Low {
+                segment: (index - reaching) as u32,
+                count: (inside + reaching) as u32,
             });
             let next = segments.get(index + inside).map(|next| next.first);
             let behind = (u128::from(first) + 1) << 64;
             if first != u64::MAX && next != Some(behind) {
-                steps.push(Step {
+                steps.push(Segment {
                     first: first + 1,
-                    target: Target::Class(last.class),
+                    class: last.class,
                 });
             }
         }
         index += inside;
     }
-    steps
+    (steps, lows)
 }
 
 struct Writer<'s> {
-    segments: &'s [Segment],
+    /// Those of 128 bits.
+    segments: &'s [Segment<u128>],
+    lows: &'s [Low],
     width: u32,
     words: &'s mut Words,
 }
 
 impl Writer<'_> {
+    /// Writes the trie of these steps.
+    fn write(mut self, steps: &[Segment]) -> Result<Root, CompileError> {
+        if steps.len() <= ROOT_FROM || self.width <= 16 {
+            return Ok(Root {
+                table: NONE,
+                entry: self.block(steps, 0)?,
+            });
+        }
+        let table = self.words.reserve_root()?;
+        self.fill(table, ROOT_WORDS, steps, 16)?;
+        Ok(Root { table, entry: 0 })
+    }
+
     /// The entry for the values of a block, of which `depth` bits are known. The
     /// first step begins at or before the block, the others in it.
-    fn block(&mut self, steps: &[Step], depth: u32) -> Result<u32, CompileError> {
+    fn block(&mut self, steps: &[Segment], depth: u32) -> Result<u32, CompileError> {
         let one_way = || {
-            let way = |step: &Step| step.first << depth >> 56;
+            let way = |step: &Segment| step.first << depth >> 56;
             // The first step may begin before the block.
             way(&steps[1]) == way(&steps[steps.len() - 1]) && steps[1].first << depth << 8 != 0
         };
         match steps.len() {
-            1 => self.target(steps[0].target),
+            1 => self.target(steps[0].class),
             count if count <= self.branched(depth) => self.branch(steps, depth),
             count if count <= LONE_BRANCHED && self.width > 16 && one_way() => {
                 self.branch(steps, depth)
@@ -157,7 +174,7 @@ impl Writer<'_> {
         &mut self,
         start: u32,
         count: u32,
-        mut steps: &[Step],
+        mut steps: &[Segment],
         depth: u32,
     ) -> Result<(), CompileError> {
         let bits = count.trailing_zeros();
@@ -181,27 +198,27 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn target(&mut self, target: Target) -> Result<u32, CompileError> {
-        match target {
-            Target::Class(class) => Ok(class),
-            Target::Low { segment, count } => {
-                let segments = &self.segments[segment as usize..][..count as usize];
-                let steps: Vec<Step> = segments
-                    .iter()
-                    .enumerate()
-                    .map(|(index, segment)| Step {
-                        first: if index == 0 { 0 } else { segment.first as u64 },
-                        target: Target::Class(segment.class),
-                    })
-                    .collect();
-                Ok(self.block(&steps, 0)? | LOW)
-            }
+    /// Where a step leads.
+    fn target(&mut self, class: u32) -> Result<u32, CompileError> {
+        if class & DECIDED_LOW == 0 {
+            return Ok(class);
         }
+        let Low { segment, count } = self.lows[(class & !DECIDED_LOW) as usize];
+        let segments = &self.segments[segment as usize..][..count as usize];
+        let steps: Vec<Segment> = segments
+            .iter()
+            .enumerate()
+            .map(|(index, segment)| Segment {
+                first: if index == 0 { 0 } else { segment.first as u64 },
+                class: segment.class,
+            })
+            .collect();
+        Ok(self.block(&steps, 0)? | LOW)
     }
 
     /// Writes branches for more than one step: the values of a block are
     /// compared without the `depth` bits that are known.
-    fn branch(&mut self, steps: &[Step], depth: u32) -> Result<u32, CompileError> {
+    fn branch(&mut self, steps: &[Segment], depth: u32) -> Result<u32, CompileError> {
         let (kind, place, boundaries) = if steps.len() <= NARROW_BOUNDARIES + 1 {
             (0, self.words.reserve_half_line()?, NARROW_BOUNDARIES)
         } else {
@@ -216,7 +233,7 @@ impl Writer<'_> {
         let used = steps.len().div_ceil(each);
         for (way, below) in steps.chunks(each).enumerate() {
             let entry = match below {
-                [step] => self.target(step.target)?,
+                [step] => self.target(step.class)?,
                 steps => self.branch(steps, depth)?,
             };
             // Boundaries that are above a value of this way; unused ones are, but
@@ -293,13 +310,22 @@ mod tests {
         firsts.push(0);
         firsts.sort_unstable();
         firsts.dedup();
-        let segments: Vec<Segment> = (0..)
+        let segments: Vec<Segment<u128>> = (0..)
             .zip(&firsts)
             .map(|(class, &first)| Segment { first, class })
             .collect();
         let mut words = Words::new(1 << 32);
         words.reserve(5).expect("within the budget");
-        let root = write(&segments, width, &mut words).expect("within the budget");
+        let root = if width > 64 {
+            write_long(&segments, &mut words)
+        } else {
+            let short = segments.iter().map(|segment| Segment {
+                first: (segment.first >> 64) as u64,
+                class: segment.class,
+            });
+            write(&short.collect::<Vec<_>>(), width, &mut words)
+        };
+        let root = root.expect("within the budget");
         let lines = words.finish();
         let longest = match width {
             16 => LEVELS_PORT,

@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aya::maps::{Array, MapData, MapInfo};
@@ -49,8 +50,12 @@ pub struct DescribedDocument {
     /// The document, but for the networks of a set.
     pub value: Value,
     /// The networks of a set.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub nets: Vec<IpNet>,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub nets: Arc<Vec<IpNet>>,
+}
+
+fn is_empty(nets: &Arc<Vec<IpNet>>) -> bool {
+    nets.is_empty()
 }
 
 /// The record of one generation.
@@ -87,7 +92,7 @@ pub(super) struct Record {
 
 impl Record {
     /// The lists of networks that may be long, always in the same order.
-    fn lists(&mut self) -> impl Iterator<Item = &mut Vec<IpNet>> {
+    fn lists(&mut self) -> impl Iterator<Item = &mut Arc<Vec<IpNet>>> {
         let sets = self.ruleset.sets.iter_mut().map(|set| &mut set.nets);
         let documents = self.described.documents.iter_mut();
         sets.chain(documents.map(|document| &mut document.nets))
@@ -106,7 +111,7 @@ const AS_BEFORE: u64 = u64::MAX;
 fn long_lists(ruleset: &Ruleset, described: &Described) -> Vec<u8> {
     let sets = ruleset.sets.iter().map(|set| &set.nets);
     let documents = described.documents.iter().map(|document| &document.nets);
-    let lists: Vec<&Vec<IpNet>> = sets.chain(documents).collect();
+    let lists: Vec<&Arc<Vec<IpNet>>> = sets.chain(documents).collect();
     let most: usize = lists.iter().map(|list| list.len()).max().unwrap_or(0);
     let mut bytes = Vec::with_capacity(most * 5 + lists.len() * 16);
     for (index, list) in lists.iter().enumerate() {
@@ -146,7 +151,7 @@ fn write_nets(nets: &[IpNet], bytes: &mut Vec<u8>) {
 /// Puts the lists back. `None` if that is not what was written.
 fn put_lists(record: &mut Record, mut bytes: &[u8]) -> Option<()> {
     // Where each list ends up, for those that are as one before.
-    let mut read: Vec<Option<Vec<IpNet>>> = Vec::new();
+    let mut read: Vec<Option<Arc<Vec<IpNet>>>> = Vec::new();
     let mut copies = Vec::new();
     for index in 0..record.lists().count() {
         let nets = match take_u64(&mut bytes)? {
@@ -155,7 +160,7 @@ fn put_lists(record: &mut Record, mut bytes: &[u8]) -> Option<()> {
                 copies.push((index, usize::try_from(take_u64(&mut bytes)?).ok()?));
                 None
             }
-            length => Some(read_nets(length, &mut bytes)?),
+            length => Some(read_nets(length, &mut bytes)?.into()),
         };
         read.push(nets);
     }
@@ -206,11 +211,11 @@ fn read_nets(length: u64, bytes: &mut &[u8]) -> Option<Vec<IpNet>> {
 
 /// The same without what [`long_lists`] holds.
 fn without_long_lists(ruleset: &Ruleset, described: &Described) -> (Ruleset, Described) {
-    let short = |nets: &Vec<IpNet>| {
+    let short = |nets: &Arc<Vec<IpNet>>| {
         if nets.len() > FEW_NETS {
-            Vec::new()
+            Arc::default()
         } else {
-            nets.clone()
+            Arc::clone(nets)
         }
     };
     let ruleset = Ruleset {
@@ -392,7 +397,7 @@ mod tests {
                 .iter()
                 .map(|nets| NetSet {
                     name: "selector x".into(),
-                    nets: nets.to_vec(),
+                    nets: nets.to_vec().into(),
                 })
                 .collect(),
             rules: Vec::new(),
@@ -405,7 +410,7 @@ mod tests {
                 .map(|nets| DescribedDocument {
                     policy: None,
                     value: Value::Null,
-                    nets: nets.to_vec(),
+                    nets: nets.to_vec().into(),
                 })
                 .collect(),
             ..Described::default()
@@ -429,8 +434,8 @@ mod tests {
             "{}",
             new.lists.len()
         );
-        assert_eq!(new.record.ruleset.sets[1].nets, []);
-        assert_eq!(new.record.ruleset.sets[0].nets, few);
+        assert_eq!(*new.record.ruleset.sets[1].nets, []);
+        assert_eq!(*new.record.ruleset.sets[0].nets, few);
 
         let mut read = new.record.clone();
         put_lists(&mut read, &new.lists).expect("what was written");

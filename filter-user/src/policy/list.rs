@@ -10,8 +10,9 @@ use std::fs;
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::Path as FilePath;
+use std::sync::Arc;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::diagnostic::{Code, Diagnostic, Reporter, quote};
 use super::schema::{Path, Text};
@@ -128,7 +129,12 @@ pub(super) fn refuse_misplaced(root: &Node<'_>, reporter: &mut Reporter<'_>) {
 }
 
 fn read(path: &str) -> Source {
-    match fs::File::open(path).and_then(|file| read_bytes(file, MAX_LIST_BYTES)) {
+    let read = |file: fs::File| {
+        // A pipe says 0, and is read to its end all the same.
+        let expected = file.metadata().map_or(0, |file| file.len());
+        read_bytes(file, expected, MAX_LIST_BYTES)
+    };
+    match fs::File::open(path).and_then(read) {
         Ok(Ok(text)) => Source::list(path, text),
         Ok(Err(why)) => Source::unreadable_list(path, why),
         Err(error) => Source::unreadable_list(path, open_failure(&error)),
@@ -146,9 +152,9 @@ fn open_failure(error: &io::Error) -> String {
     }
 }
 
-/// The text of a list, or why it is none.
-fn read_bytes(input: impl Read, most: u64) -> io::Result<Result<String, String>> {
-    let mut bytes = Vec::new();
+/// The text of a list of some `expected` bytes, or why it is none.
+fn read_bytes(input: impl Read, expected: u64, most: u64) -> io::Result<Result<String, String>> {
+    let mut bytes = Vec::with_capacity(usize::try_from(expected.min(most)).unwrap_or(0) + 1);
     input.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
         return Ok(Err(format!(
@@ -170,7 +176,7 @@ fn read_bytes(input: impl Read, most: u64) -> io::Result<Result<String, String>>
 pub(super) struct Lists<'s> {
     sources: HashMap<&'s str, (u32, &'s Source)>,
     /// `None`: it had errors, which are reported.
-    read: HashMap<u32, Option<Vec<IpNet>>>,
+    read: HashMap<u32, Option<Arc<Vec<IpNet>>>>,
 }
 
 impl<'s> Lists<'s> {
@@ -191,7 +197,7 @@ impl<'s> Lists<'s> {
         from: &Text<'_>,
         path: &Path<'_>,
         reporter: &mut Reporter<'_>,
-    ) -> Option<&[IpNet]> {
+    ) -> Option<Arc<Vec<IpNet>>> {
         let written = &*from.value.text;
         let mut refuse = |message: String, label: &str, help: &str| {
             reporter.report(
@@ -242,8 +248,8 @@ impl<'s> Lists<'s> {
         };
         self.read
             .entry(file)
-            .or_insert_with(|| parse(file, source, from.span, reporter))
-            .as_deref()
+            .or_insert_with(|| parse(file, source, from.span, reporter).map(Arc::new))
+            .clone()
     }
 }
 
@@ -312,7 +318,7 @@ fn lines(text: &str, at: usize) -> (Vec<IpNet>, Vec<(usize, usize)>) {
     let mut start = 0;
     while start < text.len() {
         let rest = &text.as_bytes()[start..];
-        if let Some((net, length)) = plain(rest) {
+        if let Some((net, length)) = plain(rest).or_else(|| plain_v6(rest)) {
             nets.push(net);
             start += length;
             continue;
@@ -352,14 +358,70 @@ fn plain(text: &[u8]) -> Option<(IpNet, usize)> {
     if text.get(at) == Some(&b'/') {
         (prefix, at) = decimal(text, at + 1)?;
     }
-    let at = match text.get(at..)? {
-        [] => at,
-        [b'\n', ..] => at + 1,
-        [b'\r', b'\n', ..] => at + 2,
-        _ => return None,
-    };
+    let at = end_of_line(text, at)?;
     let net = Ipv4Net::new(octets.into(), prefix).ok()?;
     (net.network() == net.addr()).then_some((net.into(), at))
+}
+
+/// The same for IPv6, without an IPv4 address in it.
+fn plain_v6(text: &[u8]) -> Option<(IpNet, usize)> {
+    let mut groups = [0; 8];
+    let mut count = 0;
+    // Before which group the zeros are that `::` leaves out.
+    let mut gap = None;
+    let mut at = 0;
+    if text.starts_with(b"::") {
+        gap = Some(0);
+        at = 2;
+    }
+    while count < groups.len() {
+        let start = at;
+        while at < start + 4
+            && let Some(digit) = text.get(at).and_then(|&byte| char::from(byte).to_digit(16))
+        {
+            groups[count] = groups[count] << 4 | u16::try_from(digit).ok()?;
+            at += 1;
+        }
+        if at == start {
+            // Nothing but a `::` may stand at the end.
+            (gap == Some(count)).then_some(())?;
+            break;
+        }
+        count += 1;
+        match text.get(at..)? {
+            [b':', b':', ..] if gap.is_none() => {
+                gap = Some(count);
+                at += 2;
+            }
+            [b':', ..] if count < groups.len() => at += 1,
+            _ => break,
+        }
+    }
+    match gap {
+        None => (count == groups.len()).then_some(())?,
+        Some(gap) => {
+            (count < groups.len()).then_some(())?;
+            let missing = groups.len() - count;
+            groups[gap..].rotate_right(missing);
+        }
+    }
+    let mut prefix = 128;
+    if text.get(at) == Some(&b'/') {
+        (prefix, at) = decimal(text, at + 1)?;
+    }
+    let at = end_of_line(text, at)?;
+    let net = Ipv6Net::new(groups.into(), prefix).ok()?;
+    (net.network() == net.addr()).then_some((net.into(), at))
+}
+
+/// Where the next line begins, if this one ends here.
+fn end_of_line(text: &[u8], at: usize) -> Option<usize> {
+    match text.get(at..)? {
+        [] => Some(at),
+        [b'\n', ..] => Some(at + 1),
+        [b'\r', b'\n', ..] => Some(at + 2),
+        _ => None,
+    }
 }
 
 /// A number of up to 255, without leading zeros, and where it ends.
@@ -557,6 +619,25 @@ mod tests {
             " ::",
             "fe80::/10",
             "::ffff:192.0.2.0",
+            "1:2:3:4:5:6:7:8",
+            "1:2:3:4:5:6:7::",
+            "::2:3:4:5:6:7:8",
+            "1:2:3::5:6:7:8",
+            "1:2:3::4:5:6:7:8",
+            "1:2:3:4:5:6:7:8::",
+            "1:2:3:4:5:6:7:8:9",
+            "1:2:3:4:5:6:7",
+            "1:2:3:4:5:6:7:",
+            "1::2::3",
+            ":::",
+            "1:::2",
+            ":1::",
+            "1:",
+            "::0",
+            "::00a0:0B",
+            "::12345",
+            "::g",
+            "a",
         ];
         let mut prefixes: Vec<String> = (0..300).map(|prefix| format!("/{prefix}")).collect();
         let odd = [
@@ -581,12 +662,13 @@ mod tests {
                 for end in ["", "\n", "\r\n", "\n1", "\r", " ", "#", "\0"] {
                     let line = format!("{text}{end}");
                     let body = text.len() + end.trim_end_matches('1').len();
-                    let found = plain(line.as_bytes());
+                    let found = plain(line.as_bytes()).or_else(|| plain_v6(line.as_bytes()));
                     if let Some((found, length)) = found {
                         assert_eq!(Some(found), net(&text), "{line:?}");
                         assert_eq!(length, body, "{line:?}");
                     }
-                    let simple = net(&text).is_some_and(|net| net.addr().is_ipv4());
+                    let mixed = text.contains('.') && text.contains(':');
+                    let simple = net(&text).is_some() && !mixed;
                     let ends = matches!(end, "" | "\n" | "\r\n" | "\n1");
                     assert_eq!(found.is_some(), simple && ends, "{line:?}");
                 }
@@ -682,7 +764,10 @@ mod tests {
         let sources = load(&paths[..1]);
         assert_eq!(sources.len(), 2);
         let model = check(&sources).model.expect("valid");
-        assert_eq!(model.sets()[1].nets, ["192.0.2.1/32".parse().expect("one")]);
+        assert_eq!(
+            *model.sets()[1].nets,
+            ["192.0.2.1/32".parse().expect("one")]
+        );
 
         // What can't be read is said where it was asked for.
         let mut latin = b"192.0.2.1 # caf\xe9\n".to_vec();

@@ -225,8 +225,8 @@ pub struct NetworkSet {
     pub namespace: Option<String>,
     /// What selectors see of it; those that the namespace brings among them.
     pub labels: Labels,
-    /// Its networks, canonical.
-    pub nets: Vec<IpNet>,
+    /// Its networks, canonical; those of a list are shared with all that have it.
+    pub nets: Arc<Vec<IpNet>>,
     /// Where its name stands.
     pub place: Place,
 }

@@ -99,7 +99,7 @@ pub fn select(
     list.node = options.node_addresses.as_ref().map(|nets| {
         list.lowering.sets.push(NetSet {
             name: NODE_ADDRESSES.to_owned(),
-            nets: nets.clone(),
+            nets: nets.clone().into(),
         })
     });
 

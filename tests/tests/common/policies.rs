@@ -175,7 +175,7 @@ fn own_addresses() -> Ruleset {
     );
     ruleset.sets = vec![NetSet {
         name: "this node's addresses".to_owned(),
-        nets: parse(&["192.0.2.10/32", "2001:db8::10/128"]),
+        nets: parse(&["192.0.2.10/32", "2001:db8::10/128"]).into(),
     }];
     ruleset
 }

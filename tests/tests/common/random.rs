@@ -102,9 +102,9 @@ fn set() -> impl Strategy<Value = NetSet> {
         1 => Just(vec![]),
         3 => prop::collection::vec(net(), 1..5),
     ]
-    .prop_map(|nets| NetSet {
+    .prop_map(|nets: Vec<_>| NetSet {
         name: "random".to_owned(),
-        nets,
+        nets: nets.into(),
     })
 }
 

@@ -329,7 +329,7 @@ impl<'a> Target<'a> {
         let asked = self.conditions.iter().flat_map(|matches| {
             let side = side(matches);
             let sets = side.sets.iter().chain(&side.not_sets);
-            let of_sets = sets.flat_map(|set| &self.sets[*set as usize].nets);
+            let of_sets = sets.flat_map(|set| self.sets[*set as usize].nets.iter());
             side.nets.iter().chain(&side.not_nets).chain(of_sets)
         });
         for net in asked {

@@ -29,7 +29,7 @@ fn rules(src: Addresses, dst: Addresses) -> Ruleset {
     ]
     .map(|nets| NetSet {
         name: "test".to_owned(),
-        nets: parse(nets),
+        nets: parse(nets).into(),
     })
     .to_vec();
     ruleset

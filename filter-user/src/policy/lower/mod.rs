@@ -5,6 +5,7 @@ pub(super) mod ingress_node_firewall;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -43,7 +44,7 @@ impl Sets {
         self.get_or_add(&name, || set.nets)
     }
 
-    fn get_or_add(&mut self, name: &str, nets: impl FnOnce() -> Vec<IpNet>) -> u32 {
+    fn get_or_add(&mut self, name: &str, nets: impl FnOnce() -> Arc<Vec<IpNet>>) -> u32 {
         if let Some(&number) = self.numbers.get(name) {
             return number;
         }
@@ -182,11 +183,19 @@ impl<'m> Lowering<'m> {
         self.sets.get_or_add(&format!("selector {selector}"), || {
             let sets = model.sets().iter();
             let sets = sets.filter(|set| selector.matches(&set.labels));
-            // Copied whole: there may be a million of them.
-            let mut nets: Vec<IpNet> = sets.map(|set| &*set.nets).collect::<Vec<_>>().concat();
+            let sets: Vec<_> = sets.map(|set| &set.nets).collect();
             let peers = peers.iter().filter(|peer| selector.matches(&peer.labels));
-            nets.extend(peers.flat_map(|peer| peer.addresses.iter().map(|&ip| IpNet::from(ip))));
-            nets
+            let peers = peers.flat_map(|peer| peer.addresses.iter().map(|&ip| IpNet::from(ip)));
+            let peers: Vec<IpNet> = peers.collect();
+            match sets[..] {
+                // There may be a million of them.
+                [only] if peers.is_empty() => Arc::clone(only),
+                _ => {
+                    let sets = sets.iter().map(|nets| nets.as_slice());
+                    let all: Vec<&[IpNet]> = sets.chain([&peers[..]]).collect();
+                    Arc::new(all.concat())
+                }
+            }
         })
     }
 
@@ -195,9 +204,8 @@ impl<'m> Lowering<'m> {
         let peers = &self.peers;
         self.sets.get_or_add(&format!("tag {tag}"), || {
             let peers = peers.iter().filter(|peer| peer.tags.contains(&tag));
-            peers
-                .flat_map(|peer| peer.addresses.iter().map(|&ip| IpNet::from(ip)))
-                .collect()
+            let addresses = peers.flat_map(|peer| peer.addresses.iter());
+            Arc::new(addresses.map(|&ip| IpNet::from(ip)).collect())
         })
     }
 
@@ -281,7 +289,7 @@ impl<'m> Lowering<'m> {
             if !addresses.is_empty() {
                 let protocol = protocol.unwrap_or_default();
                 let set = format!("endpoints with port {name} = {port}/{protocol}");
-                let set = self.sets.get_or_add(&set, || addresses);
+                let set = self.sets.get_or_add(&set, || addresses.into());
                 found.push((one(port), Some(set)));
             }
         }

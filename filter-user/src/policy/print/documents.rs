@@ -283,7 +283,7 @@ impl<'m> Printer<'m> {
                 kind: "Tier",
                 policy: None,
                 value: object("Tier", named(ingress_node_firewall::TIER), spec),
-                nets: Vec::new(),
+                nets: Arc::default(),
             });
         }
         for tier in self.model.tiers() {
@@ -302,7 +302,7 @@ impl<'m> Printer<'m> {
                 kind: "Tier",
                 policy: None,
                 value: object("Tier", named(&tier.name), spec),
-                nets: Vec::new(),
+                nets: Arc::default(),
             });
         }
         documents
@@ -379,13 +379,13 @@ impl<'m> Printer<'m> {
                         .iter()
                         .map(|&ip| IpNet::from(ip))
                         .collect();
-                    documents.push(global_set(&name, &labels, &nets));
+                    documents.push(global_set(&name, &labels, &nets.into()));
                 }
             }
         }
         for (name, nets) in &self.sets {
             let labels = Labels::from([(GENERATED.to_owned(), name.clone())]);
-            documents.push(global_set(name, &labels, nets));
+            documents.push(global_set(name, &labels, &nets.clone().into()));
         }
         documents
     }
@@ -426,7 +426,7 @@ impl<'m> Printer<'m> {
                 kind: "Profile",
                 policy: None,
                 value: object("Profile", named(&profile.name), spec),
-                nets: Vec::new(),
+                nets: Arc::default(),
             });
         }
         documents
@@ -589,7 +589,7 @@ impl<'m> Printer<'m> {
             kind,
             policy: Some(Arc::clone(policy.name())),
             value: object(kind, metadata, spec),
-            nets: Vec::new(),
+            nets: Arc::default(),
         }
     }
 
@@ -812,7 +812,7 @@ impl<'m> Printer<'m> {
             kind: "GlobalNetworkPolicy",
             policy: Some(Arc::clone(policy.name())),
             value: object("GlobalNetworkPolicy", named(&name), spec),
-            nets: Vec::new(),
+            nets: Arc::default(),
         }
     }
 }
@@ -880,7 +880,7 @@ fn network_set(set: &NetworkSet) -> Document {
     document
 }
 
-fn global_set(name: &str, labels: &Labels, nets: &[IpNet]) -> Document {
+fn global_set(name: &str, labels: &Labels, nets: &Arc<Vec<IpNet>>) -> Document {
     let mut metadata = named(name);
     if !labels.is_empty() {
         metadata.insert("labels".into(), labels_of(labels));
@@ -890,7 +890,7 @@ fn global_set(name: &str, labels: &Labels, nets: &[IpNet]) -> Document {
         kind: "GlobalNetworkSet",
         policy: None,
         value: object("GlobalNetworkSet", metadata, spec),
-        nets: nets.to_vec(),
+        nets: Arc::clone(nets),
     }
 }
 
@@ -934,7 +934,7 @@ fn host_endpoint(given: &HostEndpointParts<'_>) -> Document {
         kind: "HostEndpoint",
         policy: None,
         value: object("HostEndpoint", metadata, spec),
-        nets: Vec::new(),
+        nets: Arc::default(),
     }
 }
 

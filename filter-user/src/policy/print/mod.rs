@@ -58,7 +58,7 @@ pub struct Document {
     /// The document, but for the networks of a set.
     pub value: Value,
     /// The networks of a set: there may be very many.
-    pub nets: Vec<IpNet>,
+    pub nets: Arc<Vec<IpNet>>,
 }
 
 impl Document {

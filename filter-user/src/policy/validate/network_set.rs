@@ -52,16 +52,22 @@ pub(in crate::policy) fn validate(
             reporter,
         ));
     }
+    let mut shared = None;
     if let Some(from) = &document.nets_from {
         let annotations = metadata.field("annotations");
         let drawn = lists.nets(from, &annotations.field(NETS_FROM), reporter);
-        nets.extend_from_slice(drawn.unwrap_or_default());
+        let drawn = drawn.unwrap_or_default();
+        if nets.is_empty() {
+            shared = Some(drawn);
+        } else {
+            nets.extend_from_slice(&drawn);
+        }
     }
     NetworkSet {
         name: owned(&document.name),
         namespace,
         labels,
-        nets,
+        nets: shared.unwrap_or_else(|| nets.into()),
         place: reporter.place(document.name.span),
     }
 }

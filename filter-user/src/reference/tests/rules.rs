@@ -96,7 +96,7 @@ fn with_sets(mut ruleset: Ruleset) -> Ruleset {
     for list in [&["10.1.0.0/16", "10.0.0.0/8"][..], &["192.0.2.10/32"], &[]] {
         ruleset.sets.push(NetSet {
             name: String::new(),
-            nets: nets(list),
+            nets: nets(list).into(),
         });
     }
     ruleset
