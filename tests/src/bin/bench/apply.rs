@@ -10,6 +10,7 @@ use std::{process, thread};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tests::synthetic::{self, Flavour};
 
 use crate::netns::{Lane, Netns};
 use crate::{Plan, blocklist, policy, progress, tools};
@@ -42,23 +43,15 @@ pub(crate) fn measure(plan: &Plan) -> Result<Value> {
     let one = policy::rules(folder, "ten", &ten)?;
     let two = policy::rules(folder, "nine", &ten[1..])?;
     rows.push(apply("10 rules", turns, plan, &one, &two));
-    for (flavour, size) in [("acl", 10_000)] {
-        let name = format!("{flavour}, {size} rules");
-        let mut files = Vec::new();
-        for seed in [1, 2] {
-            let file = folder.join(format!("{flavour}-{seed}.yaml"));
-            match tools::synthetic(flavour, size, seed) {
-                Ok(text) => fs::write(&file, text)?,
-                Err(error) => {
-                    progress(&format!("{name}: {error:#}"));
-                    continue;
-                }
-            }
-            files.push(file);
-        }
-        if let [one, two] = &files[..] {
-            rows.push(apply(&name, turns.min(3), plan, one, two));
-        }
+    let mut files = Vec::new();
+    for seed in [1, 2] {
+        let rules = synthetic::rules(Flavour::Acl, 10_000, seed);
+        let file = folder.join(format!("acl-{seed}.yaml"));
+        fs::write(&file, synthetic::policy(&rules))?;
+        files.push(file);
+    }
+    if let [one, two] = &files[..] {
+        rows.push(apply("acl, 10000 rules", turns.min(3), plan, one, two));
     }
     let size = if plan.quick { 100_000 } else { 1_000_000 };
     for (version, v6) in [("IPv4", false), ("IPv6", true)] {

@@ -1,62 +1,25 @@
 //! The classifier alone, in memory: `BPF_PROG_TEST_RUN` behind the shim.
 
 use std::collections::{BTreeSet, HashSet};
+use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
-use filter_user::bench::{self, Cost, Effort, Flow, Frames, Random, Report, Source};
+use anyhow::{Context as _, Error, Result};
+use filter_user::bench::{self, Cost, Flow, Frames, Random};
 use filter_user::compile::Image;
 use filter_user::datapath::TestBench;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tests::synthetic;
 
+use crate::row::Row;
 use crate::xdp_filter::{Features, XdpFilter};
 use crate::{Plan, blocklist, policy, progress};
 
 /// What the tables of a ruleset may take.
 pub(crate) const MEMORY: u64 = 512 << 20;
-
-fn effort(plan: &Plan) -> Effort {
-    Effort {
-        rounds: plan.rounds(),
-        ..Effort::default()
-    }
-}
-
-/// A row of a table: the ruleset, and what was measured or why not.
-fn row(name: &str, size: usize, plan: &Plan, file: &Path) -> Value {
-    let ruleset = plan.in_time().and_then(|()| policy::ruleset(file));
-    let measured = ruleset.and_then(|ruleset| {
-        let source = Source::Random {
-            flows: bench::enough_flows(bench::prefixes(&ruleset)),
-            seed: 1,
-        };
-        Ok(bench::measure(&ruleset, MEMORY, &source, effort(plan))?)
-    });
-    match measured {
-        Ok(report) => {
-            say(name, &report);
-            json!({ "name": name, "size": size, "measured": report })
-        }
-        Err(error) => {
-            progress(&format!("{name}: {error:#}"));
-            json!({ "name": name, "size": size, "failed": format!("{error:#}") })
-        }
-    }
-}
-
-fn say(name: &str, report: &Report) {
-    progress(&format!(
-        "{name}: warm +{:.1} ns, random +{:.1} ns, {} KiB, compile {:.0} ms, load {:.0} ms",
-        report.warm.over_floor.median,
-        report.random.over_floor.median,
-        report.memory.maps_bytes >> 10,
-        report.compile_ms,
-        report.load_ms
-    ));
-}
 
 /// Sources in a list, from one to a million, of both IP versions; and real ones.
 pub(crate) fn blocklists(plan: &Plan) -> Result<Value> {
@@ -71,8 +34,9 @@ pub(crate) fn blocklists(plan: &Plan) -> Result<Value> {
         for &size in sizes {
             let nets = blocklist::random(size, v6, 1);
             let file = policy::blocklist(folder.path(), "list", &nets, "Allow")?;
-            let mut row = row(&format!("{version} {size}"), size, plan, &file);
+            let mut row = Row::file(file).measure(&format!("{version} {size}"), plan);
             row["version"] = json!(version);
+            row["size"] = json!(size);
             rows.push(row);
         }
     }
@@ -82,8 +46,9 @@ pub(crate) fn blocklists(plan: &Plan) -> Result<Value> {
         match file {
             Ok((file, size)) => {
                 let name = format!("tor-geoipdb {version}, a rule a country");
-                let mut row = row(&name, size, plan, &file);
+                let mut row = Row::file(file).measure(&name, plan);
                 row["version"] = json!(version);
+                row["size"] = json!(size);
                 real.push(row);
             }
             Err(error) => real.push(json!({
@@ -135,6 +100,31 @@ fn geoip(folder: &Path, v6: bool) -> Result<(std::path::PathBuf, usize)> {
     Ok((file, size))
 }
 
+/// As many counters as rules, each with a network of its own; and the policy
+/// that blocks the node ports of a cluster.
+pub(crate) fn rules(plan: &Plan) -> Result<Value> {
+    let folder = TempDir::new()?;
+    let sizes: &[usize] = if plan.quick {
+        &[1, 1_000, 100_000]
+    } else {
+        &[1, 10, 100, 1_000, 100_000, 1_000_000]
+    };
+    let mut rows = Vec::new();
+    for &size in sizes {
+        let mut row = Row::rules(size).measure(&format!("{size} rules, a network each"), plan);
+        row["size"] = json!(size);
+        rows.push(row);
+    }
+    let file = folder.path().join("node-ports.yaml");
+    std::fs::write(&file, NODE_PORTS)?;
+    let mut row = Row::file(file).measure("the example that blocks node ports", plan);
+    row["size"] = json!(2);
+    rows.push(row);
+    Ok(json!(rows))
+}
+
+const NODE_PORTS: &str = include_str!("../../../../examples/deny-kube-node-port-services.yaml");
+
 /// Five-tuple rules with the structure of `ClassBench`.
 pub(crate) fn acls(plan: &Plan) -> Result<Value> {
     let folder = TempDir::new()?;
@@ -144,25 +134,25 @@ pub(crate) fn acls(plan: &Plan) -> Result<Value> {
         &[
             ("acl", 1_000),
             ("acl", 10_000),
-            ("acl", 100_000),
             ("fw", 1_000),
             ("fw", 10_000),
             ("ipc", 1_000),
             ("ipc", 10_000),
+            // What may be left out comes last.
+            ("acl", 100_000),
             ("ipc", 100_000),
+            ("fw", 100_000),
         ]
     };
     let mut rows = Vec::new();
     for &(flavour, size) in wanted {
         let name = format!("{flavour} {size}");
         let file = folder.path().join(format!("{flavour}.yaml"));
-        let made = crate::tools::synthetic(flavour, size, 1)
-            .and_then(|text| std::fs::write(&file, text).context("cannot write a policy"));
-        let mut row = match made {
-            Ok(()) => row(&name, size, plan, &file),
-            Err(error) => json!({ "name": name, "size": size, "failed": format!("{error:#}") }),
-        };
+        let rules = synthetic::rules(flavour.parse().map_err(Error::msg)?, size, 1);
+        std::fs::write(&file, synthetic::policy(&rules)).context("cannot write a policy")?;
+        let mut row = Row::file(file).measure(&name, plan);
         row["flavour"] = json!(flavour);
+        row["size"] = json!(size);
         rows.push(row);
     }
     Ok(json!(rows))
@@ -245,8 +235,15 @@ fn beside_xdp_filter(plan: &Plan, folder: &Path, size: usize, v6: bool) -> Resul
     let ruleset = policy::ruleset(&file)?;
     let image = Image::compile(&ruleset, MEMORY)?;
     let mut ours = TestBench::load(&ruleset, &image)?;
-    let all = XdpFilter::load(Features::All, &addresses)?;
-    let addresses_only = XdpFilter::load(Features::Addresses, &addresses)?;
+    // One that does not load is no reason to lose the other.
+    let mut missing = Vec::new();
+    let mut peers = Vec::new();
+    for (name, features) in PEERS {
+        match XdpFilter::load(features, &addresses) {
+            Ok(peer) => peers.push((name, peer)),
+            Err(error) => missing.push(format!("{name}: {error:#}")),
+        }
+    }
 
     let count = u32::try_from(flows.len())?;
     let mut corpus = bench::corpus_of_flows(flows.into_iter(), count, v6)?;
@@ -254,41 +251,51 @@ fn beside_xdp_filter(plan: &Plan, folder: &Path, size: usize, v6: bool) -> Resul
     let before = dropped(&ours)?;
     corpus.run(ours.target()?)?;
     let by_ours = dropped(&ours)? - before;
-    let mut proofs = vec![by_ours];
-    for peer in [&all, &addresses_only] {
+    anyhow::ensure!(
+        by_ours == hits,
+        "of {packets} packets {hits} are blocked, and nodewall dropped {by_ours}"
+    );
+    let mut proven = Vec::new();
+    for (name, peer) in peers {
         let before = peer.dropped()?;
         corpus.run(peer.target())?;
-        proofs.push(peer.dropped()? - before);
+        let by_peer = peer.dropped()? - before;
+        if by_peer == hits {
+            proven.push((name, peer));
+        } else {
+            missing.push(format!(
+                "{name} dropped {by_peer} packets, and {hits} of {packets} are blocked"
+            ));
+        }
     }
-    anyhow::ensure!(
-        proofs.iter().all(|dropped| *dropped == hits),
-        "of {packets} packets {hits} are blocked, and dropped were: {proofs:?}"
-    );
 
-    let targets = [ours.target()?, all.target(), addresses_only.target()];
+    let mut targets = vec![ours.target()?];
+    targets.extend(proven.iter().map(|(_, peer)| peer.target()));
     let single = Frames::Single { packets: 200_000 };
     let warm = bench::compare(&mut corpus, &targets, single, plan.rounds())?;
     let random = bench::compare(&mut corpus, &targets, Frames::All, plan.rounds())?;
-    let cost = |warm: Cost, random: Cost| json!({ "warm": warm, "random": random });
+    let names = iter::once("nodewall").chain(proven.iter().map(|(name, _)| *name));
+    let mut row = json!({ "packets": packets, "dropped_by_each": hits, "missing": missing });
+    let mut said = Vec::new();
+    for (name, (warm, random)) in names.zip(warm.iter().zip(&random)) {
+        let cost = |cost: &Cost| cost.over_floor.median;
+        said.push(format!("{name} +{:.1} / +{:.1} ns", cost(warm), cost(random)));
+        row[name] = json!({ "warm": warm, "random": random });
+    }
+    said.extend(missing);
     progress(&format!(
-        "{size} sources{}: nodewall +{:.1} / +{:.1} ns, xdp-filter +{:.1} / +{:.1} ns, with \
-         addresses alone +{:.1} / +{:.1} ns",
+        "{size} sources{}: {}",
         if v6 { " (IPv6)" } else { "" },
-        warm[0].over_floor.median,
-        random[0].over_floor.median,
-        warm[1].over_floor.median,
-        random[1].over_floor.median,
-        warm[2].over_floor.median,
-        random[2].over_floor.median,
+        said.join(", ")
     ));
-    Ok(json!({
-        "packets": packets,
-        "dropped_by_each": hits,
-        "nodewall": cost(warm[0], random[0]),
-        "xdp-filter": cost(warm[1], random[1]),
-        "xdp-filter, addresses alone": cost(warm[2], random[2]),
-    }))
+    Ok(row)
 }
+
+/// xdp-filter in its forms.
+const PEERS: [(&str, Features); 2] = [
+    ("xdp-filter", Features::All),
+    ("xdp-filter, addresses alone", Features::Addresses),
+];
 
 /// Packets that nodewall has dropped.
 pub(crate) fn dropped(bench: &TestBench) -> Result<u64> {

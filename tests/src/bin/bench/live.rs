@@ -6,6 +6,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -43,6 +44,8 @@ struct Peer {
     /// Packets that a run has.
     packets: u32,
     times: Vec<f64>,
+    /// What is wrong with it: it takes no further part.
+    failed: Option<String>,
 }
 
 enum Kind {
@@ -112,6 +115,22 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// A run, unless it has failed before; where it fails, the others go on.
+    fn takes_part(&mut self, corpus: &mut Corpus, packets: u32) -> Option<f64> {
+        if self.failed.is_some() {
+            return None;
+        }
+        match self.run(corpus, packets) {
+            Ok(ns) => Some(ns),
+            Err(error) => {
+                self.failed = Some(format!("{error:#}"));
+                None
+            }
+        }
+    }
+}
+
 /// Sends frames over a pair: the time of all that took part, a packet. What
 /// the clock says would be others' time too, on a machine that is not idle.
 fn send(corpus: &mut Corpus, lane: &Lane, packets: u32) -> Result<f64> {
@@ -153,7 +172,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Value> {
 
 // Rates of ten rules.
 
-fn ten_rules(folder: &Path, action: &str) -> Result<Ruleset> {
+pub(crate) fn ten_rules(folder: &Path, action: &str) -> Result<Ruleset> {
     let mut rules: Vec<String> = (0..9)
         .map(|index| {
             format!(
@@ -185,70 +204,85 @@ fn rates(plan: &Plan, sender: &Netns) -> Result<Value> {
         let ruleset = ten_rules(folder.path(), action)?;
         let image = Image::compile(&ruleset, MEMORY)?;
         for &size in sizes {
-            plan.in_time()?;
-            let mut corpus = corpus(&plain_flows(4_096), size)?;
-            let mut ours = Box::new(TestBench::load(&ruleset, &image)?);
-            let lanes = [Lane::new(sender, false)?, Lane::new(sender, false)?];
-            let empty = if verdict == "passed" {
-                Target::PASS
-            } else {
-                Target::EMPTY
+            let mut row = match rate(plan, sender, &ruleset, &image, verdict, size) {
+                Ok(row) => row,
+                Err(error) => {
+                    progress(&format!("{size} bytes {verdict}: {error:#}"));
+                    json!({ "failed": format!("{error:#}") })
+                }
             };
-            let links = [
-                attach(&lanes[0], &mut corpus, empty)?,
-                attach(&lanes[1], &mut corpus, ours.target()?)?,
-            ];
-            let packets = if plan.quick { 100_000 } else { 400_000 };
-            let mut times = [Vec::new(), Vec::new(), Vec::new()];
-            for round in 0..=plan.rounds() {
-                let mut took = [0.0; 2];
-                let mut tries = 0;
-                loop {
-                    let before = [lanes[0].xdp_drops()?, seen(&ours.stats()?, verdict)];
-                    // Who is first takes turns too.
-                    for turn in 0..2_usize {
-                        let who = (turn + round as usize) % 2;
-                        took[who] = send(&mut corpus, &lanes[who], packets)?;
-                    }
-                    let counted = seen(&ours.stats()?, verdict) - before[1];
-                    let mut whole = counted == u64::from(packets);
-                    if verdict == "dropped" {
-                        whole &= lanes[0].xdp_drops()? - before[0] == u64::from(packets);
-                    }
-                    if whole {
-                        break;
-                    }
-                    tries += 1;
-                    ensure!(
-                        tries < TRIES,
-                        "of {packets} frames nodewall counted {counted} as {verdict}; try again on \
-                         a machine that is idle"
-                    );
-                }
-                if round > 0 {
-                    times[0].push(1e9 / took[0]);
-                    times[1].push(1e9 / took[1]);
-                    times[2].push(took[0] / took[1]);
-                }
-            }
-            drop(links);
-            let [empty, ours, ratio] = times.map(Timing::of);
-            progress(&format!(
-                "{size} bytes {verdict}: {:.2} of {:.2} million a second, {:.1} %",
-                ours.median / 1e6,
-                empty.median / 1e6,
-                ratio.median * 100.0
-            ));
-            rows.push(json!({
-                "bytes": size,
-                "verdict": verdict,
-                "empty_pps": empty,
-                "nodewall_pps": ours,
-                "ratio": ratio,
-            }));
+            row["bytes"] = json!(size);
+            row["verdict"] = json!(verdict);
+            rows.push(row);
         }
     }
     Ok(json!(rows))
+}
+
+/// Frames of one size.
+fn rate(
+    plan: &Plan,
+    sender: &Netns,
+    ruleset: &Ruleset,
+    image: &Image,
+    verdict: &str,
+    size: usize,
+) -> Result<Value> {
+    plan.in_time()?;
+    let mut corpus = corpus(&plain_flows(4_096), size)?;
+    let mut ours = Box::new(TestBench::load(ruleset, image)?);
+    let lanes = [Lane::new(sender, false)?, Lane::new(sender, false)?];
+    let empty = if verdict == "passed" {
+        Target::PASS
+    } else {
+        Target::EMPTY
+    };
+    let links = [
+        attach(&lanes[0], &mut corpus, empty)?,
+        attach(&lanes[1], &mut corpus, ours.target()?)?,
+    ];
+    let packets = if plan.quick { 100_000 } else { 400_000 };
+    let mut times = [Vec::new(), Vec::new(), Vec::new()];
+    for round in 0..=plan.rounds() {
+        let mut took = [0.0; 2];
+        let mut tries = 0;
+        loop {
+            let before = [lanes[0].xdp_drops()?, seen(&ours.stats()?, verdict)];
+            // Who is first takes turns too.
+            for turn in 0..2_usize {
+                let who = (turn + round as usize) % 2;
+                took[who] = send(&mut corpus, &lanes[who], packets)?;
+            }
+            let counted = seen(&ours.stats()?, verdict) - before[1];
+            let mut whole = counted == u64::from(packets);
+            if verdict == "dropped" {
+                whole &= lanes[0].xdp_drops()? - before[0] == u64::from(packets);
+            }
+            if whole {
+                break;
+            }
+            tries += 1;
+            ensure!(
+                tries < TRIES,
+                "of {packets} frames nodewall counted {counted} as {verdict}; try again on a \
+                 machine that is idle"
+            );
+        }
+        if round > 0 {
+            times[0].push(1e9 / took[0]);
+            times[1].push(1e9 / took[1]);
+            times[2].push(took[0] / took[1]);
+        }
+    }
+    drop(links);
+    let [empty, ours, ratio] = times.map(Timing::of);
+    progress(&format!(
+        "{size} bytes {verdict}: {:.2} of {:.2} million a second, {:.1} %",
+        ours.median / 1e6,
+        empty.median / 1e6,
+        ratio.median * 100.0
+    ));
+    Ok(json!({ "empty_pps": empty, "nodewall_pps": ours, "ratio": ratio }))
 }
 
 /// Packets that its rules treated so: what the stack sends of its own accord
@@ -267,7 +301,7 @@ fn seen(stats: &Stats, verdict: &str) -> u64 {
 }
 
 /// UDP to a node port from anywhere.
-fn plain_flows(count: usize) -> Vec<Flow> {
+pub(crate) fn plain_flows(count: usize) -> Vec<Flow> {
     let mut random = Random::new(5);
     (0..count)
         .map(|_| Flow {
@@ -344,6 +378,7 @@ fn group(plan: &Plan, sender: &Netns, rules: &Rules) -> Result<Value> {
         lane,
         packets: LEAST,
         times: Vec::new(),
+        failed: None,
     };
 
     let here = lane(false)?;
@@ -368,7 +403,7 @@ fn group(plan: &Plan, sender: &Netns, rules: &Rules) -> Result<Value> {
         let Some(body) = body else { continue };
         let here = lane(true)?;
         let text = nft_table(&here.receives, body);
-        match feed(here.namespace.command("nft").args(["-f", "-"]), &text) {
+        match feed(limited(&here, "nft").args(["-f", "-"]), &text) {
             Ok(_) => peers.push(peer(name, Kind::Nft, here)),
             Err(error) => missing.push(json!({ "name": name, "failed": format!("{error:#}") })),
         }
@@ -377,9 +412,9 @@ fn group(plan: &Plan, sender: &Netns, rules: &Rules) -> Result<Value> {
         let here = lane(true)?;
         let set_up = || -> Result<()> {
             if !sets.is_empty() {
-                feed(here.namespace.command("ipset").arg("restore"), sets)?;
+                feed(limited(&here, "ipset").arg("restore"), sets)?;
             }
-            feed(&mut here.namespace.command("iptables-restore"), table)?;
+            feed(&mut limited(&here, "iptables-restore"), table)?;
             Ok(())
         };
         let name = if sets.is_empty() {
@@ -395,28 +430,38 @@ fn group(plan: &Plan, sender: &Netns, rules: &Rules) -> Result<Value> {
 
     // How many packets a run takes, found with a few.
     for peer in &mut peers {
-        let ns = peer.run(&mut corpus, 5_000)?;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "clamped"
-        )]
-        let packets = (RUN / ns).clamp(LEAST.into(), MOST.into()) as u32;
-        peer.packets = packets;
+        if let Some(ns) = peer.takes_part(&mut corpus, 5_000) {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "clamped"
+            )]
+            let packets = (RUN / ns).clamp(LEAST.into(), MOST.into()) as u32;
+            peer.packets = packets;
+        }
     }
     let rounds = if plan.quick { 3 } else { 9 };
     for round in 0..=rounds {
         for peer in &mut peers {
-            let ns = peer.run(&mut corpus, peer.packets)?;
-            if round > 0 {
+            let packets = peer.packets;
+            if let Some(ns) = peer.takes_part(&mut corpus, packets)
+                && round > 0
+            {
                 peer.times.push(ns);
             }
+        }
+        if let Some(error) = &peers[0].failed {
+            bail!("{error}");
         }
     }
     let mut rows = Vec::new();
     let mut said = Vec::new();
     let empty = peers[0].times.clone();
     for peer in peers {
+        if let Some(error) = peer.failed {
+            missing.push(json!({ "name": peer.name, "failed": error }));
+            continue;
+        }
         let over = peer
             .times
             .iter()
@@ -432,9 +477,17 @@ fn group(plan: &Plan, sender: &Netns, rules: &Rules) -> Result<Value> {
             "packets_a_run": peer.packets,
         }));
     }
+    said.extend(missing.iter().map(|peer| format!("{} failed: {}", peer["name"], peer["failed"])));
     rows.extend(missing);
     progress(&format!("{}: {}", rules.name, said.join(", ")));
     Ok(json!(rows))
+}
+
+/// A command in the lane's namespace that takes a minute at most.
+fn limited(lane: &Lane, program: &str) -> Command {
+    let mut command = lane.namespace.command("timeout");
+    command.args(["60", program]);
+    command
 }
 
 /// A table with these sets and rules; what they leave is dropped and counted.

@@ -5,14 +5,20 @@
 //! (`BPF_PROG_TEST_RUN`), or over veth pairs in network namespaces that have no
 //! name and end with this process, however that ends.
 
+mod accesses;
 mod apply;
 mod blocklist;
 mod classifier;
+mod clock;
+mod goals;
 mod live;
 mod netns;
 mod plot;
 mod policy;
+mod programs;
 mod report;
+mod row;
+mod sampling;
 mod tools;
 mod xdp_filter;
 
@@ -35,21 +41,23 @@ struct Plan {
     only: Vec<String>,
     /// What has not begun by then is left out.
     until: Instant,
+    /// Nothing is measured: the numbers of the last run are written again.
+    render: bool,
 }
 
 /// The whole run ends soon after it.
-const TIME: Duration = Duration::from_mins(22);
+const TIME: Duration = Duration::from_mins(21);
 
 impl Plan {
-    fn of_arguments() -> Result<Self> {
+    fn of_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
         let mut plan = Self {
             quick: false,
             out: "docs".into(),
             nodewall: "nodewall".into(),
             only: Vec::new(),
             until: Instant::now() + TIME,
+            render: false,
         };
-        let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             let mut value = || {
                 arguments
@@ -58,17 +66,27 @@ impl Plan {
             };
             match argument.as_str() {
                 "--quick" => plan.quick = true,
+                "--render" => plan.render = true,
                 "--out" => plan.out = value()?.into(),
                 "--nodewall" => plan.nodewall = value()?.into(),
                 "--only" => plan.only.extend(value()?.split(',').map(str::to_owned)),
                 other => bail!("unknown argument {other:?}"),
             }
         }
+        for wanted in &plan.only {
+            if !SECTIONS.iter().any(|section| section.name == wanted) {
+                let names: Vec<_> = SECTIONS.iter().map(|section| section.name).collect();
+                bail!(
+                    "there is no section {wanted:?}; there are {}",
+                    names.join(", ")
+                );
+            }
+        }
         Ok(plan)
     }
 
     fn rounds(&self) -> u32 {
-        if self.quick { 5 } else { 21 }
+        if self.quick { 5 } else { 15 }
     }
 
     /// An error where there is no time left.
@@ -82,13 +100,19 @@ impl Plan {
         Ok(())
     }
 
-    fn wants(&self, section: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| only == section)
+    fn wants(&self, section: &Section) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == section.name)
     }
 }
 
 fn main() -> ExitCode {
-    match run() {
+    let mut arguments = std::env::args().skip(1).peekable();
+    let done = if arguments.next_if(|first| first == row::FLAG).is_some() {
+        row::child(arguments)
+    } else {
+        Plan::of_arguments(arguments).and_then(|plan| run(&plan))
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
@@ -97,20 +121,64 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures; gives the raw numbers.
-type Section = fn(&Plan) -> Result<Value>;
+/// A part of the run.
+struct Section {
+    name: &'static str,
+    /// About how long it takes, in s: whole, and in the quick form.
+    seconds: [u64; 2],
+    /// Measures; gives the raw numbers.
+    measure: fn(&Plan) -> Result<Value>,
+}
 
 /// Sections, in their order: those that stress the machine most come last.
-const SECTIONS: [(&str, Section); 5] = [
-    ("blocklists", classifier::blocklists),
-    ("acls", classifier::acls),
-    ("side_by_side", classifier::side_by_side),
-    ("apply", apply::measure),
-    ("live", live::measure),
+const SECTIONS: [Section; 8] = [
+    Section {
+        name: "blocklists",
+        seconds: [170, 12],
+        measure: classifier::blocklists,
+    },
+    Section {
+        name: "rules",
+        seconds: [60, 6],
+        measure: classifier::rules,
+    },
+    Section {
+        name: "acls",
+        seconds: [180, 10],
+        measure: classifier::acls,
+    },
+    Section {
+        name: "programs",
+        seconds: [25, 10],
+        measure: programs::measure,
+    },
+    Section {
+        name: "sampling",
+        seconds: [10, 3],
+        measure: sampling::measure,
+    },
+    Section {
+        name: "side_by_side",
+        seconds: [50, 10],
+        measure: classifier::side_by_side,
+    },
+    Section {
+        name: "apply",
+        seconds: [90, 15],
+        measure: apply::measure,
+    },
+    Section {
+        name: "live",
+        seconds: [300, 30],
+        measure: live::measure,
+    },
 ];
 
-fn run() -> Result<()> {
-    let plan = Plan::of_arguments()?;
+fn run(plan: &Plan) -> Result<()> {
+    if plan.render {
+        let results = report::last(&plan.out)?;
+        return report::write(&results, &plan.out);
+    }
     let began = Instant::now();
     let mut results = json!({
         "schema": 1,
@@ -122,30 +190,33 @@ fn run() -> Result<()> {
         "tools": tools::versions(),
     });
     let mut failed = Vec::new();
-    for (name, section) in SECTIONS {
-        if !plan.wants(name) {
-            continue;
-        }
-        eprintln!("bench: {name}");
-        match section(&plan) {
-            Ok(value) => results[name] = value,
+    let wanted: Vec<&Section> = SECTIONS
+        .iter()
+        .filter(|section| plan.wants(section))
+        .collect();
+    for (index, section) in wanted.iter().enumerate() {
+        let of = |section: &Section| section.seconds[usize::from(plan.quick)];
+        let behind = wanted[index + 1..].iter().map(|section| of(section)).sum();
+        clock::section(section.name, of(section), behind);
+        results[section.name] = match (section.measure)(plan) {
+            Ok(value) => value,
             Err(error) => {
-                eprintln!("bench: {name} failed: {error:#}");
-                results[name] = json!({ "failed": format!("{error:#}") });
-                failed.push(name);
+                progress(&format!("{} failed: {error:#}", section.name));
+                failed.push(section.name);
+                json!({ "failed": format!("{error:#}") })
             }
-        }
+        };
     }
     results["seconds"] = json!(began.elapsed().as_secs());
     report::write(&results, &plan.out)?;
     if !failed.is_empty() {
         bail!("these sections failed: {}", failed.join(", "));
     }
-    eprintln!("bench: done in {} s", began.elapsed().as_secs());
+    progress("done");
     Ok(())
 }
 
-/// Says how far it is.
+/// Says what came out, how far the run is, and how long it goes on.
 fn progress(text: &str) {
-    eprintln!("bench:   {text}");
+    eprintln!("bench: {}  {text}", clock::now());
 }

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use filter_user::policy::{self, Host, Labels, SelectOptions, Severity};
-use filter_user::ruleset::{Direction, Ruleset};
+use filter_user::policy::{self, Failsafe, Host, Labels, SelectOptions, Severity};
+use filter_user::ruleset::{Action, Direction, Match, Options, Rule, RuleId, Ruleset, Stage};
 use ipnet::IpNet;
 
 use crate::blocklist;
@@ -15,6 +15,19 @@ pub(crate) const INTERFACE: &str = "eth0";
 
 /// What one endpoint's rules are, by the same way as `nodewall apply`.
 pub(crate) fn ruleset(file: &Path) -> Result<Ruleset> {
+    ruleset_with(file, &SelectOptions::default())
+}
+
+/// Rules of policies alone: no port stays open beside them.
+pub(crate) fn bare() -> SelectOptions {
+    SelectOptions {
+        failsafe: Failsafe::NONE,
+        ..SelectOptions::default()
+    }
+}
+
+/// The same with other options.
+pub(crate) fn ruleset_with(file: &Path, options: &SelectOptions) -> Result<Ruleset> {
     let sources = policy::load(&[file.to_owned()], false)?;
     let checked = policy::check(&sources);
     let first = checked
@@ -33,11 +46,43 @@ pub(crate) fn ruleset(file: &Path) -> Result<Ruleset> {
         node_is_certain: false,
         interfaces: Vec::new(),
     };
-    let endpoints =
-        policy::endpoints_for(&model, &[INTERFACE.to_owned()], &Labels::default(), &host)?;
+    // The example's policy asks for it, and all others for nothing.
+    let labels = Labels::from([("ibm.role".to_owned(), "worker_public".to_owned())]);
+    let endpoints = policy::endpoints_for(&model, &[INTERFACE.to_owned()], &labels, &host)?;
     let endpoint = policy::only_endpoint(endpoints)?;
-    let options = SelectOptions::default();
-    Ok(policy::select(&model, &endpoint, Direction::Ingress, &options).ruleset)
+    Ok(policy::select(&model, &endpoint, Direction::Ingress, options).ruleset)
+}
+
+/// So many rules, each of which denies a network: so many counters. (A policy
+/// of Calico's has 1,024 at most; here is one that has all.)
+pub(crate) fn networks(count: usize) -> Ruleset {
+    let rule = |(index, net): (u32, IpNet)| Rule {
+        id: RuleId {
+            stage: Stage::PreDnat,
+            policy: "networks".into(),
+            direction: Direction::Ingress,
+            index: Some(index),
+        },
+        tier: None,
+        action: Action::Deny,
+        staged: false,
+        matches: vec![Match {
+            src: vec![net].into(),
+            ..Match::default()
+        }],
+        source: None,
+    };
+    Ruleset {
+        endpoint: INTERFACE.to_owned(),
+        direction: Direction::Ingress,
+        sets: Vec::new(),
+        rules: (0..)
+            .zip(blocklist::random(count, false, 1))
+            .map(rule)
+            .collect(),
+        default: Action::Allow,
+        options: Options::default(),
+    }
 }
 
 /// A policy that denies sources in a list file; the rest is for `rest`.

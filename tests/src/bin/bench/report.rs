@@ -7,11 +7,21 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use crate::goals;
 use crate::plot::{self, Group, Line};
 
-/// The best XDP peer's cost times this is what ours may be.
-const FIFTH: f64 = 0.2;
-const MIB: f64 = 1_048_576.0;
+/// What people have written about the goals that are missed: it stands in the
+/// document, and is never written over.
+const EVIDENCE: &str = "benchmarks/evidence.md";
+const RAW: &str = "benchmarks/raw.json";
+
+/// The numbers of the last run.
+pub(crate) fn last(out: &Path) -> Result<Value> {
+    let path = out.join(RAW);
+    let text = fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}: measure first", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))
+}
 
 /// Writes `benchmarks.md`, its plots and the raw numbers below `out`.
 pub(crate) fn write(results: &Value, out: &Path) -> Result<()> {
@@ -21,12 +31,15 @@ pub(crate) fn write(results: &Value, out: &Path) -> Result<()> {
         let path = out.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     };
-    put("benchmarks/raw.json", format!("{results:#}\n"))?;
+    put(RAW, format!("{results:#}\n"))?;
     let mut document = Document::default();
     head(&mut document, results);
-    goals(&mut document, results);
+    reached(&mut document, results, out)?;
     blocklists(&mut document, results, &put)?;
+    rules(&mut document, results);
     acls(&mut document, results, &put)?;
+    ladder(&mut document, results);
+    sampling(&mut document, results);
     side_by_side(&mut document, results);
     peers(&mut document, results, &put)?;
     rates(&mut document, results, &put)?;
@@ -158,179 +171,206 @@ fn head(document: &mut Document, results: &Value) {
     );
 }
 
-/// A row of the table of goals.
-struct Goal {
-    what: String,
-    asked: f64,
-    measured: Option<f64>,
-    unit: &'static str,
-    /// More is better.
-    at_least: bool,
-}
-
-fn goals(document: &mut Document, results: &Value) {
-    let mut all = Vec::new();
-    let mut add = |what: String, goal: f64, measured: Option<f64>, unit: &'static str| {
-        all.push(Goal {
-            what,
-            asked: goal,
-            measured,
-            unit,
-            at_least: false,
-        });
-    };
-    for row in list(&results["blocklists"]["random"]) {
-        let size = row["size"].as_u64().unwrap_or(0);
-        let v6 = row["version"] == "IPv6";
-        let (warm, random) = match (v6, size) {
-            (false, 0..=1_000) => (12.0, 15.0),
-            (false, 100_000) => (15.0, 40.0),
-            (false, 1_000_000) => (15.0, 60.0),
-            (true, 100_000) => (25.0, 60.0),
-            (true, 1_000_000) => (25.0, 100.0),
-            _ => continue,
-        };
-        let name = format!(
-            "{} networks, {}",
-            grouped(&row["size"]),
-            text(&row["version"])
-        );
-        add(
-            format!("{name}, warm"),
-            warm,
-            number(&over(row, "warm")["median"]),
-            "ns",
-        );
-        add(
-            format!("{name}, random"),
-            random,
-            number(&over(row, "random")["median"]),
-            "ns",
-        );
-        if (v6, size) == (false, 1_000_000) {
-            let maps = number(&row["measured"]["memory"]["maps_bytes"]);
-            add(
-                format!("{name}, maps"),
-                128.0,
-                maps.map(|maps| maps / MIB),
-                "MiB",
-            );
-        }
-    }
-    for row in list(&results["acls"]) {
-        let random = match (text(&row["flavour"]), row["size"].as_u64()) {
-            ("acl", Some(1_000)) => 40.0,
-            ("acl", Some(10_000)) => 100.0,
-            ("acl", Some(100_000)) => 250.0,
-            _ => continue,
-        };
-        let name = format!("ACL, {} rules", grouped(&row["size"]));
-        add(
-            format!("{name}, warm"),
-            20.0,
-            number(&over(row, "warm")["median"]),
-            "ns",
-        );
-        add(
-            format!("{name}, random"),
-            random,
-            number(&over(row, "random")["median"]),
-            "ns",
-        );
-    }
-    for row in list(&results["apply"]) {
-        let name = text(&row["name"]);
-        let goal = match name {
-            "10 rules" => 50.0,
-            _ if name.starts_with("acl") => 2_000.0,
-            _ if name.starts_with("1000000 IPv4") => 1_500.0,
-            _ => continue,
-        };
-        add(
-            format!("apply: {name}"),
-            goal,
-            number(&row["first_ms"]),
-            "ms",
-        );
-        if name.starts_with("1000000") {
-            let change = number(&row["change_ms"]);
-            add(
-                "apply: one network of a million".to_owned(),
-                300.0,
-                change,
-                "ms",
-            );
-            let peak = number(&row["peak_bytes"]).map(|peak| peak / MIB);
-            add(
-                format!("apply: {name}, peak in user space"),
-                600.0,
-                peak,
-                "MiB",
-            );
-        }
-    }
-    for row in list(&results["side_by_side"]) {
-        let peers = ["xdp-filter", "xdp-filter, addresses alone"]
-            .iter()
-            .filter_map(|peer| number(&row[*peer]["random"]["over_floor"]["median"]));
-        let best = peers.fold(f64::INFINITY, f64::min);
-        if best.is_finite() {
-            let name = format!(
-                "a fifth of xdp-filter: {} {} sources, random",
-                grouped(&row["size"]),
-                text(&row["version"])
-            );
-            let ours = number(&row["nodewall"]["random"]["over_floor"]["median"]);
-            add(name, best * FIFTH, ours, "ns");
-        }
-    }
-    for row in list(&results["live"]["rates"]) {
-        all.push(Goal {
-            what: format!("live, {} bytes, {}", row["bytes"], text(&row["verdict"])),
-            asked: 92.0,
-            measured: number(&row["ratio"]["median"]).map(|ratio| ratio * 100.0),
-            unit: "%",
-            at_least: true,
-        });
-    }
+fn reached(document: &mut Document, results: &Value, out: &Path) -> Result<()> {
+    let all = goals::of(results);
     let rows: Vec<Vec<String>> = all
         .iter()
         .map(|goal| {
-            let met = goal.measured.map(|measured| {
-                if goal.at_least {
-                    measured >= goal.asked
-                } else {
-                    measured <= goal.asked
-                }
-            });
+            let met = match goal.is_met() {
+                Some(true) => "met",
+                Some(false) => "**missed**",
+                None => "–",
+            };
             vec![
                 goal.what.clone(),
-                format!(
-                    "{} {:.0} {}",
-                    if goal.at_least { "≥" } else { "≤" },
-                    goal.asked,
-                    goal.unit
-                ),
-                goal.measured.map_or_else(
-                    || "not measured".to_owned(),
-                    |value| format!("{value:.1} {}", goal.unit),
-                ),
-                match met {
-                    Some(true) => "met",
-                    Some(false) => "**missed**",
-                    None => "–",
-                }
-                .to_owned(),
+                goal.asked(),
+                goal.measured(),
+                met.to_owned(),
             ]
         })
         .collect();
-    let met = rows.iter().filter(|row| row[3] == "met").count();
+    let count = |met: bool| all.iter().filter(|goal| goal.is_met() == Some(met)).count();
     document.say("## What was to be reached");
     document.say(&format!(
-        "{met} of {} goals are met in this run.",
-        rows.len()
+        "Of {} goals {} are met in this run, {} are missed, and {} were not measured.",
+        all.len(),
+        count(true),
+        count(false),
+        all.iter().filter(|goal| goal.is_met().is_none()).count()
     ));
     document.table(&["goal", "asked", "measured", ""], &rows);
+
+    let missed: Vec<Vec<String>> = all
+        .iter()
+        .filter(|goal| goal.is_met() == Some(false))
+        .filter_map(|goal| {
+            let [accesses, touched] = goal.tables?;
+            Some(vec![
+                goal.what.clone(),
+                goal.measured(),
+                format!("{accesses:.1}"),
+                bytes(&Value::from(touched)),
+            ])
+        })
+        .collect();
+    let by_hand = out.join(EVIDENCE);
+    let evidence = fs::read_to_string(&by_hand).unwrap_or_default();
+    if missed.is_empty() && evidence.is_empty() {
+        return Ok(());
+    }
+    document.say("## What stands in the way of the others");
+    if !evidence.trim().is_empty() {
+        document.say(evidence.trim());
+    }
+    if !missed.is_empty() {
+        document.say(
+            "What the packets of each missed goal ask of the tables: accesses a packet makes, most \
+             of which wait for the one before, and the bytes of all cache lines that the random \
+             packets touch. What is more than a cache holds comes from the next one.",
+        );
+        document.table(
+            &[
+                "missed goal",
+                "measured",
+                "accesses a packet",
+                "tables touched",
+            ],
+            &missed,
+        );
+    }
+    Ok(())
+}
+
+fn ladder(document: &mut Document, results: &Value) {
+    let rows = list(&results["programs"]);
+    if rows.is_empty() {
+        return;
+    }
+    document.say("## What a ruleset does not use");
+    document.say(
+        "… costs nothing: it is switched off by constants when the program is loaded, and the \
+         verifier deletes it. Small rulesets, without the ports that stay open by default; \
+         instructions that the verifier walked, that are left, and bytes of machine code.",
+    );
+    let table: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            let measured = &row["measured"];
+            if measured.is_null() {
+                return failed(row);
+            }
+            let program = &measured["program"];
+            vec![
+                text(&row["name"]).to_owned(),
+                grouped(&program["verified_instructions"]),
+                grouped(&Value::from(
+                    program["xlated_bytes"].as_u64().unwrap_or(0) / 8,
+                )),
+                grouped(&program["jited_bytes"]),
+                spread(over(row, "warm")),
+                spread(over(row, "random")),
+                accesses(measured),
+                ns(&measured["load_ms"]),
+            ]
+        })
+        .collect();
+    document.table(
+        &[
+            "ruleset",
+            "verified",
+            "left",
+            "machine code",
+            "warm",
+            "random",
+            "accesses a packet",
+            "load ms",
+        ],
+        &table,
+    );
+}
+
+fn accesses(measured: &Value) -> String {
+    ns(&measured["tables"]["accesses_a_packet"])
+}
+
+/// A row of what could not be measured.
+fn failed(row: &Value) -> Vec<String> {
+    vec![
+        text(&row["name"]).to_owned(),
+        format!("failed: {}", text(&row["failed"]).replace('|', "/")),
+    ]
+}
+
+fn rules(document: &mut Document, results: &Value) {
+    let rows = list(&results["rules"]);
+    if rows.is_empty() {
+        return;
+    }
+    document.say("## Rules, each with a counter of its own");
+    document.say(
+        "A rule for each network, so each CPU counts packets and bytes of each; and the policy of \
+         `examples/deny-kube-node-port-services.yaml`, with the ports that stay open by default.",
+    );
+    document.table(&HEADS, &rows.iter().map(cells).collect::<Vec<_>>());
+}
+
+fn sampling(document: &mut Document, results: &Value) {
+    let sampling = &results["sampling"];
+    if sampling.is_null() {
+        return;
+    }
+    document.say("## Sampling of drops");
+    if let Some(error) = sampling["failed"].as_str() {
+        document.say(&format!("Failed: {error}"));
+        return;
+    }
+    document.say(&format!(
+        "Ten rules under a flood that they drop, `--sample-drops {}` against the same rules \
+         without, in turns of {} packets in all each: {} ns without, {} ns with, **{} ns** more. \
+         {} events were read, {} dropped packets were counted as not reported.",
+        sampling["a_second"],
+        grouped(&sampling["packets"]),
+        spread(&sampling["off_ns"]),
+        spread(&sampling["on_ns"]),
+        spread(&sampling["over_ns"]),
+        grouped(&sampling["reported"]),
+        grouped(&sampling["lost"]),
+    ));
+}
+
+const HEADS: [&str; 11] = [
+    "ruleset",
+    "warm",
+    "random",
+    "floor",
+    "maps",
+    "compile ms",
+    "load ms",
+    "swap ms",
+    "verified instructions",
+    "machine code, bytes",
+    "accesses a packet",
+];
+
+/// What was measured of one ruleset.
+fn cells(row: &Value) -> Vec<String> {
+    let measured = &row["measured"];
+    if measured.is_null() {
+        return failed(row);
+    }
+    vec![
+        text(&row["name"]).to_owned(),
+        spread(over(row, "warm")),
+        spread(over(row, "random")),
+        ns(&measured["warm"]["floor"]["median"]),
+        bytes(&measured["memory"]["maps_bytes"]),
+        ns(&measured["compile_ms"]),
+        ns(&measured["load_ms"]),
+        spread(&measured["swap_ms"]),
+        grouped(&measured["program"]["verified_instructions"]),
+        grouped(&measured["program"]["jited_bytes"]),
+        accesses(measured),
+    ]
 }
 
 type Put<'a> = &'a dyn Fn(&str, String) -> Result<()>;
@@ -400,43 +440,9 @@ fn blocklists(document: &mut Document, results: &Value, put: Put<'_>) -> Result<
         ),
     )?;
     document.say("![ns a packet over the number of networks](benchmarks/blocklists.svg)");
-    let cells = |row: &Value| {
-        let measured = &row["measured"];
-        if measured.is_null() {
-            return vec![
-                text(&row["name"]).to_owned(),
-                format!("failed: {}", text(&row["failed"])),
-            ];
-        }
-        vec![
-            text(&row["name"]).to_owned(),
-            spread(over(row, "warm")),
-            spread(over(row, "random")),
-            ns(&measured["warm"]["floor"]["median"]),
-            bytes(&measured["memory"]["maps_bytes"]),
-            ns(&measured["compile_ms"]),
-            ns(&measured["load_ms"]),
-            spread(&measured["swap_ms"]),
-            grouped(&measured["program"]["verified_instructions"]),
-            number(&measured["program"]["jited_bytes"])
-                .map_or_else(String::new, |bytes| format!("{bytes:.0}")),
-        ]
-    };
-    let heads = [
-        "ruleset",
-        "warm",
-        "random",
-        "floor",
-        "maps",
-        "compile ms",
-        "load ms",
-        "swap ms",
-        "verified instructions",
-        "machine code, bytes",
-    ];
     let real = list(&results["blocklists"]["real"]);
     let table: Vec<_> = rows.iter().chain(real).map(cells).collect();
-    document.table(&heads, &table);
+    document.table(&HEADS, &table);
     Ok(())
 }
 
@@ -455,10 +461,7 @@ fn acls(document: &mut Document, results: &Value, put: Put<'_>) -> Result<()> {
     for row in rows {
         let measured = &row["measured"];
         if measured.is_null() {
-            table.push(vec![
-                text(&row["name"]).to_owned(),
-                format!("failed: {}", text(&row["failed"])),
-            ]);
+            table.push(failed(row));
             continue;
         }
         table.push(vec![
@@ -544,8 +547,10 @@ fn side_by_side(document: &mut Document, results: &Value) {
                 let of = |traffic: &str| ns(&row[name][traffic]["over_floor"]["median"]);
                 cells.push(format!("{} / {}", of("warm"), of("random")));
             }
-            if !row["failed"].is_null() {
-                cells.push(format!("failed: {}", text(&row["failed"])));
+            let missing = list(&row["missing"]).iter().map(text);
+            let failed: Vec<_> = row["failed"].as_str().into_iter().chain(missing).collect();
+            if !failed.is_empty() {
+                cells[0] = format!("{} (failed: {})", cells[0], failed.join("; "));
             }
             cells
         })
@@ -581,6 +586,15 @@ fn peers(document: &mut Document, results: &Value, put: Put<'_>) -> Result<()> {
         let mut bars = Vec::new();
         for row in list(&group["rows"]) {
             let name = text(&row["name"]);
+            if let Some(failed) = row["failed"].as_str() {
+                table.push(vec![
+                    text(&group["rules"]).to_owned(),
+                    name.to_owned(),
+                    format!("failed: {}", failed.replace('|', "/")),
+                    String::new(),
+                ]);
+                continue;
+            }
             let total = &row["total_ns"];
             table.push(vec![
                 text(&group["rules"]).to_owned(),
@@ -602,7 +616,9 @@ fn peers(document: &mut Document, results: &Value, put: Put<'_>) -> Result<()> {
         if let Some(failed) = group["failed"].as_str() {
             table.push(vec![
                 text(&group["rules"]).to_owned(),
-                format!("failed: {failed}"),
+                "all".to_owned(),
+                format!("failed: {}", failed.replace('|', "/")),
+                String::new(),
             ]);
         }
         if !bars.is_empty() {
@@ -646,6 +662,13 @@ fn rates(document: &mut Document, results: &Value, put: Put<'_>) -> Result<()> {
     let mut groups: Vec<Group> = Vec::new();
     let mut table = Vec::new();
     for row in rows {
+        if let Some(failed) = row["failed"].as_str() {
+            table.push(vec![
+                format!("{} bytes, {}", row["bytes"], text(&row["verdict"])),
+                format!("failed: {failed}"),
+            ]);
+            continue;
+        }
         let million = |timing: &Value| number(&timing["median"]).unwrap_or(0.0) / 1e6;
         let (empty, ours) = (million(&row["empty_pps"]), million(&row["nodewall_pps"]));
         let percent = |value: &Value| number(value).unwrap_or(0.0) * 100.0;

@@ -103,13 +103,3 @@ pub(crate) fn softirq_ns() -> u64 {
         })
         .sum()
 }
-
-/// A synthetic ruleset, as the bin `synthetic` of this crate prints it.
-pub(crate) fn synthetic(flavour: &str, rules: usize, seed: u64) -> Result<String> {
-    let program = std::env::current_exe()?.with_file_name("synthetic");
-    output(
-        Command::new(program)
-            .args([flavour, &rules.to_string()])
-            .args(["--seed", &seed.to_string()]),
-    )
-}
