@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use nix::unistd::geteuid;
 
 use crate::place::Place;
@@ -14,26 +15,49 @@ use crate::{build, run, setup};
 /// `cargo xtask bench`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Fewer sizes and turns, to see that it works: two minutes, and numbers
+    /// Fewer sizes and turns, to see that it works: two minutes after the build, and numbers
     /// that are not to be trusted. Writes to target/benchmarks
     #[arg(long)]
     quick: bool,
-    /// Some sections alone: blocklists, acls, `side_by_side`, apply, live.
-    /// Writes to target/benchmarks
-    #[arg(long, value_name = "SECTIONS", value_delimiter = ',')]
+    /// Some sections alone. Writes to target/benchmarks
+    #[arg(
+        long,
+        value_name = "SECTION",
+        value_delimiter = ',',
+        value_parser = PossibleValuesParser::new(SECTIONS)
+    )]
     only: Vec<String>,
+
+    /// Measure nothing: write docs/benchmarks.md again from the numbers of the
+    /// last whole run, with what docs/benchmarks/evidence.md says
+    #[arg(long, conflicts_with_all = ["quick", "only"])]
+    render: bool,
 }
 
+/// As the bin `bench` of the tests crate names them.
+const SECTIONS: [&str; 8] = [
+    "blocklists",
+    "rules",
+    "acls",
+    "programs",
+    "sampling",
+    "side_by_side",
+    "apply",
+    "live",
+];
+
 pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
-    if !geteuid().is_root() {
+    if !geteuid().is_root() && !options.render {
         bail!(
             "the benchmarks load BPF programs and make network namespaces, which needs root. Run \
              `sudo -E cargo xtask bench`, or measure your own policies with `sudo nodewall bench`"
         );
     }
     let began = Instant::now();
-    setup::for_lab()?;
-    setup::for_bench()?;
+    if !options.render {
+        setup::for_lab()?;
+        setup::for_bench()?;
+    }
     let nodewall = build::nodewall(place, true, false)?;
     let step = Step::begin("bench", "building what measures (cold: about 2 minutes)");
     run::status(
@@ -63,6 +87,9 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
         .arg(&out);
     if options.quick {
         bench.arg("--quick");
+    }
+    if options.render {
+        bench.arg("--render");
     }
     if !options.only.is_empty() {
         bench.arg("--only").arg(options.only.join(","));

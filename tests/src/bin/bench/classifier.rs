@@ -279,7 +279,11 @@ fn beside_xdp_filter(plan: &Plan, folder: &Path, size: usize, v6: bool) -> Resul
     let mut said = Vec::new();
     for (name, (warm, random)) in names.zip(warm.iter().zip(&random)) {
         let cost = |cost: &Cost| cost.over_floor.median;
-        said.push(format!("{name} +{:.1} / +{:.1} ns", cost(warm), cost(random)));
+        said.push(format!(
+            "{name} +{:.1} / +{:.1} ns",
+            cost(warm),
+            cost(random)
+        ));
         row[name] = json!({ "warm": warm, "random": random });
     }
     said.extend(missing);

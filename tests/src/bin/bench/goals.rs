@@ -94,13 +94,9 @@ pub(crate) fn of(results: &Value) -> Vec<Goal> {
 }
 
 /// What one ruleset costs: the goals warm and at random.
-fn costs<'a>(
-    what: &str,
-    rows: impl IntoIterator<Item = &'a Value> + Clone,
-    asked: [Option<f64>; 2],
-) -> Vec<Goal> {
+fn costs(what: &str, rows: &[&Value], asked: [Option<f64>; 2]) -> Vec<Goal> {
     let goal = |(traffic, asked): (&str, Option<f64>)| {
-        let of = |row: &'a Value| {
+        let of = |row: &&Value| {
             let median = row["measured"][traffic]["over_floor"]["median"].as_f64()?;
             let tables = &row["measured"]["tables"];
             let touched = tables["touched_bytes"].as_f64();
@@ -108,7 +104,7 @@ fn costs<'a>(
             Some((median, accesses.zip(touched).map(|(a, b)| [a, b])))
         };
         // The worst of them.
-        let worst = rows.clone().into_iter().filter_map(of);
+        let worst = rows.iter().filter_map(of);
         let worst = worst.max_by(|a, b| a.0.total_cmp(&b.0));
         let mut goal = Goal::at_most(
             format!("{what}, {traffic}"),
@@ -140,7 +136,7 @@ fn packets(results: &Value) -> Vec<Goal> {
         "1 to 1,000 rules or networks, one IPv4 address (the worst of {} rulesets)",
         few.len()
     );
-    all.extend(costs(&what, few, [Some(12.0), Some(15.0)]));
+    all.extend(costs(&what, &few, [Some(12.0), Some(15.0)]));
     for (version, size, name, warm, random) in [
         ("IPv4", 100_000, "100,000", 15.0, 40.0),
         ("IPv4", 1_000_000, "1,000,000", 15.0, 60.0),
@@ -149,7 +145,7 @@ fn packets(results: &Value) -> Vec<Goal> {
     ] {
         let row = row(lists, &[("version", version.into()), ("size", size.into())]);
         let what = format!("{name} {version} networks");
-        all.extend(costs(&what, [row], [Some(warm), Some(random)]));
+        all.extend(costs(&what, &[row], [Some(warm), Some(random)]));
     }
     for (size, name, random) in [
         (1_000, "1,000", 40.0),
@@ -162,7 +158,7 @@ fn packets(results: &Value) -> Vec<Goal> {
                 &[("flavour", flavour.into()), ("size", size.into())],
             );
             let what = format!("{flavour}, {name} five-tuple rules");
-            all.extend(costs(&what, [row], [Some(20.0), Some(random)]));
+            all.extend(costs(&what, &[row], [Some(20.0), Some(random)]));
         }
     }
     all.push(Goal {

@@ -477,7 +477,11 @@ fn group(plan: &Plan, sender: &Netns, rules: &Rules) -> Result<Value> {
             "packets_a_run": peer.packets,
         }));
     }
-    said.extend(missing.iter().map(|peer| format!("{} failed: {}", peer["name"], peer["failed"])));
+    said.extend(
+        missing
+            .iter()
+            .map(|peer| format!("{} failed: {}", peer["name"], peer["failed"])),
+    );
     rows.extend(missing);
     progress(&format!("{}: {}", rules.name, said.join(", ")));
     Ok(json!(rows))

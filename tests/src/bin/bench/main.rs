@@ -210,7 +210,11 @@ fn run(plan: &Plan) -> Result<()> {
     results["seconds"] = json!(began.elapsed().as_secs());
     report::write(&results, &plan.out)?;
     if !failed.is_empty() {
-        bail!("these sections failed: {}", failed.join(", "));
+        bail!(
+            "these sections failed: {}; all others are in {}",
+            failed.join(", "),
+            plan.out.join("benchmarks.md").display()
+        );
     }
     progress("done");
     Ok(())

@@ -1,14 +1,47 @@
-//! Plots as SVG, by hand: lines over a logarithmic axis, and bars.
+//! Plots as SVG, by hand: lines over a logarithmic axis, and bars; in the colours
+//! of a light or a dark page, as its reader has it.
 
 use std::fmt::Write as _;
 
 const FONT: &str = "font-family='system-ui, sans-serif' font-size='13'";
-const INK: &str = "#1f2430";
-const FAINT: &str = "#d5d9e0";
-/// nodewall's own is the first.
-const COLORS: [&str; 6] = [
-    "#0b6bcb", "#c2410c", "#6d28d9", "#0f766e", "#6b7280", "#b45309",
+/// Paper, ink, notes, lines behind all; light and dark.
+const INKS: [[&str; 2]; 4] = [
+    ["#ffffff", "#0d1117"],
+    ["#1f2430", "#e6edf3"],
+    ["#5b6472", "#9aa4b2"],
+    ["#dfe3e8", "#2b323b"],
 ];
+/// Of what is plotted; nodewall's own is the first.
+const COLORS: [[&str; 2]; 6] = [
+    ["#0b6bcb", "#58a6ff"],
+    ["#c2410c", "#ff9b5e"],
+    ["#7c3aed", "#bc8cff"],
+    ["#0f766e", "#3fc1b0"],
+    ["#6b7280", "#8b949e"],
+    ["#a16207", "#e3b341"],
+];
+
+/// The colours as a viewer's page has them: light, or dark.
+fn style() -> String {
+    let of = |shade: usize| {
+        let [paper, ink, note, faint] = INKS.map(|ink| ink[shade]);
+        let mut style =
+            format!(".p{{fill:{paper}}}.i{{fill:{ink}}}.n{{fill:{note}}}.g{{stroke:{faint}}}");
+        for (index, color) in COLORS.iter().enumerate() {
+            let color = color[shade];
+            let _ = write!(
+                style,
+                ".f{index}{{fill:{color}}}.s{index}{{stroke:{color}}}"
+            );
+        }
+        style
+    };
+    format!(
+        "<style>{}@media (prefers-color-scheme:dark){{{}}}</style>",
+        of(0),
+        of(1)
+    )
+}
 
 /// One curve.
 pub(crate) struct Line {
@@ -24,9 +57,10 @@ pub(crate) struct Line {
 /// Curves over sizes, from 1 on.
 pub(crate) fn lines(title: &str, x: &str, y: &str, lines: &[Line]) -> String {
     const LEFT: f64 = 70.0;
-    const TOP: f64 = 60.0;
+    const TOP: f64 = 70.0;
     const WIDTH: f64 = 560.0;
     const HEIGHT: f64 = 300.0;
+    const NAME: f64 = 17.0;
     let all = || lines.iter().flat_map(|line| &line.points);
     let most = all().map(|(_, y)| *y).fold(1.0, f64::max);
     let widest = all().map(|(x, _)| x.log10()).fold(1.0, f64::max);
@@ -34,14 +68,14 @@ pub(crate) fn lines(title: &str, x: &str, y: &str, lines: &[Line]) -> String {
     let top = (most / step).ceil() * step;
     let at_x = |x: f64| LEFT + x.log10() / widest * WIDTH;
     let at_y = |y: f64| TOP + HEIGHT - y.max(0.0) / top * HEIGHT;
-    let mut svg = open(860.0, 430.0, title);
+    let mut svg = open(860.0, 436.0, title);
     let mut value = 0.0;
     while value <= top + step / 2.0 {
         let y = at_y(value);
         let _ = write!(
             svg,
-            "<line x1='{LEFT}' y1='{y:.1}' x2='{}' y2='{y:.1}' stroke='{FAINT}'/>\
-             <text x='{}' y='{:.1}' text-anchor='end'>{value}</text>",
+            "<line class='g' x1='{LEFT}' y1='{y:.1}' x2='{}' y2='{y:.1}'/>\
+             <text class='n' x='{}' y='{:.1}' text-anchor='end'>{value}</text>",
             LEFT + WIDTH,
             LEFT - 8.0,
             y + 4.0
@@ -54,19 +88,18 @@ pub(crate) fn lines(title: &str, x: &str, y: &str, lines: &[Line]) -> String {
         }
         let _ = write!(
             svg,
-            "<text x='{:.1}' y='{}' text-anchor='middle'>{name}</text>",
+            "<text class='n' x='{:.1}' y='{}' text-anchor='middle'>{name}</text>",
             at_x(10_f64.powi(decade)),
             TOP + HEIGHT + 20.0
         );
     }
     let _ = write!(
         svg,
-        "<text x='{}' y='{}' text-anchor='middle'>{}</text>\
-         <text x='{LEFT}' y='{}' fill='{INK}'>{}</text>",
+        "<text class='n' x='{}' y='{}' text-anchor='middle'>{}</text>\
+         <text class='n' x='20' y='48'>{}</text>",
         LEFT + WIDTH / 2.0,
         TOP + HEIGHT + 42.0,
         escaped(x),
-        TOP - 14.0,
         escaped(y)
     );
     // Names at the ends of their lines, apart from each other.
@@ -75,11 +108,20 @@ pub(crate) fn lines(title: &str, x: &str, y: &str, lines: &[Line]) -> String {
         .filter_map(|line| Some((at_y(line.points.last()?.1), line)))
         .collect();
     ends.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut free = TOP - 8.0;
-    for (y, line) in ends {
-        let color = COLORS[line.color % COLORS.len()];
+    // Down from the first, then up again from the foot.
+    let mut names: Vec<f64> = Vec::new();
+    for (y, _) in &ends {
+        names.push(names.last().map_or(*y, |above| y.max(above + NAME)));
+    }
+    let mut foot = TOP + HEIGHT;
+    for name in names.iter_mut().rev() {
+        *name = name.min(foot);
+        foot = *name - NAME;
+    }
+    for ((y, line), name_y) in ends.into_iter().zip(names) {
+        let color = line.color % COLORS.len();
         let dash = if line.dashed {
-            " stroke-dasharray='3 5' opacity='.75'"
+            " stroke-dasharray='2 5'"
         } else {
             ""
         };
@@ -90,27 +132,28 @@ pub(crate) fn lines(title: &str, x: &str, y: &str, lines: &[Line]) -> String {
             .collect();
         let _ = write!(
             svg,
-            "<polyline points='{}' fill='none' stroke='{color}' stroke-width='2'{dash}/>",
+            "<polyline class='s{color}' points='{}' fill='none' stroke-width='2.5' \
+             stroke-linecap='round'{dash}/>",
             path.join(" ")
         );
         if !line.dashed {
             for &(x, y) in &line.points {
                 let _ = write!(
                     svg,
-                    "<circle cx='{:.1}' cy='{:.1}' r='3.2' fill='{color}'/>",
+                    "<circle class='f{color}' cx='{:.1}' cy='{:.1}' r='3.5'/>",
                     at_x(x),
                     at_y(y)
                 );
             }
         }
-        let name_y = y.max(free);
-        free = name_y + 16.0;
         let end = line.points.last().map_or(LEFT, |&(x, _)| at_x(x));
         let _ = write!(
             svg,
-            "<path d='M{:.1} {y:.1} L{:.1} {name_y:.1}' stroke='{color}' opacity='.4' fill='none'/>\
-             <text x='{:.1}' y='{:.1}' fill='{color}'>{}</text>",
+            "<path class='s{color}' d='M{:.1} {y:.1} L{:.1} {y:.1} L{:.1} {name_y:.1}' \
+             stroke-width='.8' opacity='.6' fill='none'/>\
+             <text class='f{color}' x='{:.1}' y='{:.1}'>{}</text>",
             end + 4.0,
+            LEFT + WIDTH + 2.0,
             LEFT + WIDTH + 14.0,
             LEFT + WIDTH + 18.0,
             name_y + 4.0,
@@ -151,30 +194,42 @@ pub(crate) fn bars(title: &str, note: &str, groups: &[Group], logarithmic: bool)
     };
     let rows: usize = groups.iter().map(|group| group.bars.len()).sum();
     #[expect(clippy::cast_precision_loss, reason = "a few bars")]
-    let height = 70.0 + rows as f64 * BAR + groups.len() as f64 * 34.0;
+    let height = 84.0 + rows as f64 * BAR + groups.len() as f64 * 34.0;
     let mut svg = open(860.0, height, title);
     let _ = write!(
         svg,
-        "<text x='20' y='48' fill='#5b6472'>{}</text>",
+        "<text class='n' x='20' y='48'>{}</text>",
         escaped(note)
     );
-    let mut y = 66.0;
+    // Where a bar's length is a logarithm, how much each decade is.
+    let mut decade = from;
+    while logarithmic && decade <= most {
+        let x = LEFT + length(decade);
+        let _ = write!(
+            svg,
+            "<line class='g' x1='{x:.1}' y1='72' x2='{x:.1}' y2='{:.1}'/>\
+             <text class='n' x='{x:.1}' y='67' text-anchor='middle' font-size='11'>{decade}</text>",
+            height - 8.0
+        );
+        decade *= 10.0;
+    }
+    let mut y = if logarithmic { 70.0 } else { 56.0 };
     for group in groups {
         y += 24.0;
         let _ = write!(
             svg,
-            "<text x='20' y='{y:.1}' font-weight='600'>{}</text>",
+            "<text class='i' x='20' y='{y:.1}' font-weight='600'>{}</text>",
             escaped(&group.name)
         );
         y += 8.0;
         for (name, color, value, text) in &group.bars {
-            let color = COLORS[color % COLORS.len()];
+            let color = color % COLORS.len();
             let width = length(*value).max(1.0);
             let _ = write!(
                 svg,
-                "<text x='{}' y='{:.1}' text-anchor='end'>{}</text>\
-                 <rect x='{LEFT}' y='{y:.1}' width='{width:.1}' height='{}' rx='2' fill='{color}'/>\
-                 <text x='{:.1}' y='{:.1}'>{}</text>",
+                "<text class='i' x='{}' y='{:.1}' text-anchor='end'>{}</text>\
+                 <rect class='f{color}' x='{LEFT}' y='{y:.1}' width='{width:.1}' height='{}' \
+                 rx='2'/><text class='i' x='{:.1}' y='{:.1}'>{}</text>",
                 LEFT - 8.0,
                 y + 14.0,
                 escaped(name),
@@ -192,10 +247,11 @@ pub(crate) fn bars(title: &str, note: &str, groups: &[Group], logarithmic: bool)
 
 fn open(width: f64, height: f64, title: &str) -> String {
     format!(
-        "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' {FONT} fill='{INK}' \
-         role='img' aria-label='{0}'><rect width='100%' height='100%' fill='#fff'/>\
-         <text x='20' y='26' font-size='16' font-weight='600'>{0}</text>",
-        escaped(title)
+        "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' {FONT} role='img' \
+         aria-label='{0}'>{1}<rect class='p' width='100%' height='100%' rx='8'/>\
+         <text class='i' x='20' y='26' font-size='16' font-weight='600'>{0}</text>",
+        escaped(title),
+        style()
     )
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn write(results: &Value, out: &Path) -> Result<()> {
     put(RAW, format!("{results:#}\n"))?;
     let mut document = Document::default();
     head(&mut document, results);
-    reached(&mut document, results, out)?;
+    reached(&mut document, results, out);
     blocklists(&mut document, results, &put)?;
     rules(&mut document, results);
     acls(&mut document, results, &put)?;
@@ -171,7 +171,7 @@ fn head(document: &mut Document, results: &Value) {
     );
 }
 
-fn reached(document: &mut Document, results: &Value, out: &Path) -> Result<()> {
+fn reached(document: &mut Document, results: &Value, out: &Path) {
     let all = goals::of(results);
     let rows: Vec<Vec<String>> = all
         .iter()
@@ -216,7 +216,7 @@ fn reached(document: &mut Document, results: &Value, out: &Path) -> Result<()> {
     let by_hand = out.join(EVIDENCE);
     let evidence = fs::read_to_string(&by_hand).unwrap_or_default();
     if missed.is_empty() && evidence.is_empty() {
-        return Ok(());
+        return;
     }
     document.say("## What stands in the way of the others");
     if !evidence.trim().is_empty() {
@@ -238,7 +238,6 @@ fn reached(document: &mut Document, results: &Value, out: &Path) -> Result<()> {
             &missed,
         );
     }
-    Ok(())
 }
 
 fn ladder(document: &mut Document, results: &Value) {
@@ -421,7 +420,7 @@ fn blocklists(document: &mut Document, results: &Value, put: Put<'_>) -> Result<
         if !points.is_empty() {
             lines.push(Line {
                 name: format!(
-                    "{} (10k at most)",
+                    "{} (to 10k)",
                     peer.replace(", addresses alone", ", IP alone")
                 ),
                 color,

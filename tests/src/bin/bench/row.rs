@@ -22,7 +22,7 @@ use crate::{Plan, accesses, policy, progress};
 pub(crate) const FLAG: &str = "--row";
 
 /// One ruleset gets no more.
-const TIME: Duration = Duration::from_secs(120);
+const TIME: Duration = Duration::from_mins(2);
 /// Address space: a machine that swaps measures nothing.
 const SPACE: u64 = 12 << 30;
 /// A number behind it instead of a file: so many rules with a network each.
