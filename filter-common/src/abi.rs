@@ -6,11 +6,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::event::Rate;
 use crate::verdict::{Reason, Verdict};
 
 /// Changes with everything in this module. Pinned state of another version is
 /// not read.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Words in a line: what a branch of a trie takes, and no cache line is crossed by.
 pub const LINE_WORDS: usize = 16;
@@ -18,6 +19,9 @@ pub const LINE_WORDS: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C, align(8))]
 pub struct Line(pub [u32; LINE_WORDS]);
+
+const LINE: u32 = 16;
+const _: () = assert!(LINE as usize == LINE_WORDS);
 
 /// Lines that the kernel program's map is declared with. The loader looks for
 /// this number in the object and puts that of the image in its place: the
@@ -37,6 +41,10 @@ pub struct Root {
     pub table: u32,
     /// Without such a table: the [entry](POINTER) that all values have.
     pub entry: u32,
+    /// Nodes and branches on the longest way, behind the table or the entry.
+    pub levels: u32,
+    /// Which [`forms`] there are among them.
+    pub forms: u32,
 }
 
 impl Default for Root {
@@ -45,11 +53,34 @@ impl Default for Root {
         Self {
             table: NONE,
             entry: 0,
+            levels: 0,
+            forms: 0,
         }
     }
 }
 
+/// Where the classes of values of 16 bits are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Table16 {
+    /// The class of all values; or, with [`POINTER`], the first of 65,536
+    /// elements, counted in elements.
+    pub entry: u32,
+    /// [Width](WIDTH_BYTE) of the elements.
+    pub width: u32,
+}
+
+/// Elements of a byte.
+pub const WIDTH_BYTE: u32 = 0;
+/// Elements of half a word.
+pub const WIDTH_HALF: u32 = 1;
+/// Elements of a word.
+pub const WIDTH_WORD: u32 = 2;
+
 /// Where the tables of one IP version begin.
+///
+/// What address classes are numbered by depends on what they are looked up in:
+/// the number is the distance to the row of the class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct FamilyLayout {
@@ -57,14 +88,13 @@ pub struct FamilyLayout {
     pub src: Root,
     /// Destinations → class.
     pub dst: Root,
-    /// First word of the table (source class × `dst_classes` + destination
-    /// class) → pair class; [`NONE`] where at most one of the two has more
-    /// than one class: then the sum of both and `pair_offset` is the pair class.
+    /// First word of the table (source class + destination class) → pair
+    /// class; [`NONE`] where at most one of the two has more than one class: then
+    /// the sum of both is the pair class.
     pub pairs: u32,
-    /// Number of destination classes.
-    pub dst_classes: u32,
-    /// See [`Self::pairs`].
-    pub pair_offset: u32,
+    /// First word of the table (pair class + L4 class) →
+    /// [decision](DECISION_COUNTER), or [`NOTED`] and the place of a record.
+    pub decisions: u32,
     /// What stands for pairs and decisions where [`flags::PARTS`] is set.
     pub parts: PartsLayout,
 }
@@ -82,7 +112,7 @@ pub const PARTS_RECORD_WORDS: u32 = 8;
 /// [`ROW_BY_SOURCE_PORT`], a line from which on each class of source ports has
 /// its own). An empty slot has source class 0.
 pub const PART_SLOT_WORDS: usize = 4;
-/// In the place of a kind: source ports decide.
+/// In the low 8 bits of a value: source ports decide.
 pub const BY_SOURCE_PORT: u32 = 0x80;
 /// In a row: source ports decide, and the rest is a line's number.
 pub const ROW_BY_SOURCE_PORT: u32 = 1 << 31;
@@ -109,8 +139,8 @@ impl Default for HashLayout {
 }
 
 /// The combination by parts, of one IP version. A value of a table or list is
-/// the rule's index << 8 | the [kind](DECISION_KIND) >> 24, so that the least is
-/// the first in order; [`NONE`] where no line matches; or, in tables, the number
+/// the [decision](DECISION_COUNTER), rotated to the left by 8 bits so that the
+/// least is the first in order; [`NONE`] where no line matches; or, in tables, the number
 /// of a line << 8 | [`BY_SOURCE_PORT`], from which on each class of source ports
 /// has its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -139,7 +169,7 @@ impl Default for PartsLayout {
             by_src: NONE,
             by_dst: NONE,
             both: [HashLayout::default(); PARTS],
-            default: DECIDE_DEFAULT_ALLOW,
+            default: reason_counter(Reason::DefaultAllow, Verdict::Pass),
         }
     }
 }
@@ -153,20 +183,24 @@ pub struct Layout {
     /// Indexed by [`crate::parse::Family`].
     pub families: [FamilyLayout; 2],
     /// First word of the protocol table: [`PROTOCOL_WORDS`] for each of 256
-    /// protocols and the unknown one. The first is the [entry](POINTER) of the
-    /// trie of its selectors, 16 bits each; the second the class where the L4
-    /// header is unreadable; the third where the packet is a later fragment.
+    /// protocols and the unknown one. The first is the [entry](Table16::entry)
+    /// of its selectors, 16 bits each; the second the class where the L4 header
+    /// is unreadable; the third where the packet is a later fragment.
     pub protocols: u32,
+    /// The same entry of TCP, as it is asked for without that table.
+    pub tcp: u32,
+    /// The same of UDP.
+    pub udp: u32,
+    /// [Width](WIDTH_BYTE) of the classes of selectors.
+    pub l4_width: u32,
     /// Source ports → class; one class where no rule asks for a source port.
-    pub source_ports: Root,
+    pub source_ports: Table16,
     /// First word of the table (L4 class × `source_port_classes` + source port
-    /// class) → joint L4 class, which then stands for the L4 class.
+    /// class) → joint L4 class, which then stands for the L4 class; [`NONE`]
+    /// where there is none.
     pub joint: u32,
     /// Number of source port classes.
     pub source_port_classes: u32,
-    /// First word of the table (pair class × `l4_classes` + L4 class) →
-    /// [decision](DECISION_KIND), or [`NOTED`] and the place of a record.
-    pub decisions: u32,
     /// Number of L4 classes, joint ones where there are such.
     pub l4_classes: u32,
     /// First word of the records of noted rules; [`NONE`] where there are
@@ -176,6 +210,156 @@ pub struct Layout {
     pub notes: u32,
     /// [`flags`].
     pub flags: u32,
+}
+
+/// All that the program is specialised with, a word at a time.
+///
+/// The object has each word as an immediate of 32 bits: [`PLACEHOLDER`], and in
+/// its low bits the word's number in here. The loader puts the word in its place
+/// before the verifier sees it, which deletes what the words switch off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Constants {
+    /// Of the image.
+    pub layout: Layout,
+    /// Words in the image.
+    pub words: u32,
+    /// Half words.
+    pub halves: u32,
+    /// Bytes.
+    pub bytes: u32,
+    /// How many dropped packets are reported.
+    pub sampling: Rate,
+}
+
+impl Constants {
+    /// Those for an image.
+    #[must_use]
+    pub const fn new(layout: &Layout, sampling: Rate) -> Self {
+        let words = layout.lines * LINE;
+        Self {
+            layout: *layout,
+            words,
+            halves: words * 2,
+            bytes: words * 4,
+            sampling,
+        }
+    }
+
+    /// All words, by their number.
+    #[must_use]
+    pub fn words(&self) -> &[u32] {
+        bytemuck::cast_slice(bytemuck::bytes_of(self))
+    }
+}
+
+/// What an immediate that stands for a word of [`Constants`] begins with.
+pub const PLACEHOLDER: u32 = 0x6e77 << 16;
+/// The bits of it that are the word's number.
+pub const PLACEHOLDER_NUMBER: u32 = 0xffff;
+
+/// Where the words of [`Constants`] are, in bytes: the sum of some of these.
+pub mod at {
+    use core::mem::{offset_of, size_of};
+
+    use super::{Constants, FamilyLayout, HashLayout, Layout, PartsLayout, Rate, Root, Table16};
+
+    macro_rules! places {
+        ($($(#[$doc:meta])* $name:ident = $of:ident.$field:ident;)*) => {
+            $($(#[$doc])* pub const $name: usize = offset_of!($of, $field);)*
+        };
+    }
+
+    const LAYOUT: usize = offset_of!(Constants, layout);
+    const _: () = assert!(LAYOUT == 0);
+
+    places! {
+        /// [`Constants::sampling`].
+        SAMPLING = Constants.sampling;
+        /// In a rate.
+        EVENTS = Rate.events;
+        /// In a rate.
+        JIFFIES = Rate.jiffies;
+
+        /// [`Constants::words`].
+        WORDS = Constants.words;
+        /// [`Constants::halves`].
+        HALVES = Constants.halves;
+        /// [`Constants::bytes`].
+        BYTES = Constants.bytes;
+
+        /// [`Layout::lines`].
+        LINES = Layout.lines;
+        /// [`Layout::families`]: that of IPv4.
+        V4 = Layout.families;
+        /// [`Layout::protocols`].
+        PROTOCOLS = Layout.protocols;
+        /// [`Layout::tcp`].
+        TCP = Layout.tcp;
+        /// [`Layout::udp`].
+        UDP = Layout.udp;
+        /// [`Layout::l4_width`].
+        L4_WIDTH = Layout.l4_width;
+        /// [`Layout::source_ports`], a table.
+        SOURCE_PORTS = Layout.source_ports;
+        /// [`Layout::joint`].
+        JOINT = Layout.joint;
+        /// [`Layout::source_port_classes`].
+        SOURCE_PORT_CLASSES = Layout.source_port_classes;
+        /// [`Layout::l4_classes`].
+        L4_CLASSES = Layout.l4_classes;
+        /// [`Layout::notes`].
+        NOTES = Layout.notes;
+        /// [`Layout::flags`].
+        FLAGS = Layout.flags;
+
+        /// In a family: a root.
+        SRC = FamilyLayout.src;
+        /// In a family: a root.
+        DST = FamilyLayout.dst;
+        /// In a family.
+        PAIRS = FamilyLayout.pairs;
+        /// In a family.
+        DECISIONS = FamilyLayout.decisions;
+        /// In a family: the parts.
+        PARTS = FamilyLayout.parts;
+
+        /// In the parts.
+        SRC_RECORDS = PartsLayout.src;
+        /// In the parts.
+        DST_RECORDS = PartsLayout.dst;
+        /// In the parts.
+        BY_SRC = PartsLayout.by_src;
+        /// In the parts.
+        BY_DST = PartsLayout.by_dst;
+        /// In the parts: the first of several.
+        BOTH = PartsLayout.both;
+        /// In the parts.
+        DEFAULT = PartsLayout.default;
+        /// In one of [`BOTH`].
+        HASH_TABLE = HashLayout.table;
+        /// In one of [`BOTH`].
+        HASH_MASK = HashLayout.mask;
+
+        /// In a root.
+        TABLE = Root.table;
+        /// In a root.
+        ENTRY = Root.entry;
+        /// In a root.
+        LEVELS = Root.levels;
+        /// In a root.
+        FORMS = Root.forms;
+
+        /// In a table.
+        TABLE16_ENTRY = Table16.entry;
+        /// In a table.
+        TABLE16_WIDTH = Table16.width;
+    }
+
+    /// [`Layout::families`]: that of IPv6.
+    pub const V6: usize = V4 + size_of::<FamilyLayout>();
+    /// From one of [`BOTH`] to the next.
+    pub const NEXT_HASH: usize = size_of::<HashLayout>();
 }
 
 /// No table.
@@ -204,13 +388,24 @@ pub const PLACE_WORDS: u32 = 8;
 pub const WIDE_BOUNDARIES: usize = 5;
 /// Boundaries of a narrow branch.
 pub const NARROW_BOUNDARIES: usize = 2;
+/// [`Root::forms`].
+pub mod forms {
+    /// Nodes.
+    pub const NODE: u32 = 1;
+    /// Narrow branches.
+    pub const NARROW: u32 = 1 << 1;
+    /// Wide branches.
+    pub const WIDE: u32 = 1 << 2;
+    /// Somewhere the low 64 bits of a value are asked for.
+    pub const LOW: u32 = 1 << 3;
+}
 /// Words of a node.
 pub const NODE_WORDS: u32 = 1 << 8;
 /// Words of a [`Root::table`].
 pub const ROOT_WORDS: u32 = 1 << 16;
-/// Nodes and branches on the longest way through a trie of 16 bits.
-pub const LEVELS_PORT: usize = 2;
-/// The same for IPv4.
+/// Elements of a [`Table16`].
+pub const TABLE16: usize = 1 << 16;
+/// Nodes and branches on the longest way through a trie of IPv4.
 pub const LEVELS_V4: usize = 5;
 /// The same for IPv6.
 pub const LEVELS_V6: usize = 18;
@@ -235,21 +430,18 @@ pub mod flags {
     pub const SOURCE_PORTS: u32 = 1 << 6;
 }
 
-/// The part of a decision word that says what was decided; the rest is the
-/// rule's index.
-pub const DECISION_KIND: u32 = 0xff << 24;
-/// No rule decides, and the packet passes.
-pub const DECIDE_DEFAULT_ALLOW: u32 = 0;
-/// The rule denies.
-pub const DECIDE_DENY: u32 = 1 << 24;
-/// The rule allows.
-pub const DECIDE_ALLOW: u32 = 2 << 24;
-/// The rule allows, and is a failsafe.
-pub const DECIDE_FAILSAFE: u32 = 3 << 24;
-/// A rule can't be decided without the L4 header.
-pub const DECIDE_UNDECIDABLE: u32 = 4 << 24;
-/// No rule decides, and the packet is dropped if it is no essential.
-pub const DECIDE_DEFAULT_DENY: u32 = 5 << 24;
+/// The part of a decision word that is the index of the packet's counter.
+pub const DECISION_COUNTER: u32 = (1 << 24) - 1;
+/// In a decision word: the packet is dropped. Else it passes.
+pub const DECIDE_DROP: u32 = 1 << 24;
+/// The rule is a failsafe.
+pub const DECIDE_FAILSAFE: u32 = 1 << 25;
+/// The counter is not the packet's, and there is more to ask: with
+/// [`DECIDE_DEFAULT`] whether it is an essential, if it is to be dropped; else
+/// why its L4 header was not read, for a rule can't be decided without it.
+pub const DECIDE_ASK: u32 = 1 << 26;
+/// No rule decides. Always with [`DECIDE_ASK`].
+pub const DECIDE_DEFAULT: u32 = 1 << 27;
 /// In the decision table: the rest is the place of a record behind
 /// [`Layout::notes`], which begins with the decision.
 pub const NOTED: u32 = 1 << 31;
@@ -259,8 +451,8 @@ pub const NOTE_EVENT: u32 = 1 << 31;
 pub const MAX_NOTES: u32 = 32;
 /// The highest place of a record.
 pub const MAX_RECORD: u32 = NOTED - 1;
-/// Rules that a ruleset can have: their index fits beside the kind.
-pub const MAX_RULES: usize = 1 << 24;
+/// Rules that a ruleset can have: their counters have an index in a decision.
+pub const MAX_RULES: usize = (DECISION_COUNTER - REASON_COUNTERS) as usize;
 
 /// Exact totals: packets, and bytes of the frame without FCS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -300,8 +492,8 @@ pub fn reason_counters() -> impl Iterator<Item = (Reason, Verdict)> {
 
 const _: () = {
     assert!(size_of::<PartsLayout>() == 52);
-    assert!(size_of::<FamilyLayout>() == 80);
-    assert!(size_of::<Layout>() == 200);
+    assert!(size_of::<FamilyLayout>() == 92);
+    assert!(size_of::<Layout>() == 232);
     assert!(size_of::<Line>() == 64);
     assert!(DECLARED_LINES <= MAX_LINES);
     assert!(size_of::<Count>() == 16);

@@ -8,6 +8,13 @@ pub trait Packet {
     /// The `N` bytes at `offset`, or `None` where the frame ends before them.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
+    /// The first `N` bytes, where they are at hand: `None` also where they
+    /// would have to be fetched.
+    fn front<const N: usize>(&self) -> Option<&[u8; N]>;
+
+    /// Whether the first `length` bytes are at hand, likewise.
+    fn has_front(&self, length: usize) -> bool;
+
     /// Whether the frame has at least `length` bytes.
     fn has(&self, length: usize) -> bool;
 
@@ -87,8 +94,23 @@ impl Packet for Cursor<'_> {
     }
 
     #[inline(always)]
-    fn has(&self, length: usize) -> bool {
+    fn front<const N: usize>(&self) -> Option<&[u8; N]> {
+        if self.start.wrapping_add(N) > self.end {
+            return None;
+        }
+        // SAFETY: `start + N <= end`, and `between` was promised that these
+        // bytes are readable. A `[u8; N]` has alignment 1.
+        Some(unsafe { &*self.start.cast::<[u8; N]>() })
+    }
+
+    #[inline(always)]
+    fn has_front(&self, length: usize) -> bool {
         length <= self.length()
+    }
+
+    #[inline(always)]
+    fn has(&self, length: usize) -> bool {
+        self.has_front(length)
     }
 }
 
@@ -106,6 +128,8 @@ mod tests {
         assert_eq!(cursor.read::<2>(3), None);
         assert_eq!(cursor.read::<0>(4), Some([]));
         assert_eq!(cursor.read::<1>(usize::MAX), None);
+        assert_eq!(cursor.front(), Some(&frame));
+        assert_eq!(cursor.front::<5>(), None);
         assert!(cursor.has(4));
         assert!(!cursor.has(5));
     }

@@ -4,13 +4,13 @@
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 #[cfg(feature = "trace")]
 use aya_ebpf::{macros::map, maps::PerCpuArray};
-use filter_common::abi::{Count, MAX_NOTES, NONE, NOTE_EVENT, REASON_COUNTERS, flags};
+use filter_common::abi::{Count, MAX_NOTES, NONE, NOTE_EVENT, REASON_COUNTERS, at, flags};
 use filter_common::classify::{Outcome, Tables as _};
 use filter_common::verdict::{Reason, Verdict};
 
 use crate::events;
 use crate::frame::Frame;
-use crate::image::Image;
+use crate::image::{Image, constant};
 
 /// One a reason, then one a rule. The loader sets the number.
 #[cfg(not(feature = "trace"))]
@@ -26,11 +26,11 @@ static COUNTERS: PerCpuArray<Count> = PerCpuArray::with_max_entries(1, 0);
 pub(crate) fn count(outcome: Outcome, frame: &Frame<'_>) -> Verdict {
     // Nothing where no rule is noted: the verifier deletes it.
     let length = frame.length();
-    let noted = Image::notes() == NONE
+    let noted = constant::<{ at::NOTES }, 0, 0>() == NONE
         || outcome.notes == NONE
         || count_notes(outcome, frame, length).is_some();
     if noted && add(outcome.counter(), length) {
-        outcome.verdict
+        outcome.verdict()
     } else {
         add(Reason::Internal as u32, length);
         Verdict::Drop
@@ -40,7 +40,7 @@ pub(crate) fn count(outcome: Outcome, frame: &Frame<'_>) -> Verdict {
 /// `None` where a record is cut short, which no compiled image has.
 #[inline(always)]
 fn count_notes(outcome: Outcome, frame: &Frame<'_>, length: u64) -> Option<()> {
-    let image = Image::open()?;
+    let image = Image::open();
     let count = image.word(outcome.notes)?;
     for index in 0..MAX_NOTES {
         if index >= count {
@@ -49,7 +49,7 @@ fn count_notes(outcome: Outcome, frame: &Frame<'_>, length: u64) -> Option<()> {
         let note = image.word(outcome.notes.wrapping_add(1).wrapping_add(index))?;
         let rule = note & !NOTE_EVENT;
         add(REASON_COUNTERS.wrapping_add(rule), length).then_some(())?;
-        if Image::flags() & flags::REPORTS != 0 && note & NOTE_EVENT != 0 {
+        if constant::<{ at::FLAGS }, 0, 0>() & flags::REPORTS != 0 && note & NOTE_EVENT != 0 {
             events::report(frame.context(), rule, outcome, length);
         }
     }

@@ -14,11 +14,13 @@ use aya_ebpf::{
     macros::map,
     maps::{PerCpuArray, RingBuf},
 };
+use filter_common::abi::{NONE, at};
 use filter_common::classify::Outcome;
 use filter_common::event::{BUDGETS, Budget, Event, HEADER, Kind, OF_DROPS, OF_RULES, Rate};
 use filter_common::verdict::Verdict;
 
 use crate::frame::Frame;
+use crate::image::constant;
 
 /// The loader sets the size: a page where nothing is reported.
 #[cfg(not(feature = "trace"))]
@@ -35,11 +37,6 @@ static BUDGET: PerCpuArray<Budget, { BUDGETS as usize }> = PerCpuArray::new();
 #[map]
 static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(BUDGETS, 0);
 
-/// How many dropped packets are reported. Set before loading: where none are,
-/// the verifier deletes all that is done for it.
-#[unsafe(no_mangle)]
-static SAMPLING: Rate = Rate::OFF;
-
 /// For the ring: nobody is to be woken. Its reader comes by the clock, since an
 /// interrupt for its sake would cost more than many packets.
 const NO_WAKEUP: u64 = 1;
@@ -55,20 +52,17 @@ pub(crate) fn report(ctx: &XdpContext, rule: u32, outcome: Outcome, length: u64)
 /// Reports that the packet was dropped, by `outcome`.
 #[inline(always)]
 pub(crate) fn sample(frame: &Frame<'_>, outcome: Outcome) {
-    // SAFETY: a static is readable. Volatile, since the loader overwrites the
-    // value that the compiler sees; each half by itself, for the verifier.
-    let rate = unsafe {
-        Rate {
-            events: (&raw const SAMPLING.events).read_volatile(),
-            jiffies: (&raw const SAMPLING.jiffies).read_volatile(),
-        }
+    let rate = Rate {
+        events: constant::<{ at::SAMPLING }, { at::EVENTS }, 0>(),
+        jiffies: constant::<{ at::SAMPLING }, { at::JIFFIES }, 0>(),
     };
     if rate.events == 0 {
         return;
     }
     if let Some(budget) = take(OF_DROPS, rate) {
         let (context, length) = (frame.context(), frame.length());
-        write(context, budget, Kind::Drop, outcome.rule, outcome, length);
+        let rule = outcome.rule().unwrap_or(NONE);
+        write(context, budget, Kind::Drop, rule, outcome, length);
     }
 }
 
@@ -120,10 +114,10 @@ fn write(
         (&raw mut (*event).ifindex).write((*ctx.ctx).ingress_ifindex);
         (&raw mut (*event).length).write(u32::try_from(length).unwrap_or(u32::MAX));
         (&raw mut (*event).rule).write(rule);
-        (&raw mut (*event).decided_by).write(outcome.rule);
+        (&raw mut (*event).decided_by).write(outcome.rule().unwrap_or(NONE));
         (&raw mut (*event).kind).write(kind as u8);
-        (&raw mut (*event).reason).write(outcome.reason as u8);
-        (&raw mut (*event).verdict).write(u8::from(outcome.verdict == Verdict::Drop));
+        (&raw mut (*event).reason).write(outcome.reason() as u8);
+        (&raw mut (*event).verdict).write(u8::from(outcome.verdict() == Verdict::Drop));
         (&raw mut (*event).unused).write([0; 3]);
         (&raw mut (*event).stands_for).write(stands_for);
         let header = (&raw mut (*event).header).cast();

@@ -81,6 +81,16 @@ impl Packet for Frame<'_> {
     }
 
     #[inline(always)]
+    fn front<const N: usize>(&self) -> Option<&[u8; N]> {
+        self.linear.front()
+    }
+
+    #[inline(always)]
+    fn has_front(&self, length: usize) -> bool {
+        self.linear.has_front(length)
+    }
+
+    #[inline(always)]
     fn forget(&self, number: usize) -> usize {
         let Some(place) = SCRATCH.get_ptr_mut(0) else {
             return number;

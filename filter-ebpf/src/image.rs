@@ -4,11 +4,10 @@
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 #[cfg(feature = "trace")]
 use aya_ebpf::{macros::map, maps::Array};
-use filter_common::abi::{
-    DECLARED_LINES, FamilyLayout, HashLayout, LINE_WORDS, Layout, Line, PARTS, PartsLayout, Root,
-};
+#[cfg(target_arch = "bpf")]
+use filter_common::abi::PLACEHOLDER;
+use filter_common::abi::{DECLARED_LINES, Line, at};
 use filter_common::classify::Tables;
-use filter_common::parse::Family;
 
 /// `BPF_F_MMAPABLE`: the loader fills the tables by a copy of memory; and they
 /// begin on a page of memory, so that no line crosses a cache line.
@@ -26,47 +25,27 @@ static IMAGE: Array<Lines, 1, { MMAPABLE as usize }> = Array::new();
 #[map]
 static IMAGE: Array<Lines> = Array::with_max_entries(1, MMAPABLE);
 
-const LINE: u32 = 16;
-const _: () = assert!(LINE as usize == LINE_WORDS);
-
-const NOWHERE: Root = Root { table: 0, entry: 0 };
-
-/// Set before loading; the verifier knows the values and deletes what they
-/// switch off.
-#[unsafe(no_mangle)]
-static LAYOUT: Layout = Layout {
-    lines: 0,
-    families: [FamilyLayout {
-        src: NOWHERE,
-        dst: NOWHERE,
-        pairs: 0,
-        dst_classes: 0,
-        pair_offset: 0,
-        parts: PartsLayout {
-            src: 0,
-            dst: 0,
-            by_src: 0,
-            by_dst: 0,
-            both: [HashLayout { table: 0, mask: 0 }; PARTS],
-            default: 0,
-        },
-    }; 2],
-    protocols: 0,
-    source_ports: NOWHERE,
-    joint: 0,
-    source_port_classes: 0,
-    decisions: 0,
-    l4_classes: 0,
-    notes: 0,
-    flags: 0,
-};
-
-macro_rules! constant {
-    ($($field:tt)*) => {
-        // SAFETY: the field of a static is readable. Volatile, since the
-        // loader overwrites the value that the compiler sees.
-        unsafe { (&raw const LAYOUT.$($field)*).read_volatile() }
-    };
+/// The word of the constants at the sum of these places, in bytes: a
+/// placeholder as an immediate.
+///
+/// Each in its own instruction, and not as statics that are read: the verifier
+/// knows what it finds in those as well, but leaves the reading in.
+#[inline(always)]
+pub(crate) fn constant<const A: usize, const B: usize, const C: usize>() -> u32 {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: a register is set.
+    unsafe {
+        let word: u32;
+        core::arch::asm!(
+            "{0} = {1}",
+            out(wreg) word,
+            const PLACEHOLDER | (A + B + C) as u32 / 4,
+            options(nomem, nostack)
+        );
+        word
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    0
 }
 
 /// The same number, of which the compiler knows nothing: it then compares and
@@ -76,13 +55,13 @@ macro_rules! constant {
     not(target_arch = "bpf"),
     expect(unused_mut, reason = "only the kernel's compiler has to be deceived")
 )]
-fn opaque(mut number: usize) -> usize {
+fn opaque(mut number: u32) -> u32 {
     // An instruction and not none: the kernel refuses line information in which
     // two lines begin at one instruction.
     #[cfg(target_arch = "bpf")]
     // SAFETY: a register is copied to itself.
     unsafe {
-        core::arch::asm!("{0} = {0}", inout(reg) number, options(nomem, nostack));
+        core::arch::asm!("{0} = {0}", inout(wreg) number, options(nomem, nostack));
     }
     number
 }
@@ -92,91 +71,67 @@ fn opaque(mut number: usize) -> usize {
 pub(crate) struct Image(*const Line);
 
 impl Image {
-    /// Finds it. There is always one.
+    /// Finds it. The loader gives the program the address of the map's one
+    /// value, in the place of the map.
     #[inline(always)]
-    pub(crate) fn open() -> Option<Self> {
-        IMAGE.get_ptr(0).map(|lines| Self(lines.cast()))
+    pub(crate) fn open() -> Self {
+        let image = (&raw const IMAGE).cast::<Line>();
+        // The compiler must not think of the size of what it knows.
+        #[cfg(target_arch = "bpf")]
+        let image = {
+            let mut image = image;
+            // SAFETY: a register is copied to itself.
+            unsafe {
+                core::arch::asm!("{0} = {0}", inout(reg) image, options(pure, nomem, nostack));
+            }
+            image
+        };
+        Self(image)
     }
 
-    /// [`Layout::notes`].
+    /// The element at `index`, of a kind of which the image has `count`.
     #[inline(always)]
-    pub(crate) fn notes() -> u32 {
-        constant!(notes)
-    }
-
-    /// [`Layout::flags`].
-    #[inline(always)]
-    pub(crate) fn flags() -> u32 {
-        constant!(flags)
+    fn element<E>(self, index: u32, count: u32) -> Option<*const E> {
+        let index = opaque(index);
+        (index < count).then(|| self.0.cast::<E>().wrapping_add(opaque(index) as usize))
     }
 }
 
 impl Tables for Image {
     #[inline(always)]
     fn word(&self, index: u32) -> Option<u32> {
-        let index = opaque(index as usize);
-        if index >= (constant!(lines) * LINE) as usize {
-            return None;
-        }
+        let words = constant::<{ at::WORDS }, 0, 0>();
         // SAFETY: the image has this many words.
-        Some(unsafe { self.0.cast::<u32>().add(opaque(index)).read() })
+        self.element(index, words)
+            .map(|word: *const u32| unsafe { word.read() })
+    }
+
+    #[inline(always)]
+    fn half(&self, index: u32) -> Option<u16> {
+        let halves = constant::<{ at::HALVES }, 0, 0>();
+        // SAFETY: the image has this many half words.
+        self.element(index, halves)
+            .map(|half: *const u16| unsafe { half.read() })
+    }
+
+    #[inline(always)]
+    fn byte(&self, index: u32) -> Option<u8> {
+        let bytes = constant::<{ at::BYTES }, 0, 0>();
+        // SAFETY: the image has this many bytes.
+        self.element(index, bytes)
+            .map(|byte: *const u8| unsafe { byte.read() })
     }
 
     #[inline(always)]
     fn line(&self, number: u32) -> Option<&Line> {
-        let number = opaque(number as usize);
-        if number >= constant!(lines) as usize {
-            return None;
-        }
+        let lines = constant::<{ at::LINES }, 0, 0>();
         // SAFETY: the image has this many lines, and nobody writes to it.
-        Some(unsafe { &*self.0.add(opaque(number)) })
+        self.element(number, lines)
+            .map(|line: *const Line| unsafe { &*line })
     }
 
     #[inline(always)]
-    fn family(&self, family: Family) -> FamilyLayout {
-        match family {
-            Family::V4 => constant!(families[0]),
-            Family::V6 => constant!(families[1]),
-        }
-    }
-
-    #[inline(always)]
-    fn protocols(&self) -> u32 {
-        constant!(protocols)
-    }
-
-    #[inline(always)]
-    fn decisions(&self) -> u32 {
-        constant!(decisions)
-    }
-
-    #[inline(always)]
-    fn l4_classes(&self) -> u32 {
-        constant!(l4_classes)
-    }
-
-    #[inline(always)]
-    fn source_ports(&self) -> Root {
-        constant!(source_ports)
-    }
-
-    #[inline(always)]
-    fn joint(&self) -> u32 {
-        constant!(joint)
-    }
-
-    #[inline(always)]
-    fn source_port_classes(&self) -> u32 {
-        constant!(source_port_classes)
-    }
-
-    #[inline(always)]
-    fn notes(&self) -> u32 {
-        Self::notes()
-    }
-
-    #[inline(always)]
-    fn flags(&self) -> u32 {
-        Self::flags()
+    fn constant<const A: usize, const B: usize, const C: usize>(&self) -> u32 {
+        constant::<A, B, C>()
     }
 }

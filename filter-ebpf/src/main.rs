@@ -24,31 +24,53 @@ mod frame;
 mod image;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use filter_common::classify::{Outcome, decide};
+use filter_common::classify::{Outcome, decide_any, decide_plain};
 use filter_common::verdict::Verdict;
 
 use frame::Frame;
 use image::Image;
 
+/// Decides about a frame that is not plain.
+///
+/// Apart, so that what it takes is not in the way of plain frames, and global,
+/// so that the verifier walks it by itself: it knows nothing of the result, and
+/// walks what comes behind once.
+///
+/// # Safety
+///
+/// `ctx` is the context that the program was called with.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn nodewall_any(ctx: *mut xdp_md) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    decide_any(&Frame::new(&ctx), &Image::open()).packed()
+}
+
 /// Decides and counts each packet that an interface receives.
 #[xdp(frags)]
+#[inline(always)]
 #[expect(
     clippy::needless_pass_by_value,
     reason = "the xdp macro's calling convention"
 )]
 pub fn nodewall_ingress(ctx: XdpContext) -> u32 {
     let frame = Frame::new(&ctx);
-    let outcome = Image::open().map_or(Outcome::BROKEN, |image| decide(&frame, &image));
+    let outcome = match decide_plain(&frame, &Image::open()) {
+        Some(outcome) => outcome,
+        // SAFETY: the context is the one this program was called with.
+        None => Outcome::unpacked(unsafe { nodewall_any(ctx.ctx) }),
+    };
     let verdict = counters::count(outcome, &frame);
     #[cfg(feature = "trace")]
     aya_log_ebpf::debug!(
         &ctx,
         "{} bytes, reason {}, rule {}",
         frame.length(),
-        outcome.reason as u8,
-        outcome.rule
+        outcome.reason() as u8,
+        outcome.rule().unwrap_or(filter_common::abi::NONE)
     );
     match verdict {
         Verdict::Pass => XDP_PASS,

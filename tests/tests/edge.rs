@@ -8,6 +8,8 @@ mod rules;
 
 use std::collections::BTreeMap;
 
+use filter_common::packet::Cursor;
+use filter_common::parse::{Family, parse, plain};
 use filter_user::compile::Image;
 use filter_user::decision::{Decision, Judgement};
 use filter_user::reference;
@@ -67,6 +69,24 @@ fn check(mut evaluate: impl FnMut(&Ruleset, &[Row]) -> Vec<Judgement>) {
         complaints.len(),
         complaints.join("\n")
     );
+}
+
+#[test]
+fn plain_frames_have_the_key_that_the_whole_parser_gives() {
+    let mut plain = [0; 2];
+    for row in rows() {
+        let packet = Cursor::over(&row.frame);
+        let (family, key) = match plain::family(&packet) {
+            Some(Family::V4) => (0, plain::ipv4(&packet)),
+            Some(Family::V6) => (1, plain::ipv6(&packet)),
+            None => continue,
+        };
+        if let Some(key) = key {
+            assert_eq!(parse(&packet), Ok(key), "{}", row.name);
+            plain[family] += 1;
+        }
+    }
+    assert!(plain.iter().all(|&count| count > 20), "{plain:?}");
 }
 
 #[test]

@@ -6,12 +6,12 @@ pub mod parts;
 mod trie;
 
 use crate::abi::{
-    DECIDE_ALLOW, DECIDE_DEFAULT_ALLOW, DECIDE_DEFAULT_DENY, DECIDE_DENY, DECIDE_FAILSAFE,
-    DECIDE_UNDECIDABLE, DECISION_KIND, FamilyLayout, LEVELS_PORT, LEVELS_V4, LEVELS_V6, Line, NONE,
-    NOTED, REASON_COUNTERS, Root, flags, reason_counter,
+    DECIDE_ASK, DECIDE_DEFAULT, DECIDE_DROP, DECIDE_FAILSAFE, DECISION_COUNTER, LEVELS_V4,
+    LEVELS_V6, Line, NONE, NOTED, POINTER, REASON_COUNTERS, WIDTH_BYTE, WIDTH_HALF, at, flags,
+    reason_counter,
 };
 use crate::packet::Packet;
-use crate::parse::{Address, Family, Key, L4, NoKey, parse};
+use crate::parse::{Family, Key, L4, NoKey, parse, plain};
 use crate::verdict::{Reason, Verdict};
 use crate::wire::l4;
 
@@ -21,46 +21,32 @@ pub trait Tables {
     /// asks for.
     fn word(&self, index: u32) -> Option<u32>;
 
+    /// The half word at `index`, counted in half words; `None` likewise.
+    fn half(&self, index: u32) -> Option<u16>;
+
+    /// The byte at `index`; `None` likewise.
+    fn byte(&self, index: u32) -> Option<u8>;
+
     /// The line with this number; `None` likewise.
     fn line(&self, number: u32) -> Option<&Line>;
 
-    /// Where the tables of `family` are.
-    fn family(&self, family: Family) -> FamilyLayout;
+    /// The word of [`crate::abi::Constants`] at the sum of these places, in
+    /// bytes (see [`at`]). It is asked for where it is needed, each time: nothing
+    /// then has to be kept for later.
+    fn constant<const A: usize, const B: usize, const C: usize>(&self) -> u32;
+}
 
-    /// [`crate::abi::Layout::protocols`].
-    fn protocols(&self) -> u32;
-
-    /// [`crate::abi::Layout::decisions`].
-    fn decisions(&self) -> u32;
-
-    /// [`crate::abi::Layout::l4_classes`].
-    fn l4_classes(&self) -> u32;
-
-    /// [`crate::abi::Layout::source_ports`].
-    fn source_ports(&self) -> Root;
-
-    /// [`crate::abi::Layout::joint`].
-    fn joint(&self) -> u32;
-
-    /// [`crate::abi::Layout::source_port_classes`].
-    fn source_port_classes(&self) -> u32;
-
-    /// [`crate::abi::Layout::notes`].
-    fn notes(&self) -> u32;
-
-    /// [`crate::abi::Layout::flags`].
-    fn flags(&self) -> u32;
+/// Whether a flag is set, of those that the verifier knows.
+#[inline(always)]
+fn is_set<T: Tables>(flag: u32, tables: &T) -> bool {
+    tables.constant::<{ at::FLAGS }, 0, 0>() & flag != 0
 }
 
 /// What was decided about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// What happens to it.
-    pub verdict: Verdict,
-    /// Why.
-    pub reason: Reason,
-    /// The index of the rule that decided; [`NONE`] where none did.
-    pub rule: u32,
+    /// A decision that asks nothing more.
+    word: u32,
     /// The word with the number of noted rules, behind which they stand;
     /// [`NONE`] where there are none.
     pub notes: u32,
@@ -71,33 +57,86 @@ impl Outcome {
     pub const BROKEN: Self = Self::drop(Reason::Internal);
 
     #[inline(always)]
-    const fn by_rule(verdict: Verdict, reason: Reason, rule: u32) -> Self {
-        Self {
-            verdict,
-            reason,
-            rule,
-            notes: NONE,
-        }
+    const fn of(word: u32) -> Self {
+        Self { word, notes: NONE }
     }
 
     #[inline(always)]
     const fn pass(reason: Reason) -> Self {
-        Self::by_rule(Verdict::Pass, reason, NONE)
+        Self::of(reason_counter(reason, Verdict::Pass))
     }
 
     #[inline(always)]
     const fn drop(reason: Reason) -> Self {
-        Self::by_rule(Verdict::Drop, reason, NONE)
+        Self::of(reason_counter(reason, Verdict::Drop) | DECIDE_DROP)
     }
 
-    /// The counter that counts this packet.
+    /// Both words in one, for a function that returns no more.
+    #[inline(always)]
+    #[must_use]
+    pub const fn packed(self) -> u64 {
+        self.word as u64 | (self.notes as u64) << 32
+    }
+
+    /// The outcome that was [packed](Self::packed).
+    #[inline(always)]
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "each takes its own bits of the word"
+    )]
+    pub const fn unpacked(packed: u64) -> Self {
+        Self {
+            word: packed as u32,
+            notes: (packed >> 32) as u32,
+        }
+    }
+
+    /// What happens to the packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn verdict(self) -> Verdict {
+        if self.word & DECIDE_DROP == 0 {
+            Verdict::Pass
+        } else {
+            Verdict::Drop
+        }
+    }
+
+    /// The counter that counts the packet.
     #[inline(always)]
     #[must_use]
     pub const fn counter(self) -> u32 {
-        if self.rule == NONE {
-            reason_counter(self.reason, self.verdict)
-        } else {
-            REASON_COUNTERS + self.rule
+        self.word & DECISION_COUNTER
+    }
+
+    /// The index of the rule that decided, if one did.
+    #[inline(always)]
+    #[must_use]
+    pub const fn rule(self) -> Option<u32> {
+        self.counter().checked_sub(REASON_COUNTERS)
+    }
+
+    /// Why.
+    #[inline(always)]
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "compared with a small number"
+    )]
+    pub const fn reason(self) -> Reason {
+        let counter = self.counter();
+        if counter >= REASON_COUNTERS {
+            return match (self.verdict(), self.word & DECIDE_FAILSAFE) {
+                (Verdict::Drop, _) => Reason::PolicyDeny,
+                (Verdict::Pass, 0) => Reason::PolicyAllow,
+                (Verdict::Pass, _) => Reason::Failsafe,
+            };
+        }
+        match Reason::from_number(counter as u8) {
+            Some(reason) => reason,
+            // The one counter of no reason's own.
+            None => Reason::NotIp,
         }
     }
 }
@@ -105,22 +144,40 @@ impl Outcome {
 /// Decides the fate of a frame.
 #[inline(always)]
 pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Outcome {
+    decide_plain(packet, tables).unwrap_or_else(|| decide_any(packet, tables))
+}
+
+/// Decides the fate of a plain frame, in which most packets come (see
+/// [`plain`]). `None` where it is no such frame, or a table is too short.
+#[inline(always)]
+pub fn decide_plain<P: Packet, T: Tables>(packet: &P, tables: &T) -> Option<Outcome> {
+    // One call a version: each is then a way of its own through the program.
+    match plain::family(packet)? {
+        Family::V4 => decide_key::<true, T>(&plain::ipv4(packet)?, tables),
+        Family::V6 => decide_key::<true, T>(&plain::ipv6(packet)?, tables),
+    }
+}
+
+/// Decides the fate of any frame, a plain one as well.
+#[inline(always)]
+pub fn decide_any<P: Packet, T: Tables>(packet: &P, tables: &T) -> Outcome {
     match parse(packet) {
-        Ok(key) => decide_key(&key, tables).unwrap_or(Outcome::BROKEN),
-        Err(no_key) => without_key(no_key, tables.flags()),
+        Ok(key) => decide_key::<false, T>(&key, tables).unwrap_or(Outcome::BROKEN),
+        Err(no_key) => without_key(no_key, tables),
     }
 }
 
 /// What happens to a packet that rules speak about. `None` where a table is
 /// too short.
 #[inline(always)]
-fn decide_key<T: Tables>(key: &Key, tables: &T) -> Option<Outcome> {
-    let decision = classify(key, tables)?;
-    if tables.notes() == NONE || decision & NOTED == 0 {
-        return Some(outcome(key, decision, tables.flags()));
+fn decide_key<const PLAIN: bool, T: Tables>(key: &Key, tables: &T) -> Option<Outcome> {
+    let decision = decision::<PLAIN, T>(key, tables)?;
+    let notes = tables.constant::<{ at::NOTES }, 0, 0>();
+    if notes == NONE || decision & NOTED == 0 {
+        return Some(settle(key, decision, tables));
     }
-    let record = tables.notes().wrapping_add(decision & !NOTED);
-    let mut outcome = outcome(key, tables.word(record)?, tables.flags());
+    let record = notes.wrapping_add(decision & !NOTED);
+    let mut outcome = settle(key, tables.word(record)?, tables);
     outcome.notes = record.wrapping_add(1);
     Some(outcome)
 }
@@ -129,96 +186,134 @@ fn decide_key<T: Tables>(key: &Key, tables: &T) -> Option<Outcome> {
 /// short.
 #[inline(always)]
 pub fn classify<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
-    let l4 = whole_l4_class(key, tables)?;
+    decision::<false, T>(key, tables)
+}
+
+#[inline(always)]
+fn decision<const PLAIN: bool, T: Tables>(key: &Key, tables: &T) -> Option<u32> {
+    let l4 = if PLAIN {
+        plain_l4_class(key, tables)?
+    } else {
+        l4_class(key, tables)?
+    };
+    let l4 = with_source_port(l4, key, tables)?;
     // Apart, so that the verifier knows the tables of each and deletes what it
     // has none of.
     match key.family {
-        Family::V4 => combine::<LEVELS_V4, T>(key, l4, tables.family(Family::V4), tables),
-        Family::V6 => combine::<LEVELS_V6, T>(key, l4, tables.family(Family::V6), tables),
+        Family::V4 => combine::<LEVELS_V4, { at::V4 }, T>(key, l4, tables),
+        Family::V6 => combine::<LEVELS_V6, { at::V6 }, T>(key, l4, tables),
     }
 }
 
 /// The decision for the addresses of a key and an L4 class.
 #[inline(always)]
-fn combine<const LEVELS: usize, T: Tables>(
+fn combine<const LEVELS: usize, const FAMILY: usize, T: Tables>(
     key: &Key,
     l4: u32,
-    family: FamilyLayout,
     tables: &T,
 ) -> Option<u32> {
-    let src = trie::class::<LEVELS, T>(key.src, family.src, tables)?;
-    let dst = trie::class::<LEVELS, T>(key.dst, family.dst, tables)?;
-    if tables.flags() & flags::PARTS != 0 {
-        let sport = if tables.flags() & flags::SOURCE_PORTS == 0 {
-            0
-        } else {
+    let src = trie::class::<LEVELS, FAMILY, { at::SRC }, T>(key.src, tables)?;
+    let dst = trie::class::<LEVELS, FAMILY, { at::DST }, T>(key.dst, tables)?;
+    if is_set(flags::PARTS, tables) {
+        let sport = if is_set(flags::SOURCE_PORTS, tables) {
             sport_class(key, tables)?
+        } else {
+            0
         };
         let l4 = parts::L4Classes { l4, sport };
-        return parts::decision(src, dst, l4, family.parts, tables);
+        return parts::decision::<FAMILY, T>(src, dst, l4, tables);
     }
-    let pair = if family.pairs == NONE {
-        src.wrapping_add(dst).wrapping_add(family.pair_offset)
-    } else {
-        let row = src.wrapping_mul(family.dst_classes);
-        tables.word(family.pairs.wrapping_add(row).wrapping_add(dst))?
-    };
-    let row = pair.wrapping_mul(tables.l4_classes());
-    tables.word(tables.decisions().wrapping_add(row).wrapping_add(l4))
+    let pairs = tables.constant::<FAMILY, { at::PAIRS }, 0>();
+    let mut pair = src.wrapping_add(dst);
+    if pairs != NONE {
+        pair = tables.word(pairs.wrapping_add(pair))?;
+    }
+    let decisions = tables.constant::<FAMILY, { at::DECISIONS }, 0>();
+    tables.word(decisions.wrapping_add(pair).wrapping_add(l4))
 }
 
-/// The class of the L4 header, source port and all.
+/// The class of an L4 header that was read, its source port apart.
 #[inline(always)]
-fn whole_l4_class<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
+fn plain_l4_class<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
+    const TCP: u16 = l4::TCP as u16;
+    const UDP: u16 = l4::UDP as u16;
+    // One search a protocol, each of a table that the verifier knows.
+    match key.fields.proto() {
+        TCP => selector_class(tables.constant::<{ at::TCP }, 0, 0>(), key, tables),
+        UDP => selector_class(tables.constant::<{ at::UDP }, 0, 0>(), key, tables),
+        _ => l4_class(key, tables),
+    }
+}
+
+/// The class of any L4 header, its source port apart.
+#[inline(always)]
+fn l4_class<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
+    let protocols = tables.constant::<{ at::PROTOCOLS }, 0, 0>();
     // Where the header was not read, the entry is the class.
-    let root = Root {
-        table: NONE,
-        entry: tables.word(tables.protocols().wrapping_add(key.fields.row()))?,
-    };
-    let selector = Address::port(key.fields.selector());
-    let l4 = trie::class::<LEVELS_PORT, T>(selector, root, tables)?;
-    if tables.joint() == NONE {
+    let entry = tables.word(protocols.wrapping_add(key.fields.row()))?;
+    selector_class(entry, key, tables)
+}
+
+#[inline(always)]
+fn selector_class<T: Tables>(entry: u32, key: &Key, tables: &T) -> Option<u32> {
+    let width = tables.constant::<{ at::L4_WIDTH }, 0, 0>();
+    class16(entry, width, key.fields.selector(), tables)
+}
+
+/// The class of a value of 16 bits (see [`crate::abi::Table16`]).
+#[inline(always)]
+fn class16<T: Tables>(entry: u32, width: u32, value: u16, tables: &T) -> Option<u32> {
+    if entry & POINTER == 0 {
+        return Some(entry);
+    }
+    let index = (entry & !POINTER).wrapping_add(value.into());
+    match width {
+        WIDTH_BYTE => tables.byte(index).map(u32::from),
+        WIDTH_HALF => tables.half(index).map(u32::from),
+        _ => tables.word(index),
+    }
+}
+
+/// The class of the L4 header with its source port, where the two are joined.
+#[inline(always)]
+fn with_source_port<T: Tables>(l4: u32, key: &Key, tables: &T) -> Option<u32> {
+    let joint = tables.constant::<{ at::JOINT }, 0, 0>();
+    if joint == NONE {
         return Some(l4);
     }
     let class = sport_class(key, tables)?;
-    tables.word(
-        tables
-            .joint()
-            .wrapping_add(l4.wrapping_mul(tables.source_port_classes()))
-            .wrapping_add(class),
-    )
+    let row = l4.wrapping_mul(tables.constant::<{ at::SOURCE_PORT_CLASSES }, 0, 0>());
+    tables.word(joint.wrapping_add(row).wrapping_add(class))
 }
 
 #[inline(always)]
 fn sport_class<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
-    let sport = Address::port(key.fields.sport());
-    trie::class::<LEVELS_PORT, T>(sport, tables.source_ports(), tables)
+    let entry = tables.constant::<{ at::SOURCE_PORTS }, { at::TABLE16_ENTRY }, 0>();
+    let width = tables.constant::<{ at::SOURCE_PORTS }, { at::TABLE16_WIDTH }, 0>();
+    class16(entry, width, key.fields.sport(), tables)
 }
 
+/// The outcome of a decision, which may depend on more than classes say.
 #[inline(always)]
-fn outcome(key: &Key, decision: u32, flags: u32) -> Outcome {
-    let rule = decision & !DECISION_KIND;
-    match decision & DECISION_KIND {
-        DECIDE_DENY => Outcome::by_rule(Verdict::Drop, Reason::PolicyDeny, rule),
-        DECIDE_ALLOW => Outcome::by_rule(Verdict::Pass, Reason::PolicyAllow, rule),
-        DECIDE_FAILSAFE => Outcome::by_rule(Verdict::Pass, Reason::Failsafe, rule),
-        DECIDE_UNDECIDABLE => Outcome::drop(match key.fields.l4() {
-            L4::LaterFragment => Reason::Fragment,
-            L4::Unreadable => Reason::UnreadableL4,
-            // The compiler gives no such decision to a header that was read.
-            L4::Read => Reason::Internal,
-        }),
-        DECIDE_DEFAULT_ALLOW => Outcome::pass(Reason::DefaultAllow),
-        // Where nothing is denied by default the verifier deletes this.
-        DECIDE_DEFAULT_DENY if flags & flags::DEFAULT_DENY != 0 => {
-            if flags & flags::ESSENTIALS != 0 && is_essential(key) {
-                Outcome::pass(Reason::Essential)
-            } else {
-                Outcome::drop(Reason::DefaultDeny)
-            }
-        }
-        _ => Outcome::drop(Reason::Internal),
+fn settle<T: Tables>(key: &Key, decision: u32, tables: &T) -> Outcome {
+    if decision & DECIDE_ASK == 0 {
+        return Outcome::of(decision);
     }
+    if decision & DECIDE_DEFAULT != 0 {
+        return if decision & DECIDE_DROP == 0 {
+            Outcome::pass(Reason::DefaultAllow)
+        } else if is_set(flags::ESSENTIALS, tables) && is_essential(key) {
+            Outcome::pass(Reason::Essential)
+        } else {
+            Outcome::drop(Reason::DefaultDeny)
+        };
+    }
+    Outcome::drop(match key.fields.l4() {
+        L4::LaterFragment => Reason::Fragment,
+        L4::Unreadable => Reason::UnreadableL4,
+        // The compiler gives no such decision to a header that was read.
+        L4::Read => Reason::Internal,
+    })
 }
 
 /// ICMP type 3, code 4 (RFC 1191).
@@ -258,21 +353,23 @@ fn is_essential(key: &Key) -> bool {
 }
 
 #[inline(always)]
-fn without_key(no_key: NoKey, flags: u32) -> Outcome {
-    let essentials = flags & flags::ESSENTIALS != 0;
+fn without_key<T: Tables>(no_key: NoKey, tables: &T) -> Outcome {
+    let is_set = |flag: u32| is_set(flag, tables);
     match no_key {
         NoKey::Malformed => Outcome::drop(Reason::Malformed),
         NoKey::TinyFragment => Outcome::drop(Reason::TinyFragment),
         NoKey::Ipv6Extension => Outcome::drop(Reason::Ipv6Extension),
         NoKey::VlanDepth => Outcome::drop(Reason::VlanDepth),
         NoKey::Internal => Outcome::drop(Reason::Internal),
-        NoKey::Encapsulated if flags & flags::PASS_ENCAPSULATED == 0 => {
+        NoKey::Encapsulated if !is_set(flags::PASS_ENCAPSULATED) => {
             Outcome::drop(Reason::Encapsulated)
         }
-        NoKey::Arp if essentials && flags & (flags::DEFAULT_DENY | flags::DROP_NON_IP) != 0 => {
+        NoKey::Arp
+            if is_set(flags::ESSENTIALS) && is_set(flags::DEFAULT_DENY | flags::DROP_NON_IP) =>
+        {
             Outcome::pass(Reason::Essential)
         }
-        NoKey::Encapsulated | NoKey::Arp | NoKey::NotIp if flags & flags::DROP_NON_IP != 0 => {
+        NoKey::Encapsulated | NoKey::Arp | NoKey::NotIp if is_set(flags::DROP_NON_IP) => {
             Outcome::drop(Reason::NotIp)
         }
         NoKey::Encapsulated | NoKey::Arp | NoKey::NotIp => Outcome::pass(Reason::NotIp),

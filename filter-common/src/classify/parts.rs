@@ -10,10 +10,10 @@
 //! Where source ports decide, a value leads to a row of one for each class of
 //! them: all L4 classes with all source ports would be too many.
 
-use super::Tables;
+use super::{Tables, is_set};
 use crate::abi::{
-    BY_SOURCE_PORT, DECIDE_UNDECIDABLE, HASH_PROBES, HashLayout, LINE_WORDS, NONE, PART_SLOT_WORDS,
-    PARTS, PARTS_RECORD_WORDS, PartsLayout, ROW_BY_SOURCE_PORT, flags,
+    BY_SOURCE_PORT, DECIDE_ASK, DECIDE_DROP, HASH_PROBES, HashLayout, LINE_WORDS, NONE,
+    PART_SLOT_WORDS, PARTS, PARTS_RECORD_WORDS, ROW_BY_SOURCE_PORT, at, flags,
 };
 
 /// The classes of an L4 header.
@@ -28,42 +28,49 @@ pub(super) struct L4Classes {
 /// The decision for a packet of these classes. `None` where the tables are
 /// broken.
 #[inline(always)]
-pub(super) fn decision<T: Tables>(
+pub(super) fn decision<const FAMILY: usize, T: Tables>(
     src: u32,
     dst: u32,
     l4: L4Classes,
-    layout: PartsLayout,
     tables: &T,
 ) -> Option<u32> {
-    let src = layout
-        .src
-        .wrapping_add(src.wrapping_mul(PARTS_RECORD_WORDS));
-    let dst = layout
-        .dst
-        .wrapping_add(dst.wrapping_mul(PARTS_RECORD_WORDS));
-    let mut first = NONE;
-    if layout.by_src != NONE {
-        first = by_one(layout.by_src, src, l4, tables)?;
+    macro_rules! constant {
+        ($($at:ident)+) => {
+            tables.constant::<FAMILY, { at::PARTS }, { 0 $(+ at::$at)+ }>()
+        };
     }
-    if layout.by_dst != NONE {
-        first = first.min(by_one(layout.by_dst, dst, l4, tables)?);
+    let record =
+        |class: u32, records: u32| records.wrapping_add(class.wrapping_mul(PARTS_RECORD_WORDS));
+    let src = record(src, constant!(SRC_RECORDS));
+    let dst = record(dst, constant!(DST_RECORDS));
+    let mut first = NONE;
+    if constant!(BY_SRC) != NONE {
+        first = by_one(constant!(BY_SRC), src, l4, tables)?;
+    }
+    if constant!(BY_DST) != NONE {
+        first = first.min(by_one(constant!(BY_DST), dst, l4, tables)?);
     }
     // Written out, like the levels of a trie.
     macro_rules! both {
-        ($($part:literal)*) => {$(
-            if layout.both[$part].table != NONE {
+        ($($part:literal)*) => {$({
+            const HASH: usize = at::BOTH + $part * at::NEXT_HASH;
+            let hash = HashLayout {
+                table: tables.constant::<FAMILY, { at::PARTS }, { HASH + at::HASH_TABLE }>(),
+                mask: tables.constant::<FAMILY, { at::PARTS }, { HASH + at::HASH_MASK }>(),
+            };
+            if hash.table != NONE {
                 let src = tables.word(src.wrapping_add(1 + $part))?;
                 let dst = tables.word(dst.wrapping_add(1 + $part))?;
                 if src != 0 && dst != 0 {
-                    first = first.min(by_both(layout.both[$part], src, dst, l4, tables)?);
+                    first = first.min(by_both(hash, src, dst, l4, tables)?);
                 }
             }
-        )*};
+        })*};
     }
     const { assert!(PARTS == 4) };
     both!(0 1 2 3);
     Some(if first == NONE {
-        layout.default
+        constant!(DEFAULT)
     } else {
         first.rotate_right(8)
     })
@@ -73,9 +80,9 @@ pub(super) fn decision<T: Tables>(
 #[inline(always)]
 fn by_one<T: Tables>(table: u32, record: u32, l4: L4Classes, tables: &T) -> Option<u32> {
     let class = tables.word(record)?;
-    let row = class.wrapping_mul(tables.l4_classes());
+    let row = class.wrapping_mul(tables.constant::<{ at::L4_CLASSES }, 0, 0>());
     let value = tables.word(table.wrapping_add(row).wrapping_add(l4.l4))?;
-    if tables.flags() & flags::SOURCE_PORTS == 0 || value == NONE || value & BY_SOURCE_PORT == 0 {
+    if !is_set(flags::SOURCE_PORTS, tables) || value == NONE || value & BY_SOURCE_PORT == 0 {
         return Some(value);
     }
     by_source_port(value >> 8, l4.sport, tables)
@@ -124,8 +131,7 @@ fn by_both<T: Tables>(
 #[inline(always)]
 fn first_of<T: Tables>(list: u32, row: u32, l4: L4Classes, tables: &T) -> Option<u32> {
     let mut index = tables.word(row.wrapping_add(l4.l4))?;
-    if tables.flags() & flags::SOURCE_PORTS != 0 && index != NONE && index & ROW_BY_SOURCE_PORT != 0
-    {
+    if is_set(flags::SOURCE_PORTS, tables) && index != NONE && index & ROW_BY_SOURCE_PORT != 0 {
         index = by_source_port(index & !ROW_BY_SOURCE_PORT, l4.sport, tables)?;
     }
     if index == NONE {
@@ -135,7 +141,7 @@ fn first_of<T: Tables>(list: u32, row: u32, l4: L4Classes, tables: &T) -> Option
     Some(if index & 1 == 0 {
         value
     } else {
-        value & !0xff | DECIDE_UNDECIDABLE >> 24
+        value & !0xff | (DECIDE_ASK | DECIDE_DROP) >> 24
     })
 }
 

@@ -7,48 +7,57 @@
 use super::Tables;
 use crate::abi::{
     BRANCH, LEVELS_V6, LINE_WORDS, LOW, Line, NARROW_BOUNDARIES, NONE, PLACE, PLACE_WORDS, POINTER,
-    Root, WIDE, WIDE_BOUNDARIES,
+    WIDE, WIDE_BOUNDARIES, at, forms,
 };
 use crate::parse::Address;
 
-/// The class of a value in a trie of at most `LEVELS` levels. `None` where the
-/// tables are broken.
+/// The class of a value in a trie of at most `LEVELS` levels, whose root is at
+/// the sum of `A` and `B` among the [constants](Tables::constant). `None` where
+/// the tables are broken.
+///
+/// How many levels there are, and of which forms, are constants too: the
+/// verifier deletes the others.
 #[inline(always)]
-pub(super) fn class<const LEVELS: usize, T: Tables>(
+pub(super) fn class<const LEVELS: usize, const A: usize, const B: usize, T: Tables>(
     value: Address,
-    root: Root,
     tables: &T,
 ) -> Option<u32> {
-    if root.table == NONE {
-        walk::<LEVELS, T>(value, value.high, root.entry, tables)
+    let table = tables.constant::<A, B, { at::TABLE }>();
+    if table == NONE {
+        let entry = tables.constant::<A, B, { at::ENTRY }>();
+        walk::<LEVELS, A, B, T>(value, value.high, entry, tables)
     } else {
         let top = (value.high >> 48) as u32;
-        let entry = tables.word(root.table.wrapping_add(top))?;
-        walk::<LEVELS, T>(value, value.high << 16, entry, tables)
+        let entry = tables.word(table.wrapping_add(top))?;
+        walk::<LEVELS, A, B, T>(value, value.high << 16, entry, tables)
     }
 }
 
 /// From an entry on; `key` is what is left of the value's half.
 #[inline(always)]
-fn walk<const LEVELS: usize, T: Tables>(
+fn walk<const LEVELS: usize, const A: usize, const B: usize, T: Tables>(
     value: Address,
     mut key: u64,
     mut entry: u32,
     tables: &T,
 ) -> Option<u32> {
+    let levels = || tables.constant::<A, B, { at::LEVELS }>();
+    let has = |form: u32| tables.constant::<A, B, { at::FORMS }>() & form != 0;
     // Written out, level by level: the verifier remembers too few states in a
     // loop, and the ways through it would multiply.
     macro_rules! descend {
         ($($level:literal)*) => {$(
             if $level < LEVELS {
-                if entry & POINTER == 0 {
+                if $level >= levels() || entry & POINTER == 0 {
                     return Some(entry);
                 }
-                if LEVELS == LEVELS_V6 && entry & LOW != 0 {
+                if LEVELS == LEVELS_V6 && has(forms::LOW) && entry & LOW != 0 {
                     key = value.low;
                 }
                 let place = entry & PLACE;
-                entry = if entry & BRANCH == 0 {
+                entry = if has(forms::NODE)
+                    && (!has(forms::NARROW | forms::WIDE) || entry & BRANCH == 0)
+                {
                     let next = place
                         .wrapping_mul(PLACE_WORDS)
                         .wrapping_add((key >> 56) as u32);
@@ -56,7 +65,7 @@ fn walk<const LEVELS: usize, T: Tables>(
                     tables.word(next)?
                 } else {
                     let line = tables.line(place / 2)?;
-                    if entry & WIDE == 0 {
+                    if has(forms::NARROW) && (!has(forms::WIDE) || entry & WIDE == 0) {
                         narrow::<LEVELS>(line, key, place as usize % 2)
                     } else {
                         wide::<LEVELS>(line, key)

@@ -49,6 +49,20 @@ pub const fn has_ports(protocol: u8) -> bool {
     matches!(protocol, TCP | UDP | UDP_LITE | SCTP)
 }
 
+/// What rules ask of a header that begins with this word: source port << 16 |
+/// destination port, or type << 8 | code; 0 where they can't ask.
+#[inline(always)]
+#[must_use]
+pub const fn fields(protocol: u8, word: u32) -> u32 {
+    if has_ports(protocol) {
+        word
+    } else if header(protocol) != 0 {
+        word >> 16
+    } else {
+        0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -78,11 +78,11 @@ impl Dimension {
         })
     }
 
-    /// Writes the trie.
-    pub(super) fn write(&self, words: &mut Words) -> Result<Root, CompileError> {
+    /// Writes the trie, with classes as multiples of `unit`.
+    pub(super) fn write(&self, unit: u32, words: &mut Words) -> Result<Root, CompileError> {
         match &self.segments {
-            Segments::V4(segments) => trie::write(segments, 32, words),
-            Segments::V6(segments) => trie::write_long(segments, words),
+            Segments::V4(segments) => trie::write(segments, 32, unit, words),
+            Segments::V6(segments) => trie::write_long(segments, unit, words),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Source and destination classes → pair classes.
 
-use filter_common::abi::FamilyLayout;
+use filter_common::abi::NONE;
 
 use super::CompileError;
 use super::address::Dimension;
@@ -80,22 +80,26 @@ impl Pairs {
         self.classes.get(number)
     }
 
-    /// Writes the table of one IP version, whose pair classes are numbered from
-    /// `offset` on.
-    pub(super) fn write(
-        &self,
-        offset: u32,
-        layout: &mut FamilyLayout,
-        words: &mut Words,
-    ) -> Result<(), CompileError> {
-        layout.dst_classes = self.dst_classes as u32;
-        layout.pair_offset = offset;
-        if !self.direct {
-            layout.pairs = words.reserve(self.table.len() as u64)?;
-            for (word, pair) in words.at(layout.pairs).iter_mut().zip(&self.table) {
-                *word = pair + offset;
-            }
+    /// The units of source and destination classes, in an image in which those
+    /// of pair classes are `unit`.
+    pub(super) fn units(&self, unit: u32) -> [u32; 2] {
+        if self.direct {
+            [unit, unit]
+        } else {
+            [self.dst_classes as u32, 1]
         }
-        Ok(())
+    }
+
+    /// Writes the table of one IP version, with pair classes as multiples of
+    /// `unit`; where it begins.
+    pub(super) fn write(&self, unit: u32, words: &mut Words) -> Result<u32, CompileError> {
+        if self.direct {
+            return Ok(NONE);
+        }
+        let start = words.reserve(self.table.len() as u64)?;
+        for (word, pair) in words.at(start).iter_mut().zip(&self.table) {
+            *word = pair * unit;
+        }
+        Ok(start)
     }
 }

@@ -2,9 +2,10 @@
 //! each class and not for each packet.
 
 use filter_common::abi::{
-    DECIDE_ALLOW, DECIDE_DEFAULT_ALLOW, DECIDE_DEFAULT_DENY, DECIDE_DENY, DECIDE_FAILSAFE,
-    DECIDE_UNDECIDABLE, NOTE_EVENT,
+    DECIDE_ASK, DECIDE_DEFAULT, DECIDE_DROP, DECIDE_FAILSAFE, NOTE_EVENT, REASON_COUNTERS,
+    reason_counter,
 };
+use filter_common::verdict::{Reason, Verdict};
 
 use std::ops::Range;
 
@@ -110,24 +111,56 @@ fn walk(
 }
 
 /// The decision word for an end.
-pub(super) fn word(rules: &[Rule], default: Action, end: End) -> u32 {
-    let by_default = |action| match action {
-        Action::Deny => DECIDE_DEFAULT_DENY,
-        _ => DECIDE_DEFAULT_ALLOW,
-    };
+pub(super) fn word(ruleset: &Ruleset, end: End) -> u32 {
     match end {
-        End::Undecidable(_) => DECIDE_UNDECIDABLE,
-        End::Default => by_default(default),
-        End::Rule(index) => {
-            let rule = &rules[index];
-            match (rule.action, rule.id.stage) {
-                (action, _) if rule.is_default() => by_default(action),
-                (Action::Deny, _) => DECIDE_DENY | index as u32,
-                (_, Stage::Failsafe) => DECIDE_FAILSAFE | index as u32,
-                _ => DECIDE_ALLOW | index as u32,
-            }
+        End::Default => by_default(ruleset, ruleset.default),
+        End::Rule(index) if ruleset.rules[index].is_default() => {
+            by_default(ruleset, ruleset.rules[index].action)
         }
+        End::Rule(index) => by_rule(&ruleset.rules, index),
+        End::Undecidable(index) => undecidable(index),
     }
+}
+
+/// A decision word of the same meaning, that has the index of the rule which
+/// ends the walk whatever that rule is; `None` where none does.
+pub(super) fn word_with_rule(rules: &[Rule], end: End) -> Option<u32> {
+    match end {
+        End::Default => None,
+        End::Rule(index) => Some(by_rule(rules, index)),
+        End::Undecidable(index) => Some(undecidable(index)),
+    }
+}
+
+fn by_default(ruleset: &Ruleset, action: Action) -> u32 {
+    match action {
+        Action::Deny if ruleset.options.essentials => DECIDE_ASK | DECIDE_DEFAULT | DECIDE_DROP,
+        Action::Deny => DECIDE_DROP | reason_counter(Reason::DefaultDeny, Verdict::Drop),
+        _ => reason_counter(Reason::DefaultAllow, Verdict::Pass),
+    }
+}
+
+fn by_rule(rules: &[Rule], index: usize) -> u32 {
+    let rule = &rules[index];
+    let kind = match (rule.action, rule.id.stage) {
+        (Action::Deny, _) => DECIDE_DROP,
+        (_, Stage::Failsafe) => DECIDE_FAILSAFE,
+        _ => 0,
+    };
+    let default = if rule.is_default() {
+        DECIDE_ASK | DECIDE_DEFAULT
+    } else {
+        0
+    };
+    counter(index) | kind | default
+}
+
+fn undecidable(index: usize) -> u32 {
+    DECIDE_ASK | DECIDE_DROP | counter(index)
+}
+
+const fn counter(rule: usize) -> u32 {
+    REASON_COUNTERS + rule as u32
 }
 
 /// Whether the packets are dropped, essentials apart. The rules of the end may

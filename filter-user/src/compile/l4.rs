@@ -7,14 +7,15 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
-use filter_common::abi::{PROTOCOL_WORDS, Root};
+use filter_common::abi::{
+    POINTER, PROTOCOL_WORDS, TABLE16, Table16, WIDTH_BYTE, WIDTH_HALF, WIDTH_WORD,
+};
 use filter_common::parse::UNKNOWN_PROTOCOL;
 use filter_common::wire::l4;
 
 use super::CompileError;
 use super::bits::Bits;
 use super::lines::Condition;
-use super::trie::{self, Segment};
 use super::words::Words;
 use crate::ruleset::{Fragments, Icmp, PortRange};
 
@@ -34,6 +35,19 @@ pub(super) struct Dimension {
     pub(super) classes: Vec<Class>,
     /// Each protocol from 0 on, at last the unknown one.
     pub(super) protocols: Vec<Protocol>,
+}
+
+/// Where the dimension is in the image.
+#[derive(Debug)]
+pub(super) struct Written {
+    /// First word of the table of protocols.
+    pub(super) protocols: u32,
+    /// The entry of the destination ports of TCP headers that were read.
+    pub(super) tcp: u32,
+    /// The same of UDP.
+    pub(super) udp: u32,
+    /// The width of the classes of selectors.
+    pub(super) width: u32,
 }
 
 /// The classes of one protocol.
@@ -64,11 +78,12 @@ impl Dimension {
         }
     }
 
-    /// Writes the tables; the first word of that of the protocols.
-    pub(super) fn write(&self, words: &mut Words) -> Result<u32, CompileError> {
+    /// Writes the tables.
+    pub(super) fn write(&self, words: &mut Words) -> Result<Written, CompileError> {
         let count = self.protocols.len() as u64;
+        let width = width(self.classes.len());
         let start = words.reserve(count * u64::from(PROTOCOL_WORDS))?;
-        // Protocols of the same steps, the most, share a trie.
+        // Protocols of the same steps, the most, share a table.
         let mut written: HashMap<&[(u16, u32)], u32> = HashMap::new();
         for (row, protocol) in (0..)
             .map(|row| start + row * PROTOCOL_WORDS)
@@ -76,26 +91,63 @@ impl Dimension {
         {
             let entry = match written.entry(&protocol.read) {
                 Entry::Occupied(entry) => *entry.get(),
-                Entry::Vacant(entry) => *entry.insert(write_steps(&protocol.read, words)?.entry),
+                Entry::Vacant(entry) => *entry.insert(write_steps(&protocol.read, width, words)?),
             };
             words.set(row, entry);
             words.set(row + 1, protocol.unreadable);
             words.set(row + 2, protocol.later_fragment);
         }
-        Ok(start)
+        let entry_of = |proto: u8| written[self.protocols[usize::from(proto)].read.as_slice()];
+        Ok(Written {
+            protocols: start,
+            tcp: entry_of(l4::TCP),
+            udp: entry_of(l4::UDP),
+            width,
+        })
     }
 }
 
-/// Writes the trie of values of 16 bits: from each first one on, the class.
-pub(super) fn write_steps(steps: &[(u16, u32)], words: &mut Words) -> Result<Root, CompileError> {
-    let segments: Vec<Segment> = steps
-        .iter()
-        .map(|&(first, class)| Segment {
-            first: u64::from(first) << 48,
-            class,
-        })
-        .collect();
-    trie::write(&segments, 16, words)
+/// The width of elements that hold the numbers of so many classes.
+const fn width(classes: usize) -> u32 {
+    match classes {
+        0..=0x100 => WIDTH_BYTE,
+        0x101..=0x1_0000 => WIDTH_HALF,
+        _ => WIDTH_WORD,
+    }
+}
+
+/// Writes the classes of values of 16 bits, of which there are `classes`: from
+/// each first one on, the class.
+pub(super) fn write_table(
+    steps: &[(u16, u32)],
+    classes: usize,
+    words: &mut Words,
+) -> Result<Table16, CompileError> {
+    let width = width(classes);
+    Ok(Table16 {
+        entry: write_steps(steps, width, words)?,
+        width,
+    })
+}
+
+/// The same, of elements of this width; the entry.
+fn write_steps(steps: &[(u16, u32)], width: u32, words: &mut Words) -> Result<u32, CompileError> {
+    if let [(_, class)] = steps {
+        return Ok(*class);
+    }
+    let in_word = 4 >> width;
+    let start = words.reserve((TABLE16 / in_word) as u64)?;
+    let room = words.at(start);
+    let next = steps.iter().skip(1).map(|(first, _)| usize::from(*first));
+    for ((first, class), end) in steps.iter().zip(next.chain([TABLE16])) {
+        let range = usize::from(*first)..end;
+        match width {
+            WIDTH_BYTE => bytemuck::cast_slice_mut::<_, u8>(room)[range].fill(*class as u8),
+            WIDTH_HALF => bytemuck::cast_slice_mut::<_, u16>(room)[range].fill(*class as u16),
+            _ => room[range].fill(*class),
+        }
+    }
+    Ok(POINTER | (start * in_word as u32))
 }
 
 fn cut_protocol(

@@ -28,10 +28,9 @@ mod words;
 
 use std::collections::HashMap;
 
-use filter_common::abi::{self, FamilyLayout, LINE_WORDS, Layout, Line, NONE, NOTED, Root};
+use filter_common::abi::{self, LINE_WORDS, Layout, Line, NONE, NOTED};
 use filter_common::classify::{self, Outcome, Tables};
 use filter_common::packet::Cursor;
-use filter_common::parse;
 
 use crate::decision::{Decision, Judgement};
 use crate::ruleset::{Action, Rule, Ruleset, Switch};
@@ -129,27 +128,26 @@ impl Image {
         let mut layout = Layout {
             l4_classes: classes.whole_l4.len() as u32,
             source_port_classes: classes.source_ports.classes.len() as u32,
-            decisions: NONE,
+            joint: NONE,
             notes: NONE,
             flags: flags(ruleset),
             ..Layout::default()
         };
-        layout.protocols = classes.l4.write(&mut words)?;
-        layout.joint = NONE;
-        for (layout, family) in layout.families.iter_mut().zip(&classes.families) {
-            layout.src = family.src.write(&mut words)?;
-            layout.dst = family.dst.write(&mut words)?;
-            layout.pairs = NONE;
-        }
+        let l4 = classes.l4.write(&mut words)?;
+        (layout.protocols, layout.tcp, layout.udp) = (l4.protocols, l4.tcp, l4.udp);
+        layout.l4_width = l4.width;
         if combination == Combination::Parts {
             layout.flags |= abi::flags::PARTS;
             layout.l4_classes = classes.l4.classes.len() as u32;
             if classes.source_ports.is_used(&classes.joint) {
                 layout.flags |= abi::flags::SOURCE_PORTS;
-                layout.source_ports = l4::write_steps(&classes.source_ports.steps, &mut words)?;
+                layout.source_ports = classes.source_ports.write_ports(&mut words)?;
             }
+            let default = decide::word(ruleset, decide::End::Default);
             for (layout, family) in layout.families.iter_mut().zip(&classes.families) {
-                let default = ruleset.default;
+                layout.src = family.src.write(1, &mut words)?;
+                layout.dst = family.dst.write(1, &mut words)?;
+                layout.pairs = NONE;
                 layout.parts = parts::write(classes, family, default, max_memory, &mut words)?;
             }
         } else {
@@ -158,12 +156,22 @@ impl Image {
             layout.joint = source_ports.joint;
             let [v4, v6] = &classes.families;
             let pairs = [v4.join(max_memory)?, v6.join(max_memory)?];
-            let mut offset = 0;
-            for (layout, pairs) in layout.families.iter_mut().zip(&pairs) {
-                pairs.write(offset, layout, &mut words)?;
-                offset += pairs.count() as u32;
+            let rows: usize = pairs.iter().map(Pairs::count).sum();
+            // Classes are numbered by their rows: there must be that many words.
+            words.check(rows as u64 * u64::from(layout.l4_classes))?;
+            let unit = layout.l4_classes;
+            for ((layout, family), pairs) in layout
+                .families
+                .iter_mut()
+                .zip(&classes.families)
+                .zip(&pairs)
+            {
+                let [src, dst] = pairs.units(unit);
+                layout.src = family.src.write(src, &mut words)?;
+                layout.dst = family.dst.write(dst, &mut words)?;
+                layout.pairs = pairs.write(unit, &mut words)?;
             }
-            (layout.decisions, layout.notes) = decisions(ruleset, classes, &pairs, &mut words)?;
+            decisions(ruleset, classes, &pairs, &mut layout, &mut words)?;
         }
         let lines = words.finish();
         layout.lines = lines.len() as u32;
@@ -236,23 +244,27 @@ impl Image {
 }
 
 /// Writes the decision of each pair class with each L4 class, and the notes
-/// of those that have any; where both begin.
+/// of those that have any.
 fn decisions(
     ruleset: &Ruleset,
     classes: &Classes<'_>,
     pairs: &[Pairs; 2],
+    layout: &mut Layout,
     words: &mut Words,
-) -> Result<(u32, u32), CompileError> {
+) -> Result<(), CompileError> {
     let rules = &ruleset.rules;
     let staged = rules.iter().any(|rule| rule.staged);
     let families = pairs.each_ref().map(|pairs| Cells::of(classes, pairs));
-    let rows: usize = pairs.iter().map(Pairs::count).sum();
-    let start = words.reserve(rows as u64 * classes.whole_l4.len() as u64)?;
+    let columns = classes.whole_l4.len() as u64;
+    for (layout, pairs) in layout.families.iter_mut().zip(pairs) {
+        layout.decisions = words.reserve(pairs.count() as u64 * columns)?;
+    }
+    let start = layout.families[0].decisions;
     let notes = words.reserve(0)?;
     let mut written: HashMap<decide::Fate, u32> = HashMap::new();
     for (word, cell) in (start..).zip(families.iter().flat_map(Cells::iter)) {
         let fate = decide::fate(&classes.lines, 0..rules.len(), cell, staged);
-        let decision = decide::word(rules, ruleset.default, fate.end);
+        let decision = decide::word(ruleset, fate.end);
         if fate.noted.is_empty() {
             words.set(word, decision);
             continue;
@@ -281,7 +293,10 @@ fn decisions(
         }
         words.set(word, NOTED | record);
     }
-    Ok((start, if written.is_empty() { NONE } else { notes }))
+    if !written.is_empty() {
+        layout.notes = notes;
+    }
+    Ok(())
 }
 
 fn name_of(rules: &[Rule], index: Option<&usize>) -> String {
@@ -322,53 +337,32 @@ impl Tables for Image {
         Some(line.0[index as usize % LINE_WORDS])
     }
 
+    fn half(&self, index: u32) -> Option<u16> {
+        let halves: &[u16] = bytemuck::cast_slice(&self.lines);
+        halves.get(index as usize).copied()
+    }
+
+    fn byte(&self, index: u32) -> Option<u8> {
+        let bytes: &[u8] = bytemuck::cast_slice(&self.lines);
+        bytes.get(index as usize).copied()
+    }
+
     fn line(&self, number: u32) -> Option<&Line> {
         self.lines.get(number as usize)
     }
 
-    fn family(&self, family: parse::Family) -> FamilyLayout {
-        self.layout.families[family as usize]
-    }
-
-    fn protocols(&self) -> u32 {
-        self.layout.protocols
-    }
-
-    fn decisions(&self) -> u32 {
-        self.layout.decisions
-    }
-
-    fn l4_classes(&self) -> u32 {
-        self.layout.l4_classes
-    }
-
-    fn source_ports(&self) -> Root {
-        self.layout.source_ports
-    }
-
-    fn joint(&self) -> u32 {
-        self.layout.joint
-    }
-
-    fn source_port_classes(&self) -> u32 {
-        self.layout.source_port_classes
-    }
-
-    fn notes(&self) -> u32 {
-        self.layout.notes
-    }
-
-    fn flags(&self) -> u32 {
-        self.layout.flags
+    fn constant<const A: usize, const B: usize, const C: usize>(&self) -> u32 {
+        let words: &[u32] = bytemuck::cast_slice(bytemuck::bytes_of(&self.layout));
+        words[(A + B + C) / size_of::<u32>()]
     }
 }
 
 impl From<Outcome> for Decision {
     fn from(outcome: Outcome) -> Self {
         Self {
-            verdict: outcome.verdict,
-            reason: outcome.reason,
-            rule: (outcome.rule != NONE).then_some(outcome.rule),
+            verdict: outcome.verdict(),
+            reason: outcome.reason(),
+            rule: outcome.rule(),
         }
     }
 }

@@ -44,14 +44,14 @@ pub(super) fn can_hold(lines: &Lines<'_>) -> bool {
 pub(super) fn write(
     classes: &Classes<'_>,
     family: &FamilyClasses,
-    default: Action,
+    default: u32,
     budget: u64,
     words: &mut Words,
 ) -> Result<PartsLayout, CompileError> {
     let lines = &classes.lines;
     let split = Split::of(lines, family);
     let mut layout = PartsLayout {
-        default: decide::word(lines.rules, default, End::Default),
+        default,
         ..PartsLayout::default()
     };
     let records = |dimension: &Dimension| vec![[0; 1 + PARTS]; dimension.count()];
@@ -296,8 +296,7 @@ impl<'c> Ports<'c> {
 
 /// An end as the tables have it: the least is the first in order.
 fn value(lines: &Lines<'_>, end: End) -> u32 {
-    let kind = decide::word(lines.rules, Action::Allow, end) >> 24;
-    end.rule().map_or(NONE, |rule| (rule as u32) << 8 | kind)
+    decide::word_with_rule(lines.rules, end).map_or(NONE, |word| word.rotate_left(8))
 }
 
 /// What the lines of a part ask of one address.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use filter_common::abi::{NONE, Root};
+use filter_common::abi::{NONE, Table16};
 
 use super::CompileError;
 use super::bits::Bits;
@@ -24,8 +24,8 @@ pub(super) struct Dimension {
 /// Where the dimension is in the image.
 #[derive(Debug)]
 pub(super) struct Written {
-    /// The trie of ports.
-    pub(super) ports: Root,
+    /// The classes of ports.
+    pub(super) ports: Table16,
     /// First word of the table (L4 class, source port class) → joint class;
     /// [`NONE`] where source ports make no difference.
     pub(super) joint: u32,
@@ -93,18 +93,23 @@ impl Dimension {
         (classes.list, numbers)
     }
 
+    /// Writes the classes of ports.
+    pub(super) fn write_ports(&self, words: &mut Words) -> Result<Table16, CompileError> {
+        l4::write_table(&self.steps, self.classes.len(), words)
+    }
+
     /// Writes the tables, if source ports make a difference.
     pub(super) fn write(&self, joint: &[u32], words: &mut Words) -> Result<Written, CompileError> {
         if !self.is_used(joint) {
             return Ok(Written {
-                ports: Root::default(),
+                ports: Table16::default(),
                 joint: NONE,
             });
         }
         let start = words.reserve(joint.len() as u64)?;
         words.at(start)[..joint.len()].copy_from_slice(joint);
         Ok(Written {
-            ports: l4::write_steps(&self.steps, words)?,
+            ports: self.write_ports(words)?,
             joint: start,
         })
     }

@@ -5,7 +5,7 @@
 
 use filter_common::abi::{
     BRANCH, LOW, NARROW_BOUNDARIES, NODE_WORDS, NONE, PLACE_WORDS, POINTER, ROOT_WORDS, Root, WIDE,
-    WIDE_BOUNDARIES,
+    WIDE_BOUNDARIES, forms,
 };
 
 use super::CompileError;
@@ -31,16 +31,23 @@ const LONE_BRANCHED: usize = BRANCHED * WAYS;
 
 /// Writes the trie of values of `width` bits, at most 64. `segments` covers all
 /// values, in order, neighbours of different classes.
+///
+/// Classes are written as multiples of `unit`.
 pub(super) fn write(
     segments: &[Segment],
     width: u32,
+    unit: u32,
     words: &mut Words,
 ) -> Result<Root, CompileError> {
     let writer = Writer {
         segments: &[],
         lows: &[],
         width,
+        unit,
         words,
+        level: 0,
+        levels: 0,
+        forms: 0,
     };
     writer.write(segments)
 }
@@ -48,6 +55,7 @@ pub(super) fn write(
 /// The same for values of 128 bits.
 pub(super) fn write_long(
     segments: &[Segment<u128>],
+    unit: u32,
     words: &mut Words,
 ) -> Result<Root, CompileError> {
     let (steps, lows) = high_steps(segments);
@@ -55,7 +63,11 @@ pub(super) fn write_long(
         segments,
         lows: &lows,
         width: 128,
+        unit,
         words,
+        level: 0,
+        levels: 0,
+        forms: 0,
     };
     writer.write(&steps)
 }
@@ -119,21 +131,32 @@ struct Writer<'s> {
     segments: &'s [Segment<u128>],
     lows: &'s [Low],
     width: u32,
+    unit: u32,
     words: &'s mut Words,
+    /// Nodes and branches above what is being written.
+    level: u32,
+    /// Nodes and branches on the longest way so far.
+    levels: u32,
+    /// Which of them there are.
+    forms: u32,
 }
 
 impl Writer<'_> {
     /// Writes the trie of these steps.
     fn write(mut self, steps: &[Segment]) -> Result<Root, CompileError> {
-        if steps.len() <= ROOT_FROM || self.width <= 16 {
-            return Ok(Root {
-                table: NONE,
-                entry: self.block(steps, 0)?,
-            });
-        }
-        let table = self.words.reserve_root()?;
-        self.fill(table, ROOT_WORDS, steps, 16)?;
-        Ok(Root { table, entry: 0 })
+        let (table, entry) = if steps.len() <= ROOT_FROM {
+            (NONE, self.block(steps, 0)?)
+        } else {
+            let table = self.words.reserve_root()?;
+            self.fill(table, ROOT_WORDS, steps, 16)?;
+            (table, 0)
+        };
+        Ok(Root {
+            table,
+            entry,
+            levels: self.levels,
+            forms: self.forms,
+        })
     }
 
     /// The entry for the values of a block, of which `depth` bits are known. The
@@ -146,24 +169,30 @@ impl Writer<'_> {
         };
         match steps.len() {
             1 => self.target(steps[0].class),
-            count if count <= self.branched(depth) => self.branch(steps, depth),
-            count if count <= LONE_BRANCHED && self.width > 16 && one_way() => {
-                self.branch(steps, depth)
-            }
+            count if count <= Self::branched(depth) => self.branch(steps, depth),
+            count if count <= LONE_BRANCHED && one_way() => self.branch(steps, depth),
             _ => {
                 let place = self.words.reserve_node()?;
+                self.begin(forms::NODE);
                 self.fill(place * PLACE_WORDS, NODE_WORDS, steps, depth + 8)?;
+                self.level -= 1;
                 Ok(POINTER | place)
             }
         }
     }
 
+    /// Begins one level more, of this form.
+    fn begin(&mut self, form: u32) {
+        self.level += 1;
+        self.levels = self.levels.max(self.level);
+        self.forms |= form;
+    }
+
     /// Segments of a block that branches hold, rather than a node: it is faster,
     /// so it is taken where there are few of its kind.
-    const fn branched(&self, depth: u32) -> usize {
-        match (self.width, depth) {
-            (16, 8) => NARROW_BOUNDARIES + 1,
-            (16, _) | (_, 0) => WAYS,
+    const fn branched(depth: u32) -> usize {
+        match depth {
+            0 => WAYS,
             _ => BRANCHED,
         }
     }
@@ -201,7 +230,7 @@ impl Writer<'_> {
     /// Where a step leads.
     fn target(&mut self, class: u32) -> Result<u32, CompileError> {
         if class & DECIDED_LOW == 0 {
-            return Ok(class);
+            return Ok(class * self.unit);
         }
         let Low { segment, count } = self.lows[(class & !DECIDED_LOW) as usize];
         let segments = &self.segments[segment as usize..][..count as usize];
@@ -213,6 +242,7 @@ impl Writer<'_> {
                 class: segment.class,
             })
             .collect();
+        self.forms |= forms::LOW;
         Ok(self.block(&steps, 0)? | LOW)
     }
 
@@ -220,8 +250,10 @@ impl Writer<'_> {
     /// compared without the `depth` bits that are known.
     fn branch(&mut self, steps: &[Segment], depth: u32) -> Result<u32, CompileError> {
         let (kind, place, boundaries) = if steps.len() <= NARROW_BOUNDARIES + 1 {
+            self.begin(forms::NARROW);
             (0, self.words.reserve_half_line()?, NARROW_BOUNDARIES)
         } else {
+            self.begin(forms::WIDE);
             (WIDE, self.words.reserve_line()?, WIDE_BOUNDARIES)
         };
         let ways = boundaries + 1;
@@ -248,6 +280,7 @@ impl Writer<'_> {
         for unused in used - 1..boundaries {
             self.boundary(start, unused, u64::MAX);
         }
+        self.level -= 1;
         Ok(POINTER | BRANCH | kind | place)
     }
 
@@ -264,7 +297,7 @@ impl Writer<'_> {
 
 #[cfg(test)]
 mod tests {
-    use filter_common::abi::{LEVELS_PORT, LEVELS_V4, LEVELS_V6, Line};
+    use filter_common::abi::{LEVELS_V4, LEVELS_V6, Line};
     use proptest::prelude::*;
 
     use super::*;
@@ -317,18 +350,17 @@ mod tests {
         let mut words = Words::new(1 << 32);
         words.reserve(5).expect("within the budget");
         let root = if width > 64 {
-            write_long(&segments, &mut words)
+            write_long(&segments, 1, &mut words)
         } else {
             let short = segments.iter().map(|segment| Segment {
                 first: (segment.first >> 64) as u64,
                 class: segment.class,
             });
-            write(&short.collect::<Vec<_>>(), width, &mut words)
+            write(&short.collect::<Vec<_>>(), width, 1, &mut words)
         };
         let root = root.expect("within the budget");
         let lines = words.finish();
         let longest = match width {
-            16 => LEVELS_PORT,
             32 => LEVELS_V4,
             _ => LEVELS_V6,
         };
@@ -348,6 +380,10 @@ mod tests {
                     "{value:032x}"
                 );
                 assert!(levels <= longest, "{levels} levels at {value:032x}");
+                assert!(
+                    levels <= root.levels as usize,
+                    "{levels} levels at {value:032x}"
+                );
             }
         }
     }
@@ -373,14 +409,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_value_has_its_class(firsts in clustered(), width in prop::sample::select(vec![16_u32, 32, 128])) {
+        fn each_value_has_its_class(firsts in clustered(), width in prop::sample::select(vec![32_u32, 128])) {
             check(&firsts, width);
         }
     }
 
     #[test]
     fn every_number_of_boundaries_around_the_changes_of_form() {
-        for width in [16, 32, 128] {
+        for width in [32, 128] {
             for count in [0, 1, 2, 3, 4, 5, 6, 34, 35, 36, 37, 214, 215, 216, 217] {
                 // Dense at the end, then far apart.
                 let dense: Vec<u128> = (1..=count)
@@ -423,6 +459,5 @@ mod tests {
         }
         check(&firsts, 128);
         check(&firsts, 32);
-        check(&firsts, 16);
     }
 }

@@ -32,16 +32,22 @@ impl Words {
     /// Room for `count` zero words; the index of the first.
     pub(super) fn reserve(&mut self, count: u64) -> Result<u32, CompileError> {
         let start = self.length as u64;
-        let end = start + count;
+        self.check(count)?;
+        self.length += count as usize;
+        self.lines.resize(self.length.div_ceil(LINE_WORDS), EMPTY);
+        Ok(start as u32)
+    }
+
+    /// Checks that `count` words more would be in the budget.
+    pub(super) fn check(&self, count: u64) -> Result<(), CompileError> {
+        let end = self.length as u64 + count;
         if end * 4 > self.budget {
             return Err(CompileError::TooLarge {
                 needed: end * 4,
                 budget: self.budget,
             });
         }
-        self.length = end as usize;
-        self.lines.resize(self.length.div_ceil(LINE_WORDS), EMPTY);
-        Ok(start as u32)
+        Ok(())
     }
 
     /// The next word to reserve is the first of a multiple of `unit`.

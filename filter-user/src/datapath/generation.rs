@@ -8,7 +8,7 @@ use std::path::Path;
 
 use aya::maps::{Map, MapData, RingBuf};
 use aya_log::EbpfLogger;
-use filter_common::abi::Line;
+use filter_common::abi::{Constants, Line};
 use filter_common::event::{RING_BYTES, Rate};
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +82,7 @@ impl Generation {
             Trace::On => aya_log::Level::Debug as u8,
         };
         let reports = image.reports() || sampling != Rate::OFF;
+        let constants = Constants::new(image.layout(), sampling);
         let wanted = Wanted {
             entries: vec![
                 (COUNTERS, image.counters()),
@@ -89,15 +90,13 @@ impl Generation {
             ],
             // An empty image has no value, which the kernel does not take.
             values: vec![(IMAGE, size_of_val(lines).max(size_of::<Line>()))],
-            constants: vec![
-                ("LAYOUT", bytemuck::bytes_of(image.layout()), true),
-                ("SAMPLING", bytemuck::bytes_of(&sampling), true),
-                (
-                    aya_log::LEVEL,
-                    std::slice::from_ref(&level),
-                    trace == Trace::On,
-                ),
-            ],
+            constants: vec![(
+                aya_log::LEVEL,
+                std::slice::from_ref(&level),
+                trace == Trace::On,
+            )],
+            words: constants.words(),
+            direct: Some(IMAGE),
         };
         let prepared = loader::prepare(object, &wanted)?;
         let map = prepared

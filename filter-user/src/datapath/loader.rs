@@ -19,6 +19,7 @@ use aya_obj::programs::XdpAttachType;
 use aya_obj::{EbpfSectionKind, Object, ProgramSection};
 
 use super::error::Error;
+use super::immediate;
 use super::sys::{self, NewProgram, ProgramInfo};
 
 /// All that BTF has: Linux 5.18 knows everything but 64-bit enumerations.
@@ -35,12 +36,17 @@ pub(super) struct Wanted<'w> {
     pub(super) entries: Vec<(&'w str, u32)>,
     /// The size of the elements of some maps.
     pub(super) values: Vec<(&'w str, usize)>,
-    /// The bytes of constants, and whether they must be there.
+    /// The bytes of constants that are read, and whether they must be there.
     pub(super) constants: Vec<(&'w str, &'w [u8], bool)>,
+    /// The words of those that are immediates (see [`abi::PLACEHOLDER`]).
+    pub(super) words: &'w [u32],
+    /// The map whose one element the program has the address of.
+    pub(super) direct: Option<&'w str>,
 }
 
 /// An object whose maps are in the kernel, and its program not yet.
-pub(super) struct Prepared {
+pub(super) struct Prepared<'w> {
+    wanted: &'w Wanted<'w>,
     object: Object,
     btf: Option<OwnedFd>,
     maps: HashMap<String, Map>,
@@ -52,7 +58,7 @@ pub(super) struct Program(OwnedFd);
 
 /// Reads the object, and creates its maps. The tables of `Wanted` are still to
 /// be filled: the kernel verifies a program against what its maps say.
-pub(super) fn prepare(object: &[u8], wanted: &Wanted<'_>) -> Result<Prepared, Error> {
+pub(super) fn prepare<'w>(object: &[u8], wanted: &'w Wanted<'w>) -> Result<Prepared<'w>, Error> {
     let mut object = Object::parse(object).map_err(broken)?;
     let constants = wanted.constants.iter();
     object
@@ -82,7 +88,12 @@ pub(super) fn prepare(object: &[u8], wanted: &Wanted<'_>) -> Result<Prepared, Er
         let created = create(name, map, btf.as_ref().filter(|_| size.is_none()))?;
         maps.insert(name.clone(), created);
     }
-    Ok(Prepared { object, btf, maps })
+    Ok(Prepared {
+        wanted,
+        object,
+        btf,
+        maps,
+    })
 }
 
 fn create(name: &str, map: &mut aya_obj::Map, btf: Option<&OwnedFd>) -> Result<Map, Error> {
@@ -128,7 +139,7 @@ fn create(name: &str, map: &mut aya_obj::Map, btf: Option<&OwnedFd>) -> Result<M
     })
 }
 
-impl Prepared {
+impl Prepared<'_> {
     /// The map with this name.
     pub(super) fn map(&self, name: &str) -> Option<&Map> {
         self.maps.get(name)
@@ -162,13 +173,20 @@ impl Prepared {
             .functions
             .get(&program.function_key())
             .ok_or_else(|| broken(format_args!("{name} is empty")))?;
+        let direct = self.wanted.direct.and_then(|direct| self.maps.get(direct));
+        let mut instructions = function.instructions.clone();
+        if let Some(direct) = direct {
+            immediate::set_address(&mut instructions, data(direct).fd().as_fd());
+        }
+        immediate::set_words(&mut instructions, self.wanted.words)
+            .map_err(|number| broken(format_args!("there is no constant {number}")))?;
         let functions = function.func_info.func_info_bytes();
         let lines = function.line_info.line_info_bytes();
         let new = NewProgram {
             name,
             license: &program.license,
             frags,
-            instructions: &function.instructions,
+            instructions: &instructions,
             btf: self.btf.as_ref().map(|btf| btf.as_fd()),
             functions: (&functions, function.func_info_rec_size),
             lines: (&lines, function.line_info_rec_size),

@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod generation;
 mod host;
+mod immediate;
 mod interface;
 mod loader;
 mod pins;

@@ -3,10 +3,9 @@
 
 use std::cell::{Cell, RefCell};
 
-use filter_common::abi::{FamilyLayout, LINE_WORDS, Line, Root};
+use filter_common::abi::{LINE_WORDS, Line};
 use filter_common::classify::{self, Tables};
 use filter_common::packet::Cursor;
-use filter_common::parse::Family;
 use filter_user::compile::Image;
 use filter_user::datapath::Corpus;
 use serde_json::{Value, json};
@@ -39,40 +38,18 @@ impl Tables for Watched<'_> {
         self.image.line(number)
     }
 
-    fn family(&self, family: Family) -> FamilyLayout {
-        Tables::family(self.image, family)
+    fn half(&self, index: u32) -> Option<u16> {
+        self.see(index / u32::try_from(LINE_WORDS * 2).ok()?);
+        self.image.half(index)
     }
 
-    fn protocols(&self) -> u32 {
-        self.image.protocols()
+    fn byte(&self, index: u32) -> Option<u8> {
+        self.see(index / u32::try_from(size_of::<Line>()).ok()?);
+        self.image.byte(index)
     }
 
-    fn decisions(&self) -> u32 {
-        self.image.decisions()
-    }
-
-    fn l4_classes(&self) -> u32 {
-        self.image.l4_classes()
-    }
-
-    fn source_ports(&self) -> Root {
-        self.image.source_ports()
-    }
-
-    fn joint(&self) -> u32 {
-        self.image.joint()
-    }
-
-    fn source_port_classes(&self) -> u32 {
-        self.image.source_port_classes()
-    }
-
-    fn notes(&self) -> u32 {
-        self.image.notes()
-    }
-
-    fn flags(&self) -> u32 {
-        Tables::flags(self.image)
+    fn constant<const A: usize, const B: usize, const C: usize>(&self) -> u32 {
+        self.image.constant::<A, B, C>()
     }
 }
 

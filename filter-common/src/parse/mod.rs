@@ -1,5 +1,7 @@
 //! Frame → [`Key`]: the fields that rules ask about, or why there are none.
 
+pub mod plain;
+
 use crate::packet::Packet;
 use crate::wire::{be16, ethernet, ip, l4, wrapped};
 
@@ -36,17 +38,6 @@ pub struct Address {
     pub high: u64,
     /// The others.
     pub low: u64,
-}
-
-impl Address {
-    /// A value of 16 bits.
-    #[inline(always)]
-    pub(crate) const fn port(port: u16) -> Self {
-        Self {
-            high: (port as u64) << 48,
-            low: 0,
-        }
-    }
 }
 
 /// What rules ask about.
@@ -439,11 +430,7 @@ fn l4<P: Packet>(
             let word = u32::from_be_bytes(packet.read(at).ok_or(NoKey::Internal)?);
             Ok(Header {
                 state: L4::Read,
-                fields: if l4::has_ports(proto) {
-                    word
-                } else {
-                    word >> 16
-                },
+                fields: l4::fields(proto, word),
             })
         }
     }
