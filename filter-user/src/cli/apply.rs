@@ -11,13 +11,13 @@ use nix::net::if_::if_nametoindex;
 
 use super::args::{EndpointFlags, Files, Global, OptionFlags, WarningFlags};
 use super::compiled::{self, Request, Target};
-use super::diff::rule_content;
+use super::diff::same_content;
 use super::error::Failure;
 use super::output::{Color, note, size, warning};
 use super::times::Times;
 use crate::datapath::{self, Applied, Datapath, Mode};
 use crate::policy::PROFILE_PREFIX;
-use crate::ruleset::{NetSet, Rule, Ruleset, Stage};
+use crate::ruleset::{Rule, Ruleset, Stage};
 
 /// Put policies in force, atomically, and exit
 ///
@@ -303,26 +303,29 @@ fn changes<'a>(
     after: &'a Ruleset,
     selected: &'a [String],
 ) -> BTreeMap<&'a str, Change> {
-    let policies = before.into_iter().flat_map(|before| {
-        let rules = before.rules.iter();
-        rules
-            .filter(|rule| of_a_policy(rule))
-            .map(|rule| &*rule.id.policy)
-    });
+    let old = before.map(of_policies).unwrap_or_default();
+    let new = of_policies(after);
+    let known: BTreeSet<&str> = selected.iter().map(String::as_str).collect();
+    let policies = old.keys().copied().chain(known.iter().copied());
     policies
-        .chain(selected.iter().map(String::as_str))
         .map(|policy| {
-            let old = before
-                .map(|before| content(before, policy))
-                .unwrap_or_default();
-            let change = if !selected.iter().any(|name| name == policy) {
-                Change::Removed
-            } else if old.is_empty() {
-                Change::Created
-            } else if old == content(after, policy) {
-                Change::Unchanged
-            } else {
-                Change::Configured
+            let rules = |of: &BTreeMap<&str, Vec<&'a Rule>>| of.get(policy).cloned();
+            let change = match (before, rules(&old)) {
+                _ if !known.contains(policy) => Change::Removed,
+                (Some(before), Some(old)) => {
+                    let new = rules(&new).unwrap_or_default();
+                    let same = old.len() == new.len()
+                        && old
+                            .iter()
+                            .zip(&new)
+                            .all(|(old, new)| same_content((before, old), (after, new)));
+                    if same {
+                        Change::Unchanged
+                    } else {
+                        Change::Configured
+                    }
+                }
+                _ => Change::Created,
             };
             (policy, change)
         })
@@ -336,13 +339,13 @@ fn of_a_policy(rule: &Rule) -> bool {
         && !rule.id.policy.starts_with(PROFILE_PREFIX)
 }
 
-/// The rules of a policy, as far as two of them are the same.
-fn content<'r>(ruleset: &'r Ruleset, policy: &str) -> Vec<(Rule, Vec<&'r NetSet>)> {
-    let rules = ruleset.rules.iter();
-    rules
-        .filter(|rule| of_a_policy(rule) && *rule.id.policy == *policy)
-        .map(|rule| rule_content(ruleset, rule))
-        .collect()
+/// The rules of each policy, in order.
+fn of_policies(ruleset: &Ruleset) -> BTreeMap<&str, Vec<&Rule>> {
+    let mut policies: BTreeMap<&str, Vec<&Rule>> = BTreeMap::new();
+    for rule in ruleset.rules.iter().filter(|rule| of_a_policy(rule)) {
+        policies.entry(&*rule.id.policy).or_default().push(rule);
+    }
+    policies
 }
 
 #[cfg(test)]
@@ -350,7 +353,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::ruleset::{Action, Direction, Match, Options, RuleId};
+    use crate::ruleset::{Action, Direction, Match, NetSet, Options, RuleId};
 
     fn rule(policy: &str, protocol: u8) -> Rule {
         Rule {

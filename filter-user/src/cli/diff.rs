@@ -326,9 +326,37 @@ fn contents(ruleset: &Ruleset) -> BTreeMap<RuleId, (Rule, Vec<&NetSet>)> {
         .collect()
 }
 
+/// Whether two rules say the same: see [`rule_content`].
+pub(super) fn same_content(
+    (before, old): (&Ruleset, &Rule),
+    (after, new): (&Ruleset, &Rule),
+) -> bool {
+    let has_sets = |rule: &Rule| {
+        let mut sides = rule
+            .matches
+            .iter()
+            .flat_map(|asked| [&asked.src, &asked.dst]);
+        sides.any(|side| !side.sets.is_empty() || !side.not_sets.is_empty())
+    };
+    if has_sets(old) || has_sets(new) {
+        return rule_content(before, old) == rule_content(after, new);
+    }
+    // There may be a million, so without copies.
+    let Rule {
+        id,
+        tier,
+        action,
+        staged,
+        matches,
+        source: _,
+    } = old;
+    (id, tier, action, staged, matches)
+        == (&new.id, &new.tier, &new.action, &new.staged, &new.matches)
+}
+
 /// What a rule says: with the content of its sets and not their numbers, and
 /// without its place.
-pub(super) fn rule_content<'r>(ruleset: &'r Ruleset, rule: &Rule) -> (Rule, Vec<&'r NetSet>) {
+fn rule_content<'r>(ruleset: &'r Ruleset, rule: &Rule) -> (Rule, Vec<&'r NetSet>) {
     let mut rule = rule.clone();
     rule.source = None;
     let mut sets = Vec::new();

@@ -83,7 +83,7 @@ enum Format {
 impl Get {
     /// Runs the verb.
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
-        let mut all = Datapath::open(&global.pin_root)?.status()?;
+        let mut all = Datapath::open(&global.pin_root)?.status_described()?;
         if let Some(interface) = &self.interface {
             all.retain(|status| status.interface == *interface);
         }

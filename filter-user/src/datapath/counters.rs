@@ -7,6 +7,7 @@
 //! twice, or again after a crash, gives the same.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
@@ -40,14 +41,9 @@ pub fn counters_memory(count: u32) -> Result<u64, Error> {
     Ok(u64::from(count) * (one * copies + size_of::<usize>() as u64 + one))
 }
 
-/// Reads a generation's own counters, summed over the CPUs.
+/// Reads a generation's own counters, summed over the CPUs: one call for all.
 pub(super) fn read(map: BorrowedFd<'_>, count: usize) -> Result<Vec<Count>, Error> {
-    let cpus = cpus()?;
-    read_sums(map, count, cpus)
-}
-
-fn read_sums(map: BorrowedFd<'_>, count: usize, copies: usize) -> Result<Vec<Count>, Error> {
-    let stride = copies * 2;
+    let stride = cpus()? * 2;
     let mut words = vec![0; count * stride];
     sys::lookup_batch(map, stride, &mut words)
         .map_err(|error| Error::io("cannot read the counters", &error))?;
@@ -97,10 +93,31 @@ pub(super) fn write_carried(path: &Path, totals: &[Count]) -> Result<(), Error> 
 }
 
 /// A generation's totals: its own and the carried ones. `folder` holds its
-/// pins.
+/// pins, and nobody changes them meanwhile.
 pub(super) fn totals(folder: &Path, record: &Record) -> Result<Vec<Count>, Error> {
-    let carried = pinned(&folder.join("carried"), record, 1)?;
+    let carried = read_carried(&folder.join("carried"), counters(record))
+        .map_err(|error| unreadable(&folder.join("carried"), &error))?;
     own(folder, record, carried)
+}
+
+/// Reads a `carried` map, by its memory as well.
+fn read_carried(path: &Path, count: usize) -> io::Result<Vec<Count>> {
+    let map = sys::get(path)?;
+    let mapping = sys::Mapping::new(map.as_fd(), count * size_of::<Count>())?;
+    let words: &[[u64; 2]] = bytemuck::cast_slice(mapping.bytes());
+    Ok(words
+        .iter()
+        .map(|&[packets, bytes]| Count { packets, bytes })
+        .collect())
+}
+
+/// How many counters a generation has.
+fn counters(record: &Record) -> usize {
+    REASONS + record.ruleset.rules.len()
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Error {
+    Error::io(format_args!("cannot read {}", path.display()), error)
 }
 
 /// A generation's own counters with `carried` added.
@@ -109,19 +126,14 @@ pub(super) fn own(
     record: &Record,
     carried: Vec<Count>,
 ) -> Result<Vec<Count>, Error> {
-    let cpus = cpus()?;
-    let own = pinned(&folder.join("counters"), record, cpus)?;
+    let path = folder.join("counters");
+    let map = sys::get(&path).map_err(|error| unreadable(&path, &error))?;
+    let own = read(map.as_fd(), counters(record))?;
     Ok(own
         .into_iter()
         .zip(carried)
         .map(|(own, carried)| own + carried)
         .collect())
-}
-
-fn pinned(path: &Path, record: &Record, copies: usize) -> Result<Vec<Count>, Error> {
-    let map = sys::get(path)
-        .map_err(|error| Error::io(format_args!("cannot open {}", path.display()), &error))?;
-    read_sums(map.as_fd(), REASONS + record.ruleset.rules.len(), copies)
 }
 
 /// What the totals of an old generation are in the indices of a new one.

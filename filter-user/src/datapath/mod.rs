@@ -159,7 +159,7 @@ pub struct Status {
     pub since: SystemTime,
     /// The ruleset in force.
     pub ruleset: Ruleset,
-    /// What it was made of.
+    /// What it was made of, where [`Datapath::status_described`] was asked.
     pub described: Described,
     /// Bytes of its maps, as the kernel accounts them.
     pub memory: u64,
@@ -206,7 +206,7 @@ impl InForce {
 
     /// What is to be carried over from a predecessor that is still there.
     fn left_behind(&self) -> Result<Option<Vec<Count>>, Error> {
-        let Some(predecessor) = self.record.predecessor else {
+        let Some(predecessor) = self.record.head.predecessor else {
             return Ok(None);
         };
         let folder = self.slot.generation(predecessor);
@@ -307,7 +307,7 @@ impl Datapath {
         // What is kept beside the program is put together while the kernel
         // verifies it.
         let start = Instant::now();
-        let (generation, mut record) = thread::scope(|scope| {
+        let (generation, record) = thread::scope(|scope| {
             let record =
                 scope.spawn(|| NewRecord::of(ruleset, described, namespace, interface.index));
             let generation = Generation::load(image, self.sampling, Trace::Off);
@@ -317,15 +317,15 @@ impl Datapath {
                 record.unwrap_or_else(|panic| resume_unwind(panic)),
             )
         });
-        let generation = generation?;
-        record.record.memory = generation.memory();
-        record.record.program = Some(generation.program_size()?);
-        record.record.combination = Some(image.combination());
+        let (generation, mut record) = (generation?, record?);
+        record.head.memory = generation.memory();
+        record.head.program = Some(generation.program_size()?);
+        record.head.combination = Some(image.combination());
         if let Some(before) = &before {
-            record.record.generation = before.record.generation + 1;
-            record.record.predecessor = Some(before.program);
+            record.head.generation = before.record.head.generation + 1;
+            record.head.predecessor = Some(before.program);
         }
-        let number = record.record.generation;
+        let number = record.head.generation;
 
         let slot = match &before {
             Some(before) => before.slot.clone(),
@@ -401,6 +401,18 @@ impl Datapath {
 
     /// What is in force, per interface, by name. Empty where nothing is.
     pub fn status(&self) -> Result<Vec<Status>, Error> {
+        self.status_with(|_| Ok(Described::default()))
+    }
+
+    /// The same, with what it was made of.
+    pub fn status_described(&self) -> Result<Vec<Status>, Error> {
+        self.status_with(|in_force| in_force.record.described(&in_force.folder().join("record")))
+    }
+
+    fn status_with(
+        &self,
+        described: impl Fn(&InForce) -> Result<Described, Error>,
+    ) -> Result<Vec<Status>, Error> {
         let _lock = pins::lock(&self.root, false)?;
         let slots = Slot::all(&self.root)?;
         if slots.is_empty() {
@@ -414,23 +426,23 @@ impl Datapath {
                 continue;
             };
             let interface = interfaces.iter().find(|interface| {
-                in_force.record.namespace == namespace && interface.index == in_force.ifindex
+                in_force.record.head.namespace == namespace && interface.index == in_force.ifindex
             });
             let name = interface.map_or(&in_force.slot.name, |interface| &interface.name);
             let totals = in_force.totals()?;
             all.push(Status {
                 interface: name.clone(),
                 mode: interface.and_then(|interface| interface.xdp?.mode),
-                generation: in_force.record.generation,
+                generation: in_force.record.head.generation,
                 program_id: in_force.program,
-                since: in_force.record.since(),
-                memory: in_force.record.memory,
-                program_size: in_force.record.program,
-                combination: in_force.record.combination,
+                since: in_force.record.head.since(),
+                memory: in_force.record.head.memory,
+                program_size: in_force.record.head.program,
+                combination: in_force.record.head.combination,
                 events_lost: events::lost(&in_force.folder())?,
                 stats: counters::stats(name.clone(), &in_force.record.ruleset.rules, &totals),
+                described: described(&in_force)?,
                 ruleset: in_force.record.ruleset,
-                described: in_force.record.described,
             });
         }
         all.sort_by(|a, b| a.interface.cmp(&b.interface));
@@ -483,7 +495,7 @@ impl Datapath {
             if index == Some(interface.index)
                 && let Some(in_force) = in_force(slot)?
                 && in_force.ifindex == interface.index
-                && in_force.record.namespace == namespace
+                && in_force.record.head.namespace == namespace
             {
                 return Ok(Some(in_force));
             }

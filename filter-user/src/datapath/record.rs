@@ -16,7 +16,7 @@ use super::error::Error;
 use super::generation::ProgramSize;
 use super::sys;
 use crate::compile::Combination;
-use crate::ruleset::{NetSet, Ruleset};
+use crate::ruleset::{Action, Direction, NetSet, Options, Rule, Ruleset};
 
 /// Bytes of an element of the map that holds the record.
 const CHUNK: usize = 4096;
@@ -58,9 +58,9 @@ fn is_empty(nets: &Arc<Vec<IpNet>>) -> bool {
     nets.is_empty()
 }
 
-/// The record of one generation.
+/// What a record says of its generation, but for the rules.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct Head {
     /// [`abi::VERSION`] of the writer.
     pub(super) abi: u32,
     /// The nodewall that wrote it.
@@ -83,19 +83,100 @@ pub(super) struct Record {
     /// How classes are combined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) combination: Option<Combination>,
-    /// What is enforced.
-    pub(super) ruleset: Ruleset,
-    /// What it was made of.
-    #[serde(default)]
-    pub(super) described: Described,
 }
 
-impl Record {
-    /// The lists of networks that may be long, always in the same order.
-    fn lists(&mut self) -> impl Iterator<Item = &mut Arc<Vec<IpNet>>> {
-        let sets = self.ruleset.sets.iter_mut().map(|set| &mut set.nets);
-        let documents = self.described.documents.iter_mut();
-        sets.chain(documents.map(|document| &mut document.nets))
+/// The record of one generation. What it was made of is read for itself
+/// ([`Record::described`]): it is the larger half, and few ask for it.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    pub(super) head: Head,
+    /// What is enforced.
+    pub(super) ruleset: Ruleset,
+}
+
+/// A [`Ruleset`] with short lists alone.
+#[derive(Serialize)]
+struct ShortRuleset<'r> {
+    endpoint: &'r str,
+    direction: Direction,
+    sets: Vec<NetSet>,
+    rules: &'r [Rule],
+    default: Action,
+    options: &'r Options,
+}
+
+impl<'r> ShortRuleset<'r> {
+    fn of(ruleset: &'r Ruleset) -> Self {
+        let Ruleset {
+            endpoint,
+            direction,
+            sets,
+            rules,
+            default,
+            options,
+        } = ruleset;
+        let sets = sets.iter().map(|set| NetSet {
+            name: set.name.clone(),
+            nets: short(&set.nets),
+        });
+        Self {
+            endpoint,
+            direction: *direction,
+            sets: sets.collect(),
+            rules,
+            default: *default,
+            options,
+        }
+    }
+}
+
+/// A [`Described`] with short lists alone.
+#[derive(Serialize)]
+struct ShortDescribed<'d> {
+    documents: Vec<ShortDocument<'d>>,
+    unsaid: &'d [String],
+    policies: &'d [String],
+    failsafe: &'d [String; 2],
+    node_addresses: &'d Option<Vec<IpNet>>,
+}
+
+#[derive(Serialize)]
+struct ShortDocument<'d> {
+    policy: &'d Option<String>,
+    value: &'d Value,
+    nets: Arc<Vec<IpNet>>,
+}
+
+impl<'d> ShortDescribed<'d> {
+    fn of(described: &'d Described) -> Self {
+        let Described {
+            documents,
+            unsaid,
+            policies,
+            failsafe,
+            node_addresses,
+        } = described;
+        let documents = documents.iter().map(|document| ShortDocument {
+            policy: &document.policy,
+            value: &document.value,
+            nets: short(&document.nets),
+        });
+        Self {
+            documents: documents.collect(),
+            unsaid,
+            policies,
+            failsafe,
+            node_addresses,
+        }
+    }
+}
+
+/// The list, where it is short enough to be kept as JSON.
+fn short(nets: &Arc<Vec<IpNet>>) -> Arc<Vec<IpNet>> {
+    if nets.len() > FEW_NETS {
+        Arc::default()
+    } else {
+        Arc::clone(nets)
     }
 }
 
@@ -107,17 +188,15 @@ const AS_BEFORE: u64 = u64::MAX;
 
 /// Long lists in binary: a million networks as JSON would take half a second
 /// to read. A set of a ruleset mostly has the networks of one document, and
-/// they are here once.
-fn long_lists(ruleset: &Ruleset, described: &Described) -> Vec<u8> {
-    let sets = ruleset.sets.iter().map(|set| &set.nets);
-    let documents = described.documents.iter().map(|document| &document.nets);
-    let lists: Vec<&Arc<Vec<IpNet>>> = sets.chain(documents).collect();
+/// they are here once. `before` are the lists that were written before these.
+fn long_lists(before: &[&Arc<Vec<IpNet>>], lists: &[&Arc<Vec<IpNet>>]) -> Vec<u8> {
     let most: usize = lists.iter().map(|list| list.len()).max().unwrap_or(0);
     let mut bytes = Vec::with_capacity(most * 5 + lists.len() * 16);
     for (index, list) in lists.iter().enumerate() {
+        let mut known = before.iter().chain(&lists[..index]);
         if list.len() <= FEW_NETS {
             bytes.extend(IN_JSON.to_le_bytes());
-        } else if let Some(same) = lists[..index].iter().position(|before| before == list) {
+        } else if let Some(same) = known.position(|known| known == list) {
             bytes.extend(AS_BEFORE.to_le_bytes());
             bytes.extend((same as u64).to_le_bytes());
         } else {
@@ -148,29 +227,23 @@ fn write_nets(nets: &[IpNet], bytes: &mut Vec<u8>) {
     }
 }
 
-/// Puts the lists back. `None` if that is not what was written.
-fn put_lists(record: &mut Record, mut bytes: &[u8]) -> Option<()> {
-    // Where each list ends up, for those that are as one before.
-    let mut read: Vec<Option<Arc<Vec<IpNet>>>> = Vec::new();
-    let mut copies = Vec::new();
-    for index in 0..record.lists().count() {
-        let nets = match take_u64(&mut bytes)? {
-            IN_JSON => None,
+/// Puts the lists back, and adds all to `known`, those that came before. `None` if
+/// they are not what was written.
+fn put_lists<'l>(
+    lists: impl Iterator<Item = &'l mut Arc<Vec<IpNet>>>,
+    known: &mut Vec<Arc<Vec<IpNet>>>,
+    mut bytes: &[u8],
+) -> Option<()> {
+    for list in lists {
+        match take_u64(&mut bytes)? {
+            IN_JSON => {}
             AS_BEFORE => {
-                copies.push((index, usize::try_from(take_u64(&mut bytes)?).ok()?));
-                None
+                let same = usize::try_from(take_u64(&mut bytes)?).ok()?;
+                *list = Arc::clone(known.get(same)?);
             }
-            length => Some(read_nets(length, &mut bytes)?.into()),
-        };
-        read.push(nets);
-    }
-    for (index, same) in copies {
-        read[index] = Some(read.get(same)?.as_ref()?.clone());
-    }
-    for (list, nets) in record.lists().zip(read) {
-        if let Some(nets) = nets {
-            *list = nets;
+            length => *list = read_nets(length, &mut bytes)?.into(),
         }
+        known.push(Arc::clone(list));
     }
     Some(())
 }
@@ -209,52 +282,12 @@ fn read_nets(length: u64, bytes: &mut &[u8]) -> Option<Vec<IpNet>> {
     Some(nets)
 }
 
-/// The same without what [`long_lists`] holds.
-fn without_long_lists(ruleset: &Ruleset, described: &Described) -> (Ruleset, Described) {
-    let short = |nets: &Arc<Vec<IpNet>>| {
-        if nets.len() > FEW_NETS {
-            Arc::default()
-        } else {
-            Arc::clone(nets)
-        }
-    };
-    let ruleset = Ruleset {
-        endpoint: ruleset.endpoint.clone(),
-        direction: ruleset.direction,
-        sets: ruleset
-            .sets
-            .iter()
-            .map(|set| NetSet {
-                name: set.name.clone(),
-                nets: short(&set.nets),
-            })
-            .collect(),
-        rules: ruleset.rules.clone(),
-        default: ruleset.default,
-        options: ruleset.options.clone(),
-    };
-    let described = Described {
-        documents: described
-            .documents
-            .iter()
-            .map(|document| DescribedDocument {
-                policy: document.policy.clone(),
-                value: document.value.clone(),
-                nets: short(&document.nets),
-            })
-            .collect(),
-        unsaid: described.unsaid.clone(),
-        policies: described.policies.clone(),
-        failsafe: described.failsafe.clone(),
-        node_addresses: described.node_addresses.clone(),
-    };
-    (ruleset, described)
-}
-
-/// A record to be written: the long lists apart from the rest.
+/// A record to be written.
 pub(super) struct NewRecord {
-    pub(super) record: Record,
-    lists: Vec<u8>,
+    pub(super) head: Head,
+    /// The rules in JSON, their long lists, what they were made of in JSON, its
+    /// long lists.
+    parts: [Vec<u8>; 4],
 }
 
 impl NewRecord {
@@ -264,13 +297,34 @@ impl NewRecord {
         described: &Described,
         namespace: u64,
         ifindex: u32,
-    ) -> Self {
-        let lists = long_lists(ruleset, described);
-        let (ruleset, described) = without_long_lists(ruleset, described);
-        Self {
-            record: Record::new(ruleset, described, namespace, ifindex),
-            lists,
-        }
+    ) -> Result<Self, Error> {
+        let failed = |error: serde_json::Error| Error::aya("cannot write the record", &error);
+        let sets: Vec<_> = ruleset.sets.iter().map(|set| &set.nets).collect();
+        let documents = described.documents.iter();
+        let documents: Vec<_> = documents.map(|document| &document.nets).collect();
+        let since = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        Ok(Self {
+            head: Head {
+                abi: abi::VERSION,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                generation: 1,
+                predecessor: None,
+                namespace,
+                ifindex,
+                since: since.as_secs(),
+                memory: 0,
+                program: None,
+                combination: None,
+            },
+            parts: [
+                serde_json::to_vec(&ShortRuleset::of(ruleset)).map_err(failed)?,
+                long_lists(&[], &sets),
+                serde_json::to_vec(&ShortDescribed::of(described)).map_err(failed)?,
+                long_lists(&sets, &documents),
+            ],
+        })
     }
 
     /// Writes it into a map of its own, pinned at `path`.
@@ -281,11 +335,10 @@ impl NewRecord {
                 error,
             )
         };
-        let json = serde_json::to_vec(&self.record).map_err(|error| failed(&error))?;
-        let length = (json.len() as u64).to_le_bytes();
-        let parts = [&length[..], &json, &self.lists];
-        let size = parts.iter().map(|part| part.len()).sum::<usize>();
-        let chunks = u32::try_from(size.div_ceil(CHUNK)).map_err(|error| failed(&error))?;
+        let head = serde_json::to_vec(&self.head).map_err(|error| failed(&error))?;
+        let parts = || std::iter::once(&head).chain(&self.parts);
+        let size = parts().map(|part| size_of::<u64>() + part.len()).sum();
+        let chunks = u32::try_from(usize::div_ceil(size, CHUNK)).map_err(|error| failed(&error))?;
         let map: Array<MapData, [u8; CHUNK]> =
             Array::create(chunks, sys::MMAPABLE).map_err(|error| failed(&error))?;
         map.pin(path).map_err(|error| failed(&error))?;
@@ -293,10 +346,13 @@ impl NewRecord {
         let write = |map: BorrowedFd<'_>| {
             let mut mapping = sys::Mapping::new(map, size)?;
             let mut rest = mapping.bytes_mut();
-            for part in parts {
-                let place;
-                (place, rest) = rest.split_at_mut(part.len());
-                place.copy_from_slice(part);
+            for part in parts() {
+                let length = (part.len() as u64).to_le_bytes();
+                for bytes in [&length[..], part] {
+                    let place;
+                    (place, rest) = rest.split_at_mut(bytes.len());
+                    place.copy_from_slice(bytes);
+                }
             }
             // No map is frozen while somebody could write to it.
             drop(mapping);
@@ -307,79 +363,106 @@ impl NewRecord {
     }
 }
 
-impl Record {
-    /// A record of now.
-    fn new(ruleset: Ruleset, described: Described, namespace: u64, ifindex: u32) -> Self {
-        let since = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        Self {
-            abi: abi::VERSION,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            generation: 1,
-            predecessor: None,
-            namespace,
-            ifindex,
-            since: since.as_secs(),
-            memory: 0,
-            program: None,
-            combination: None,
-            ruleset,
-            described,
-        }
-    }
-
+impl Head {
     /// When it was written.
     pub(super) fn since(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(self.since)
     }
+}
 
+impl Record {
     /// Reads the record pinned at `path`.
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
-        let unreadable = |why: &dyn std::fmt::Display| {
-            Error::Failed(format!(
-                "the record {} is not readable by this nodewall ({why}): it was written by another \
-                 version, or not by nodewall. The filter itself goes on. Replace it by `nodewall \
-                 detach` and `nodewall apply`.",
-                path.display()
-            ))
+        let (mapping, size) = open(path)?;
+        let read = || {
+            let mut bytes = &mapping.bytes()[..size];
+            let head: Head = serde_json::from_slice(take(&mut bytes)?)?;
+            if head.abi != abi::VERSION {
+                return Err(Unreadable(format!(
+                    "version {} of the tables, here {}",
+                    head.abi,
+                    abi::VERSION
+                )));
+            }
+            let mut ruleset: Ruleset = serde_json::from_slice(take(&mut bytes)?)?;
+            let lists = ruleset.sets.iter_mut().map(|set| &mut set.nets);
+            put_lists(lists, &mut Vec::new(), take(&mut bytes)?).ok_or_else(cut_short)?;
+            Ok(Self { head, ruleset })
         };
-        let io = |error: &std::io::Error| {
-            Error::io(format_args!("cannot read {}", path.display()), error)
-        };
-        let info = MapInfo::from_pin(path)
-            .map_err(|error| Error::aya(format_args!("cannot read {}", path.display()), &error))?;
-        if info.value_size() as usize != CHUNK {
-            return Err(unreadable(&"the map has another shape"));
-        }
-        let map = sys::get(path).map_err(|error| io(&error))?;
-        let size = info.max_entries() as usize * CHUNK;
-        let mapping = sys::Frozen::new(map.as_fd(), size).map_err(|error| io(&error))?;
-        let bytes = mapping.bytes();
-        let (length, json) = bytes
-            .split_first_chunk()
-            .ok_or_else(|| unreadable(&"it is empty"))?;
-        let (json, lists) = usize::try_from(u64::from_le_bytes(*length))
-            .ok()
-            .and_then(|length| json.split_at_checked(length))
-            .ok_or_else(|| unreadable(&"its length is wrong"))?;
-        let mut record: Self = serde_json::from_slice(json).map_err(|error| unreadable(&error))?;
-        if record.abi != abi::VERSION {
-            return Err(unreadable(&format_args!(
-                "version {} of the tables, here {}",
-                record.abi,
-                abi::VERSION
-            )));
-        }
-        put_lists(&mut record, lists).ok_or_else(|| unreadable(&"its sets are cut short"))?;
-        Ok(record)
+        read().map_err(|why| unreadable(path, &why))
     }
+
+    /// Reads what the generation was made of from where the record was read.
+    pub(super) fn described(&self, path: &Path) -> Result<Described, Error> {
+        let (mapping, size) = open(path)?;
+        let read = || {
+            let mut bytes = &mapping.bytes()[..size];
+            // Before it, what was read already.
+            for _ in 0..3 {
+                take(&mut bytes)?;
+            }
+            let mut described: Described = serde_json::from_slice(take(&mut bytes)?)?;
+            let documents = described.documents.iter_mut();
+            let lists = documents.map(|document| &mut document.nets);
+            let sets = self.ruleset.sets.iter();
+            let mut known = sets.map(|set| Arc::clone(&set.nets)).collect();
+            put_lists(lists, &mut known, take(&mut bytes)?).ok_or_else(cut_short)?;
+            Ok(described)
+        };
+        read().map_err(|why| unreadable(path, &why))
+    }
+}
+
+/// The elements of the map that a record is in, and how many bytes they are.
+fn open(path: &Path) -> Result<(sys::Frozen, usize), Error> {
+    let info = MapInfo::from_pin(path)
+        .map_err(|error| Error::aya(format_args!("cannot read {}", path.display()), &error))?;
+    if info.value_size() as usize != CHUNK {
+        let why = Unreadable("the map has another shape".to_owned());
+        return Err(unreadable(path, &why));
+    }
+    let size = info.max_entries() as usize * CHUNK;
+    sys::get(path)
+        .and_then(|map| sys::Frozen::new(map.as_fd(), size))
+        .map(|mapping| (mapping, size))
+        .map_err(|error| Error::io(format_args!("cannot read {}", path.display()), &error))
+}
+
+/// Why a record can't be read.
+struct Unreadable(String);
+
+impl From<serde_json::Error> for Unreadable {
+    fn from(error: serde_json::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+fn cut_short() -> Unreadable {
+    Unreadable("it is cut short".to_owned())
+}
+
+fn unreadable(path: &Path, Unreadable(why): &Unreadable) -> Error {
+    Error::Failed(format!(
+        "the record {} is not readable by this nodewall ({why}): it was written by another \
+         version, or not by nodewall. The filter itself goes on. Replace it by `nodewall \
+         detach` and `nodewall apply`.",
+        path.display()
+    ))
+}
+
+/// The next part of a record.
+fn take<'b>(bytes: &mut &'b [u8]) -> Result<&'b [u8], Unreadable> {
+    let length = take_u64(bytes).and_then(|length| usize::try_from(length).ok());
+    let (part, rest) = length
+        .and_then(|length| bytes.split_at_checked(length))
+        .ok_or_else(cut_short)?;
+    *bytes = rest;
+    Ok(part)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::{Action, Direction, Options};
 
     fn nets(count: u8, odd: &str) -> Vec<IpNet> {
         let mut nets: Vec<IpNet> = (0..count)
@@ -426,33 +509,43 @@ mod tests {
             nets(200, "0.0.0.0/0"),
         );
         let (ruleset, described) = record(&[&few, &long, &[]], &[&other, &long, &few]);
-        let new = NewRecord::of(&ruleset, &described, 1, 2);
-        // 400 IPv4 networks of 5 bytes, one of 17 and one more of 5, and the
+        let new = NewRecord::of(&ruleset, &described, 1, 2).expect("JSON");
+        let [rules, sets, documents, lists] = &new.parts;
+        // Each 200 IPv4 networks of 5 bytes, one of 17 or one more of 5, and the
         // lengths of lists and runs.
-        assert!(
-            new.lists.len() < 402 * 5 + 17 + 16 * 10,
-            "{}",
-            new.lists.len()
-        );
-        assert_eq!(*new.record.ruleset.sets[1].nets, []);
-        assert_eq!(*new.record.ruleset.sets[0].nets, few);
-
-        let mut read = new.record.clone();
-        put_lists(&mut read, &new.lists).expect("what was written");
-        assert_eq!(read.ruleset, ruleset);
-        assert_eq!(read.described, described);
-        // The chunks of the map reach behind it.
-        let padded = [&new.lists[..], &[0; 100]].concat();
-        assert!(put_lists(&mut read, &padded).is_some());
-        for end in 0..new.lists.len() {
-            assert!(put_lists(&mut read, &new.lists[..end]).is_none(), "{end}");
+        for lists in [sets, lists] {
+            assert!(lists.len() < 201 * 5 + 17 + 16 * 6, "{}", lists.len());
         }
+        let mut read: Ruleset = serde_json::from_slice(rules).expect("JSON");
+        assert_eq!(*read.sets[1].nets, []);
+        assert_eq!(*read.sets[0].nets, few);
+
+        let mut known = Vec::new();
+        let mut put = |read: &mut Ruleset, bytes: &[u8]| {
+            known.clear();
+            put_lists(
+                read.sets.iter_mut().map(|set| &mut set.nets),
+                &mut known,
+                bytes,
+            )
+        };
+        for end in 0..sets.len() {
+            assert!(put(&mut read, &sets[..end]).is_none(), "{end}");
+        }
+        put(&mut read, sets).expect("what was written");
+        assert_eq!(read, ruleset);
+
+        let mut read: Described = serde_json::from_slice(documents).expect("JSON");
+        let nets = read.documents.iter_mut().map(|document| &mut document.nets);
+        put_lists(nets, &mut known, lists).expect("what was written");
+        assert_eq!(read, described);
+        assert!(Arc::ptr_eq(&read.documents[1].nets, &known[1]));
     }
 
     #[test]
     fn a_broken_list_is_no_list() {
         let (ruleset, described) = record(&[&nets(100, "::/0")], &[]);
-        let new = NewRecord::of(&ruleset, &described, 1, 2);
+        let new = NewRecord::of(&ruleset, &described, 1, 2).expect("JSON");
         for (at, byte) in [
             // How many there are; how many in the run; the prefix.
             (7, 0xff),
@@ -460,10 +553,11 @@ mod tests {
             (15, 0xff),
             (17, 33),
         ] {
-            let mut broken = new.lists.clone();
+            let mut broken = new.parts[1].clone();
             broken[at] = byte;
-            let mut read = new.record.clone();
-            assert!(put_lists(&mut read, &broken).is_none(), "{at}");
+            let mut list = Arc::default();
+            let put = put_lists(std::iter::once(&mut list), &mut Vec::new(), &broken);
+            assert!(put.is_none(), "{at}");
         }
     }
 }

@@ -22,6 +22,7 @@ mod icmp;
 mod ip_version;
 mod ipv6_extensions;
 mod log;
+mod many_rules;
 mod nets;
 mod non_ip;
 mod not_icmp;
