@@ -5,15 +5,15 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use std::{env, fs, process, thread};
+use std::{fs, process, thread};
 
 use serde_json::Value;
-use tempfile::TempDir;
-use tests::lab::{Lab, Limit, Reach, Service, Side, Transport};
+use tests::lab::{self, Limit, Reach, Service, Side, Transport};
 use tests::packet::{Ethernet, Extension, Ipv4, Ipv6, Tcp, Udp, ethertype};
 use tests::require;
 
@@ -37,69 +37,26 @@ fn apply_to(file: &str) -> [&str; 7] {
     ]
 }
 
-/// A lab whose node runs nodewall, with a pin folder of its own.
-struct Node {
-    lab: Lab,
-    pins: PathBuf,
-    files: TempDir,
+/// The node, and what these tests do on it.
+struct Node(lab::Node);
+
+impl Deref for Node {
+    type Target = lab::Node;
+
+    fn deref(&self) -> &lab::Node {
+        &self.0
+    }
 }
 
 impl Node {
     fn new() -> Self {
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
-        let counter = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let pins = format!("/sys/fs/bpf/nodewall-test-{}-{counter}", process::id());
-        Self {
-            lab: Lab::new().unwrap(),
-            pins: pins.into(),
-            files: TempDir::new().unwrap(),
-        }
-    }
-
-    fn run_with(&self, pins: &Path, arguments: &[&str]) -> Output {
-        self.run_under(&[], pins, arguments)
+        Self(lab::Node::new().unwrap())
     }
 
     /// Runs `nodewall` under another command, which restricts it.
     fn run_under(&self, restriction: &[&str], pins: &Path, arguments: &[&str]) -> Output {
-        let program = env::var_os("NODEWALL_BIN")
-            .map_or_else(|| assert_cmd::cargo::cargo_bin("nodewall"), PathBuf::from);
-        self.lab
-            .command(Side::Node, "env")
-            .args(restriction)
-            .arg(program)
-            .args(arguments)
-            .env("NODEWALL_PIN_ROOT", pins)
-            .output()
-            .unwrap()
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.run_with(&self.pins, arguments)
-    }
-
-    /// Runs `nodewall`, which must succeed; returns its stdout.
-    fn done(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "nodewall {arguments:?}: {stderr}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Runs `nodewall`, which must exit with `code`; returns its stderr.
-    fn fails(&self, code: i32, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(
-            output.status.code(),
-            Some(code),
-            "nodewall {arguments:?}: {stderr}"
-        );
-        stderr
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        serde_json::from_str(&self.done(&[arguments, &["-o", "json"]].concat())).unwrap()
+        let mut command = self.command_under(restriction, pins, arguments);
+        command.output().unwrap()
     }
 
     /// Writes a policy file that denies these.
@@ -116,10 +73,7 @@ impl Node {
             )
             .unwrap();
         }
-        let path = self
-            .files
-            .path()
-            .join(format!("{name}-{}.yaml", denied.len()));
+        let path = self.files().join(format!("{name}-{}.yaml", denied.len()));
         fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     }
@@ -137,12 +91,12 @@ impl Node {
     }
 
     fn serve(&self, transport: Transport, port: u16) -> Service {
-        self.lab.serve(Side::Node, transport, port).unwrap()
+        self.lab().serve(Side::Node, transport, port).unwrap()
     }
 
     fn reach(&self, transport: Transport, to: IpAddr, port: u16, patience: Duration) -> Reach {
         let to = SocketAddr::new(to, port);
-        self.lab
+        self.lab()
             .reach(Side::Client, transport, to, patience)
             .unwrap()
     }
@@ -161,56 +115,33 @@ impl Node {
         }
     }
 
-    /// Packets of the rule at `index` of a policy.
-    fn rule(&self, policy: &str, index: u64) -> u64 {
-        let stats = self.json(&["stats"]);
-        let rules = stats["interfaces"][0]["rules"].as_array().unwrap().clone();
-        let rule = rules
-            .iter()
-            .find(|rule| rule["policy"] == policy && rule["rule"] == index)
-            .unwrap_or_else(|| panic!("no rule {index} of {policy} in {stats}"));
-        rule["packets"].as_u64().unwrap()
-    }
-
     /// All packets that were dropped.
     fn dropped(&self) -> u64 {
-        let status = self.json(&["status"]);
-        status["interfaces"][0]["dropped"]["packets"]
-            .as_u64()
-            .unwrap()
+        self.total("dropped")
     }
 
     /// All packets that passed.
     fn passed(&self) -> u64 {
-        let status = self.json(&["status"]);
-        status["interfaces"][0]["passed"]["packets"]
-            .as_u64()
-            .unwrap()
+        self.total("passed")
     }
 
     /// All dropped packets by the driver's own count.
     fn driver_dropped(&self) -> u64 {
-        self.lab
+        self.lab()
             .driver_counter(Side::Node, "rx_queue_", "_xdp_drops")
             .unwrap()
     }
 
     /// The id of the XDP program on the interface.
     fn program(&self) -> Option<u32> {
-        self.lab.xdp_program(Side::Node).unwrap()
+        self.lab().xdp_program(Side::Node).unwrap()
     }
 
     fn pinned(&self) -> Vec<PathBuf> {
-        let Ok(entries) = fs::read_dir(&self.pins) else {
+        let Ok(entries) = fs::read_dir(self.pins()) else {
             return Vec::new();
         };
         entries.map(|entry| entry.unwrap().path()).collect()
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.pins).ok();
     }
 }
 
@@ -342,7 +273,7 @@ fn counters_are_exact_and_the_driver_agrees() {
     ];
     let packets = TURNS * frames.len() as u64;
     let sent = node
-        .lab
+        .lab()
         .send(Side::Client, &frames, &Limit::count(packets))
         .unwrap();
     assert_eq!(sent.packets, packets);
@@ -375,7 +306,7 @@ fn a_swap_lets_nothing_through_and_loses_no_count() {
         ),
     ];
     let listener = node
-        .lab
+        .lab()
         .in_ns(Side::Node, || UdpSocket::bind((Side::Node.v4(), 30080)))
         .unwrap()
         .unwrap();
@@ -390,7 +321,7 @@ fn a_swap_lets_nothing_through_and_loses_no_count() {
         stop: Some(&stop),
     };
     let sent = thread::scope(|scope| {
-        let flood = scope.spawn(|| node.lab.send(Side::Client, &frames, &limit));
+        let flood = scope.spawn(|| node.lab().send(Side::Client, &frames, &limit));
         // Also where an assertion below fails.
         let _ends = Raise(&stop);
         let mut before = 0;
@@ -445,10 +376,10 @@ fn a_foreign_program_is_named_and_left_alone() {
     let policy = node.node_ports();
     // Another tool's program, as far as this pin folder knows.
     let foreign = node
-        .pins
+        .pins()
         .with_file_name(format!("nodewall-test-{}-foreign", process::id()));
     let arguments = apply_to(&policy);
-    let output = node.run_with(&foreign, &arguments);
+    let output = node.run_under(&[], &foreign, &arguments);
     let program = node.program();
     let said = node.fails(1, &arguments);
     let untouched = node.program() == program;
@@ -507,7 +438,7 @@ fn without_privileges_the_error_says_what_is_needed() {
     let policy = node.node_ports();
     let powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"];
     let apply = apply_to(&policy);
-    let output = node.run_under(&powerless, &node.pins, &apply);
+    let output = node.run_under(&powerless, node.pins(), &apply);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(4), "{said}");
     assert!(
@@ -519,7 +450,7 @@ fn without_privileges_the_error_says_what_is_needed() {
 
     // What needs none works.
     let dry = [&apply[..], &["--dry-run"]].concat();
-    let output = node.run_under(&powerless, &node.pins, &dry);
+    let output = node.run_under(&powerless, node.pins(), &dry);
     assert!(output.status.success(), "{output:?}");
 }
 
@@ -541,7 +472,7 @@ fn without_bpffs_the_error_says_how_to_mount_it() {
         "sh",
     ];
     let apply = apply_to(&policy);
-    let output = node.run_under(&bare, &node.pins, &apply);
+    let output = node.run_under(&bare, node.pins(), &apply);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(4), "{said}");
     assert!(said.contains("mount -t bpf bpf /sys/fs/bpf"), "{said}");
@@ -553,14 +484,14 @@ fn without_bpffs_the_error_says_how_to_mount_it() {
         &["umount /sys/fs/bpf 2>/dev/null; exec \"$@\"", "sh"],
     ]
     .concat();
-    let output = node.run_under(&bare, &node.pins, &apply);
+    let output = node.run_under(&bare, node.pins(), &apply);
     assert!(output.status.success(), "{output:?}");
     // The mount went with its namespace, and with it the only pin.
     settle(|| node.program().is_none());
     assert_eq!(node.program(), None);
 
     // Another file system holds no pins.
-    let output = node.run_under(&[], node.files.path(), &apply);
+    let output = node.run_under(&[], node.files(), &apply);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("--pin-root"), "{said}");
@@ -600,7 +531,7 @@ fn forwarded_packets_are_told_apart_by_the_nodes_addresses() {
              {name}}}\nspec:\n  {more}\n  ingress:\n  - {{action: Allow, protocol: TCP, \
              destination: {{ports: [22]}}}}\n"
         );
-        let path = node.files.path().join(format!("{name}.yaml"));
+        let path = node.files().join(format!("{name}.yaml"));
         fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     };
@@ -619,7 +550,7 @@ fn forwarded_packets_are_told_apart_by_the_nodes_addresses() {
         [Side::Node.v4().octets(), elsewhere].map(|dst| {
             let (before, received) = (node.dropped(), node.passed());
             let limit = Limit::count(TURNS);
-            node.lab.send(Side::Client, &frames(dst), &limit).unwrap();
+            node.lab().send(Side::Client, &frames(dst), &limit).unwrap();
             let done = || node.dropped() - before + node.passed() - received >= TURNS;
             settle(done);
             node.dropped() - before
@@ -640,7 +571,7 @@ fn forwarded_packets_are_told_apart_by_the_nodes_addresses() {
     };
     let forward = |on: &str| {
         let setting = format!("/proc/sys/net/ipv4/conf/{INTERFACE}/forwarding");
-        let written = node.lab.in_ns(Side::Node, || fs::write(setting, on));
+        let written = node.lab().in_ns(Side::Node, || fs::write(setting, on));
         written.unwrap().unwrap();
     };
 
@@ -674,7 +605,7 @@ fn egress_is_refused_unless_it_is_left_out_knowingly() {
         return;
     }
     let node = Node::new();
-    let path = node.files.path().join("both.yaml");
+    let path = node.files().join("both.yaml");
     let text = "apiVersion: v1\nkind: policy\nmetadata: {name: both}\nspec:\n  ingress: [{action: \
                 log}, {action: allow, protocol: tcp}]\n  egress: [{action: allow}]\n";
     fs::write(&path, text).unwrap();
@@ -713,7 +644,7 @@ fn log_rules_report_packets() {
     }
     let node = Node::new();
     let policy = |log: &str| -> String {
-        let path = node.files.path().join("log.yaml");
+        let path = node.files().join("log.yaml");
         let text = format!(
             "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: \
              seen}}\nspec:\n  ingress:\n  - {{action: Log, protocol: {log}}}\n  - {{action: Deny, \
@@ -746,7 +677,7 @@ fn log_rules_report_packets() {
         tagged.carry(&Ipv6::default().carry(&Udp::to(53))),
         plain.carry(&Ipv4::default().carry(&Tcp::to(9))),
     ];
-    node.lab
+    node.lab()
         .send(Side::Client, &frames, &Limit::count(3))
         .unwrap();
     settle(|| node.rule("seen", 0) == 2);
@@ -775,14 +706,14 @@ fn log_rules_report_packets() {
 
     // Each is given once, and filters leave the rest out.
     assert_eq!(observe(&[]).len(), 0);
-    node.lab
+    node.lab()
         .send(Side::Client, &frames, &Limit::count(3))
         .unwrap();
     settle(|| node.rule("seen", 0) == 4);
     assert_eq!(observe(&["--port", "53", "--proto", "udp"]).len(), 1);
 
     // A flood is a sample: what isn't reported is counted.
-    node.lab
+    node.lab()
         .send(Side::Client, &frames[..1], &Limit::count(FLOOD))
         .unwrap();
     settle(|| node.rule("seen", 0) == 4 + FLOOD);
@@ -809,7 +740,7 @@ fn log_rules_report_packets() {
         });
         thread::sleep(Duration::from_millis(500));
         node.done(&["apply", "-f", &policy("TCP"), "--interface", INTERFACE]);
-        node.lab
+        node.lab()
             .send(Side::Client, &frames, &Limit::count(3))
             .unwrap();
         let line = following.join().unwrap();
@@ -828,7 +759,7 @@ fn get_goes_back_into_apply() {
         return;
     }
     let write = |node: &Node, name: &str, text: &str| {
-        let path = node.files.path().join(name);
+        let path = node.files().join(name);
         fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     };
@@ -953,8 +884,8 @@ fn status_of_a_large_set_is_quick() {
         let [_, a, b, c] = number.to_be_bytes();
         writeln!(list, "{}.{a}.{b}.{}", 11 + (number & 1), c & 0xfe).unwrap();
     }
-    fs::write(node.files.path().join("list.txt"), list).unwrap();
-    let path = node.files.path().join("large.yaml");
+    fs::write(node.files().join("list.txt"), list).unwrap();
+    let path = node.files().join("large.yaml");
     fs::write(
         &path,
         "\

@@ -4,70 +4,32 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
-use std::process::{self, Child, ChildStdout, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::ops::Deref;
+use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::{fs, thread};
 
 use serde_json::Value;
-use tempfile::TempDir;
-use tests::lab::{Lab, Limit, Side};
+use tests::lab::{self, Limit, Side};
 use tests::packet::{Ethernet, Ipv4, Ipv6, Tcp, Udp, ethertype};
 use tests::require;
 
 const INTERFACE: &str = Side::Node.interface();
 
-/// A lab whose node runs nodewall, with a pin folder of its own.
-struct Node {
-    lab: Lab,
-    pins: PathBuf,
-    files: TempDir,
+/// The node, and what these tests do on it.
+struct Node(lab::Node);
+
+impl Deref for Node {
+    type Target = lab::Node;
+
+    fn deref(&self) -> &lab::Node {
+        &self.0
+    }
 }
 
 impl Node {
     fn new() -> Self {
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
-        let counter = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let pins = format!("/sys/fs/bpf/nodewall-events-{}-{counter}", process::id());
-        Self {
-            lab: Lab::new().unwrap(),
-            pins: pins.into(),
-            files: TempDir::new().unwrap(),
-        }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let program = env::var_os("NODEWALL_BIN")
-            .map_or_else(|| assert_cmd::cargo::cargo_bin("nodewall"), PathBuf::from);
-        let mut command = self.lab.command(Side::Node, program);
-        command
-            .args(arguments)
-            .env("NODEWALL_PIN_ROOT", &self.pins)
-            .env_remove("NODEWALL_INTERFACE");
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    fn done(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "nodewall {arguments:?}: {stderr}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn fails(&self, code: i32, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(
-            output.status.code(),
-            Some(code),
-            "nodewall {arguments:?}: {stderr}"
-        );
-        stderr
+        Self(lab::Node::new().unwrap())
     }
 
     /// Puts a policy with these ingress rules in force.
@@ -76,7 +38,7 @@ impl Node {
     }
 
     fn apply_with(&self, name: &str, rules: &[&str], more: &[&str]) {
-        let path = self.files.path().join("policy.yaml");
+        let path = self.files().join("policy.yaml");
         let rules = rules.join("\n  - ");
         let text = format!(
             "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: \
@@ -115,7 +77,7 @@ impl Node {
     /// with another reader might be what keeps it away.
     fn is_read(&self, follower: &Follower) {
         let files = format!("/proc/{}/fd", follower.child.id());
-        let folder = self.pins.join(INTERFACE);
+        let folder = self.pins().join(INTERFACE);
         let holds = || {
             let mut files = fs::read_dir(&files).unwrap().flatten();
             files.any(|file| fs::read_link(file.path()).is_ok_and(|target| target == folder))
@@ -125,37 +87,14 @@ impl Node {
     }
 
     fn send(&self, frames: &[Vec<u8>], count: u64) {
-        self.lab
+        self.lab()
             .send(Side::Client, frames, &Limit::count(count))
             .unwrap();
     }
 
-    fn json(&self, verb: &str) -> Value {
-        serde_json::from_str(&self.done(&[verb, "-o", "json"])).unwrap()
-    }
-
     /// Packets that were dropped.
     fn dropped(&self) -> u64 {
-        let status = self.json("status");
-        let dropped = &status["interfaces"][0]["dropped"]["packets"];
-        dropped.as_u64().unwrap()
-    }
-
-    /// Packets of the rule at `index` of a policy.
-    fn rule(&self, policy: &str, index: u64) -> u64 {
-        let stats = self.json("stats");
-        let rules = stats["interfaces"][0]["rules"].as_array().unwrap().clone();
-        let rule = rules
-            .iter()
-            .find(|rule| rule["policy"] == policy && rule["rule"] == index)
-            .unwrap_or_else(|| panic!("no rule {index} of {policy} in {stats}"));
-        rule["packets"].as_u64().unwrap()
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.pins).ok();
+        self.total("dropped")
     }
 }
 
@@ -319,7 +258,7 @@ fn a_flood_loses_events_and_each_loss_is_counted() {
     settle(|| node.rule("flood", 0) == FLOOD);
     // Counted while nobody reads.
     assert_eq!(node.rule("flood", 0), FLOOD);
-    let lost = node.json("status")["interfaces"][0]["events_lost"]
+    let lost = node.json(&["status"])["interfaces"][0]["events_lost"]
         .as_u64()
         .unwrap();
     assert!(lost > 0);
@@ -371,7 +310,7 @@ fn a_generation_without_a_ring_is_named() {
     }
     let node = Node::new();
     node.apply("old", &["{action: Log, protocol: UDP}", ALLOW]);
-    for entry in fs::read_dir(node.pins.join(INTERFACE)).unwrap() {
+    for entry in fs::read_dir(node.pins().join(INTERFACE)).unwrap() {
         let folder = entry.unwrap().path();
         for pin in ["events", "budget"] {
             fs::remove_file(folder.join(pin)).ok();
@@ -380,7 +319,7 @@ fn a_generation_without_a_ring_is_named() {
     let said = node.fails(1, &["observe"]);
     assert!(said.contains(INTERFACE) && said.contains("apply"), "{said}");
     // All else goes on.
-    assert_eq!(node.json("status")["interfaces"][0]["events_lost"], 0);
+    assert_eq!(node.json(&["status"])["interfaces"][0]["events_lost"], 0);
     assert_eq!(node.rule("old", 0), 0);
 }
 
@@ -400,7 +339,7 @@ fn a_flood_of_drops_is_sampled_and_each_loss_is_counted() {
     node.send(&[udp(9), tcp6(11)], FLOOD);
     settle(|| node.rule("dropping", 0) == FLOOD / 2);
     let seconds = began.elapsed().as_secs() + 1;
-    let told = node.json("status")["interfaces"][0]["events_lost"].clone();
+    let told = node.json(&["status"])["interfaces"][0]["events_lost"].clone();
     let (events, lost) = node.observe(&[]);
     assert_eq!(told, lost);
     assert_eq!(events.len() as u64 + lost, FLOOD / 2);

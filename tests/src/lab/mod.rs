@@ -7,6 +7,8 @@
 //! removes.
 
 mod namespace;
+#[cfg(feature = "bpf")]
+mod node;
 mod reach;
 mod sender;
 mod service;
@@ -20,6 +22,8 @@ use anyhow::{Context as _, Result, bail};
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::geteuid;
 
+#[cfg(feature = "bpf")]
+pub use node::Node;
 pub use reach::Reach;
 pub use sender::{Limit, Sent};
 pub use service::{Service, Transport};
