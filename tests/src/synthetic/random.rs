@@ -20,6 +20,11 @@ impl Random {
         u32::try_from(self.word() >> 32).unwrap_or(0)
     }
 
+    /// 128 bits.
+    pub(super) fn wide(&mut self) -> u128 {
+        u128::from(self.word()) << 64 | u128::from(self.word())
+    }
+
     /// Below `limit`.
     pub(super) fn below(&mut self, limit: usize) -> usize {
         let product = u128::from(self.word()) * limit as u128;

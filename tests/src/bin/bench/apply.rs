@@ -10,7 +10,7 @@ use std::{process, thread};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tests::synthetic::{self, Flavour};
+use tests::synthetic::{self, Families, Flavour};
 
 use crate::netns::{Lane, Netns};
 use crate::{Plan, blocklist, policy, progress, tools};
@@ -45,7 +45,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Value> {
     rows.push(apply("10 rules", turns, plan, &one, &two));
     let mut files = Vec::new();
     for seed in [1, 2] {
-        let rules = synthetic::rules(Flavour::Acl, 10_000, seed);
+        let rules = synthetic::rules(Flavour::Acl, Families::V4, 10_000, seed);
         let file = folder.join(format!("acl-{seed}.yaml"));
         fs::write(&file, synthetic::policy(&rules))?;
         files.push(file);

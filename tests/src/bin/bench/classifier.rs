@@ -12,7 +12,7 @@ use filter_user::datapath::TestBench;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tests::synthetic;
+use tests::synthetic::{self, Families};
 
 use crate::row::Row;
 use crate::xdp_filter::{Features, XdpFilter};
@@ -128,30 +128,39 @@ const NODE_PORTS: &str = include_str!("../../../../examples/deny-kube-node-port-
 /// Five-tuple rules with the structure of `ClassBench`.
 pub(crate) fn acls(plan: &Plan) -> Result<Value> {
     let folder = TempDir::new()?;
-    let wanted: &[(&str, usize)] = if plan.quick {
-        &[("acl", 1_000)]
+    let v4 = Families::V4;
+    let wanted: &[(&str, Families, usize)] = if plan.quick {
+        &[("acl", v4, 1_000), ("acl", Families::Both, 1_000)]
     } else {
         &[
-            ("acl", 1_000),
-            ("acl", 10_000),
-            ("fw", 1_000),
-            ("fw", 10_000),
-            ("ipc", 1_000),
-            ("ipc", 10_000),
+            ("acl", v4, 1_000),
+            ("acl", v4, 10_000),
+            ("fw", v4, 1_000),
+            ("fw", v4, 10_000),
+            ("ipc", v4, 1_000),
+            ("ipc", v4, 10_000),
+            ("acl", Families::Both, 1_000),
+            ("acl", Families::Both, 10_000),
             // What may be left out comes last.
-            ("acl", 100_000),
-            ("ipc", 100_000),
-            ("fw", 100_000),
+            ("acl", v4, 100_000),
+            ("ipc", v4, 100_000),
+            ("fw", v4, 100_000),
         ]
     };
     let mut rows = Vec::new();
-    for &(flavour, size) in wanted {
-        let name = format!("{flavour} {size}");
+    for &(flavour, families, size) in wanted {
+        let (name, kind) = match families {
+            Families::V4 => (format!("{flavour} {size}"), flavour.to_owned()),
+            _ => (
+                format!("{flavour} {size}, half of it IPv6"),
+                format!("{flavour}, half of it IPv6"),
+            ),
+        };
         let file = folder.path().join(format!("{flavour}.yaml"));
-        let rules = synthetic::rules(flavour.parse().map_err(Error::msg)?, size, 1);
+        let rules = synthetic::rules(flavour.parse().map_err(Error::msg)?, families, size, 1);
         std::fs::write(&file, synthetic::policy(&rules)).context("cannot write a policy")?;
         let mut row = Row::file(file).measure(&name, plan);
-        row["flavour"] = json!(flavour);
+        row["flavour"] = json!(kind);
         row["size"] = json!(size);
         rows.push(row);
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::Value;
 use tempfile::TempDir;
-use tests::synthetic::{self, Flavour};
+use tests::synthetic::{self, Families, Flavour};
 
 use crate::row::Row;
 use crate::{Plan, blocklist, policy};
@@ -72,7 +72,7 @@ fn policies(plan: &Plan, folder: &Path) -> Result<Vec<(&'static str, PathBuf)>> 
         ),
     ];
     if !plan.quick {
-        let rules = synthetic::rules(Flavour::Acl, 10_000, 1);
+        let rules = synthetic::rules(Flavour::Acl, Families::V4, 10_000, 1);
         let policy = synthetic::policy(&rules);
         all.push(("acl, 10,000 rules (parts)", put("acl.yaml", &policy)?));
     }

@@ -453,7 +453,8 @@ fn acls(document: &mut Document, results: &Value, put: Put<'_>) -> Result<()> {
     document.say("## Five-tuple rules");
     document.say(
         "Synthetic rulesets with the structure of ClassBench's access lists (`acl`), firewalls \
-         (`fw`) and IP chains (`ipc`), as `cargo run -p tests --bin synthetic` prints them.",
+         (`fw`) and IP chains (`ipc`), as `cargo run -p tests --bin synthetic` prints them; over \
+         IPv4 where nothing else is said.",
     );
     let mut groups: Vec<Group> = Vec::new();
     let mut table = Vec::new();
