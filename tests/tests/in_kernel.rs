@@ -10,26 +10,30 @@
 
 #[path = "common/random.rs"]
 mod random;
+#[path = "common/switch_over.rs"]
+mod switch_over;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
-use filter_user::compile::Image;
+use filter_user::compile::{Combination, Image};
 use filter_user::datapath::{Corpus, Count, Shape, TestBench};
 use filter_user::decision::Judgement;
-use filter_user::ruleset::Ruleset;
+use filter_user::ruleset::{Action, Ruleset};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, TestRng, TestRunner};
 
 use random::{Recipe, recipe, ruleset};
+use switch_over::Case;
 
 const BUDGET: u64 = 64 << 20;
 const MAX_RULES: usize = 40;
 /// What is run in all.
 const CASES: u64 = 20_000_000;
-/// Rulesets that share them.
-const RULESETS: u64 = 100;
+/// Random rulesets that share half of them, every third combined by parts; the
+/// other half is for those at points of switching over.
+const RULESETS: usize = 100;
 /// Frames in the corpus at a time.
 const CORPUS: u32 = 50_000;
 /// Packets that aim at a ruleset; all others are these with other bytes.
@@ -143,35 +147,67 @@ fn corpus() -> Corpus {
     Corpus::new(Shape::Cases, CORPUS).unwrap()
 }
 
+/// A ruleset of those that share the cases, with its tables.
+fn numbered(number: usize, edges: &[Case], runner: &mut TestRunner) -> (Ruleset, Image) {
+    if let Some(case) = number.checked_sub(RULESETS).map(|edge| &edges[edge]) {
+        let image = case
+            .compile()
+            .unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        return (case.ruleset.clone(), image);
+    }
+    let mut ruleset = drawn(runner, &ruleset(MAX_RULES));
+    let forced = (number % 3 == 2).then_some(Combination::Parts);
+    if forced.is_some() {
+        // They hold nothing that is counted beside a verdict.
+        ruleset
+            .rules
+            .retain(|rule| !rule.staged && matches!(rule.action, Action::Allow | Action::Deny));
+    }
+    let image = Image::compile_as(&ruleset, BUDGET, forced).unwrap();
+    (ruleset, image)
+}
+
 #[test]
 fn twenty_million_packets_are_counted_as_the_host_says() {
     if !tests::require::root_and_bpf() {
         return;
     }
-    let next = AtomicU64::new(0);
+    let edges: Vec<Case> = switch_over::quick()
+        .into_iter()
+        .chain(switch_over::slow())
+        .collect();
+    let all = RULESETS + edges.len();
+    let next = AtomicUsize::new(0);
     let cases = AtomicU64::new(0);
     let distinct = AtomicU64::new(0);
     let work = || {
         let mut runner = TestRunner::new(Config::default());
         let recipes: Vec<Recipe> = (0..AIMED).map(|_| drawn(&mut runner, &recipe())).collect();
-        let rulesets = ruleset(MAX_RULES);
         let mut cheap = Cheap(drawn(&mut runner, &any::<u64>()) | 1);
         let mut again = Some(corpus());
-        while next.fetch_add(1, Ordering::Relaxed) < RULESETS {
-            let ruleset = drawn(&mut runner, &rulesets);
-            let image = Image::compile(&ruleset, BUDGET).unwrap();
-            let aimed = frames(&ruleset, &recipes);
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= all {
+                break;
+            }
+            let (ruleset, image) = numbered(number, &edges, &mut runner);
+            let (sharing, aimed) = match number.checked_sub(RULESETS) {
+                None => (RULESETS, frames(&ruleset, &recipes)),
+                Some(edge) => (edges.len(), edges[edge].frames(AIMED)),
+            };
             let corpus = again.take().unwrap_or_else(corpus);
             let mut kernel = Kernel::new(&ruleset, &image, corpus);
-            let mut left = CASES / RULESETS;
+            let mut left = (CASES / 2).div_ceil(sharing as u64);
             while left > 0 {
                 kernel.fill(|| next_to(&aimed, &mut cheap));
                 if let Some(frame) = kernel.differs(&|frame| image.judge(frame)) {
                     let alone = kernel.bench.judge(&frame);
+                    let name = number.checked_sub(RULESETS).map(|edge| &edges[edge].name);
                     panic!(
-                        "host and kernel disagree about {:?}: {:?} and, alone, {alone:?}\n{ruleset:#?}",
+                        "host and kernel disagree about {:?}: {:?} and, alone, {alone:?}\n{}",
                         random::Frame(frame.clone()),
                         image.judge(&frame),
+                        name.map_or_else(|| format!("{ruleset:#?}"), Clone::clone)
                     );
                 }
                 left = left.saturating_sub(CORPUS.into());
@@ -195,7 +231,7 @@ fn twenty_million_packets_are_counted_as_the_host_says() {
     // Of the last corpus of each ruleset.
     let distinct = distinct.into_inner();
     assert!(
-        distinct > RULESETS * u64::from(CORPUS) / 2,
+        distinct > all as u64 * u64::from(CORPUS) / 2,
         "{distinct} different frames"
     );
 }

@@ -11,6 +11,10 @@
 mod mistakes;
 #[path = "common/random.rs"]
 mod random;
+#[path = "common/switch_over.rs"]
+mod switch_over;
+#[path = "common/table_mistakes.rs"]
+mod table_mistakes;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -25,6 +29,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRng, TestRunner};
 
 use random::{Frame, Recipe, recipe, ruleset};
+use table_mistakes::{Glass, Mistake};
 
 const BUDGET: u64 = 64 << 20;
 const MAX_RULES: usize = 40;
@@ -245,6 +250,88 @@ fn kernel_agrees_by(compile: impl Fn(&Ruleset) -> Result<(Ruleset, Image), TestC
         Ok(())
     }));
     assert!(cases >= 20_000, "only {cases} cases");
+}
+
+/// Packets that a case meets.
+const BESIDE: usize = 150;
+
+/// Host and kernel are compared at the same points in `in_kernel.rs`.
+#[test]
+fn reference_and_host_agree_where_the_compiler_switches_over() {
+    for case in switch_over::quick().iter().chain(&switch_over::slow()) {
+        let image = case
+            .compile()
+            .unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        if let Some(expected) = case.expected {
+            assert_eq!(image.combination(), expected, "{}", case.name);
+        }
+        // The reference asks rule after rule.
+        let many = case.ruleset.rules.len() > 10_000;
+        let frames = case.frames(if many { 12 } else { BESIDE });
+        assert!(frames.len() >= 9, "{}", case.name);
+        for frame in &frames {
+            assert_eq!(
+                reference::judge(&case.ruleset, frame),
+                image.judge(frame),
+                "{}: {:?}",
+                case.name,
+                Frame(frame.clone())
+            );
+        }
+    }
+}
+
+/// A byte less than the tables take is an error that says what they take.
+#[test]
+fn the_memory_budget_is_exact() {
+    use filter_user::compile::CompileError;
+
+    for case in switch_over::quick() {
+        let image = case.compile().unwrap();
+        let with = |budget: u64| Image::compile_as(&case.ruleset, budget, case.forced);
+        // What the compiler itself needs for a moment may be more.
+        match with(image.memory()) {
+            Ok(again) => assert!(again.lines() == image.lines(), "{}", case.name),
+            Err(CompileError::TooLarge { needed, budget }) => {
+                assert!(needed > budget, "{}", case.name);
+                assert_eq!(image.combination(), Combination::Parts, "{}", case.name);
+            }
+            Err(error) => panic!("{}: {error}", case.name),
+        }
+        let refused = with(image.memory() - 64);
+        assert!(
+            matches!(refused, Err(CompileError::TooLarge { needed, budget })
+                if needed > budget && budget == image.memory() - 64),
+            "{}: {:?}",
+            case.name,
+            refused.map(|image| image.memory())
+        );
+    }
+}
+
+/// What a mistake in the tables or in how they are read makes of a packet must
+/// be seen by one of the packets.
+#[test]
+fn every_mistake_in_the_tables_is_caught() {
+    let cases = switch_over::quick();
+    let images: Vec<Image> = cases.iter().map(|case| case.compile().unwrap()).collect();
+    let frames: Vec<_> = cases.iter().map(|case| case.frames(BESIDE)).collect();
+    let all = || images.iter().zip(&frames);
+    for (name, mistake) in table_mistakes::ALL {
+        let caught = all().any(|(image, frames)| {
+            let glass = Glass::new(image, *mistake);
+            let mut frames = frames.iter();
+            frames.any(|frame| glass.decide(frame) != image.classify(frame))
+        });
+        assert!(caught, "not caught: {name}");
+    }
+    // And what makes no mistake is not caught.
+    for (image, frames) in all() {
+        let glass = Glass::new(image, Mistake::None);
+        for frame in frames {
+            assert_eq!(glass.decide(frame), image.classify(frame));
+        }
+    }
 }
 
 /// The comparison must be able to fail: a check that can't is a defect.

@@ -16,7 +16,7 @@
 //!   | | sites | networks in a site |
 //!   |---|---|---|
 //!   | IPv4 | /16 to /22, alike | the site 7 %, /20 /22 /23 7 % each, /24 29 %, /25 to /30 7 % each |
-//!   | IPv6 (2000::/3) | /32 25 %, /36 /40 /44 8 % each, /48 50 % | the site 8 %, /48 17 %, /52 /56 /60 8 % each, /64 33 %, /112 /126 8 % each |
+//!   | IPv6 (`2000::/3`) | /32 25 %, /36 /40 /44 8 % each, /48 50 % | the site 8 %, /48 17 %, /52 /56 /60 8 % each, /64 33 %, /112 /126 8 % each |
 //!
 //! - **Ports**: each rule takes one of the classes *any*, *exact*, *high*
 //!   (1024-65535), *low* (1-1023) and *range*; exact ones are mostly services

@@ -1,0 +1,267 @@
+//! Mistakes that a compiler might make in its tables, or a classifier in
+//! reading them: a look at the right tables through a wrong glass.
+
+use filter_common::abi::{
+    Constants, FamilyLayout, LINE_WORDS, LOW, Layout, Line, NARROW_BOUNDARIES, NONE, POINTER,
+    ROOT_WORDS, Root, WIDE_BOUNDARIES, WIDTH_BYTE, WIDTH_HALF, flags, forms,
+};
+use filter_common::classify::{self, Tables};
+use filter_common::event::Rate;
+use filter_common::packet::Cursor;
+use filter_user::compile::Image;
+use filter_user::decision::Decision;
+
+/// What is wrong with the glass.
+#[derive(Clone, Copy)]
+pub(crate) enum Mistake {
+    /// Nothing.
+    None,
+    /// With what the program is specialised with.
+    Layout(fn(&mut Layout)),
+    /// With a line: the words of a branch or of a hash table.
+    Line(fn(&mut Line)),
+    /// With the index of a word.
+    Index(fn(u32, &Layout) -> u32),
+}
+
+/// Each must be caught.
+pub(crate) const ALL: &[(&str, Mistake)] = &[
+    // The trie.
+    (
+        "a branch of six ways: a boundary is one too high",
+        Mistake::Line(|line| {
+            for boundary in 0..WIDE_BOUNDARIES {
+                line.0[boundary * 2] = line.0[boundary * 2].saturating_add(1);
+            }
+        }),
+    ),
+    (
+        "a branch of three ways: the last boundary is not asked",
+        Mistake::Line(|line| {
+            for half in [0, LINE_WORDS / 2] {
+                let last = half + NARROW_BOUNDARIES * 2 - 2;
+                line.0[last..last + 2].fill(u32::MAX);
+            }
+        }),
+    ),
+    (
+        "a branch of six ways: the last boundary is not asked",
+        Mistake::Line(|line| {
+            let last = WIDE_BOUNDARIES * 2 - 2;
+            line.0[last..last + 2].fill(u32::MAX);
+        }),
+    ),
+    (
+        "of two branches in a line the first is taken",
+        Mistake::Line(|line| {
+            let first: [u32; LINE_WORDS / 2] = std::array::from_fn(|word| line.0[word]);
+            line.0[LINE_WORDS / 2..].copy_from_slice(&first);
+        }),
+    ),
+    (
+        "branches of six ways are taken for some of three",
+        Mistake::Layout(|layout| roots(layout, |root| root.forms &= !forms::WIDE)),
+    ),
+    (
+        "nodes are taken for branches",
+        Mistake::Layout(|layout| roots(layout, |root| root.forms &= !forms::NODE)),
+    ),
+    (
+        "no address is searched to its low half",
+        Mistake::Layout(|layout| roots(layout, |root| root.forms &= !forms::LOW)),
+    ),
+    (
+        "the last level of the deepest way is forgotten",
+        Mistake::Layout(|layout| {
+            roots(layout, |root| root.levels = root.levels.saturating_sub(1));
+        }),
+    ),
+    (
+        "the low half of an IPv6 address is never come to",
+        Mistake::Line(|line| {
+            // The last ways of both kinds.
+            for word in &mut line.0[LINE_WORDS - 4..] {
+                if *word & POINTER != 0 {
+                    *word &= !LOW;
+                }
+            }
+        }),
+    ),
+    (
+        "the table of the first 16 bits has only even places",
+        Mistake::Index(|index, layout| {
+            let roots = layout.families.iter();
+            for Root { table, .. } in roots.flat_map(|family| [family.src, family.dst]) {
+                if table != NONE && (table..table + ROOT_WORDS).contains(&index) {
+                    return table + ((index - table) & !1);
+                }
+            }
+            index
+        }),
+    ),
+    // Ports.
+    (
+        "the classes of ports are a byte each",
+        Mistake::Layout(|layout| layout.l4_width = WIDTH_BYTE),
+    ),
+    (
+        "the classes of ports are half a word each",
+        Mistake::Layout(|layout| layout.l4_width = WIDTH_HALF),
+    ),
+    (
+        "the classes of source ports are a byte each",
+        Mistake::Layout(|layout| layout.source_ports.width = WIDTH_BYTE),
+    ),
+    (
+        "TCP has the ports of UDP",
+        Mistake::Layout(|layout| layout.tcp = layout.udp),
+    ),
+    // The combinations.
+    (
+        "source and destination are swapped",
+        Mistake::Layout(|layout| {
+            families(layout, |family| {
+                std::mem::swap(&mut family.src, &mut family.dst);
+            });
+        }),
+    ),
+    (
+        "the table of pairs is one off",
+        Mistake::Layout(|layout| {
+            families(layout, |family| {
+                if family.pairs != NONE {
+                    family.pairs += 1;
+                }
+            });
+        }),
+    ),
+    (
+        "IPv6 has the decisions of IPv4",
+        Mistake::Layout(|layout| layout.families[1].decisions = layout.families[0].decisions),
+    ),
+    (
+        "source ports are not joined",
+        Mistake::Layout(|layout| layout.joint = NONE),
+    ),
+    (
+        "the rows of source ports are one short",
+        Mistake::Layout(|layout| layout.source_port_classes -= 1),
+    ),
+    // The parts.
+    (
+        "parts: the table of sources is forgotten",
+        Mistake::Layout(|layout| families(layout, |family| family.parts.by_src = NONE)),
+    ),
+    (
+        "parts: the table of destinations is forgotten",
+        Mistake::Layout(|layout| families(layout, |family| family.parts.by_dst = NONE)),
+    ),
+    (
+        "parts: narrow sources with narrow destinations are forgotten",
+        Mistake::Layout(|layout| families(layout, |family| family.parts.both[0].table = NONE)),
+    ),
+    (
+        "parts: narrow sources with wide destinations are forgotten",
+        Mistake::Layout(|layout| families(layout, |family| family.parts.both[1].table = NONE)),
+    ),
+    (
+        "parts: wide sources with narrow destinations are forgotten",
+        Mistake::Layout(|layout| families(layout, |family| family.parts.both[2].table = NONE)),
+    ),
+    (
+        "parts: wide sources with wide destinations are forgotten",
+        Mistake::Layout(|layout| families(layout, |family| family.parts.both[3].table = NONE)),
+    ),
+    (
+        "parts: the rows of L4 classes are one short",
+        Mistake::Layout(|layout| layout.l4_classes -= 1),
+    ),
+    (
+        "parts: a hash table is taken for a shorter one",
+        Mistake::Layout(|layout| {
+            families(layout, |family| {
+                for hash in &mut family.parts.both {
+                    hash.mask >>= 1;
+                }
+            });
+        }),
+    ),
+    (
+        "parts: a pair that found its line full is not looked for in the next",
+        Mistake::Line(|line| line.0[LINE_WORDS - 4] = 0),
+    ),
+    (
+        "parts: what no line decides is allowed",
+        Mistake::Layout(|layout| families(layout, |family| family.parts.default = 0)),
+    ),
+    (
+        "parts: source ports are not asked",
+        Mistake::Layout(|layout| layout.flags &= !flags::SOURCE_PORTS),
+    ),
+];
+
+fn families(layout: &mut Layout, change: impl FnMut(&mut FamilyLayout)) {
+    layout.families.iter_mut().for_each(change);
+}
+
+fn roots(layout: &mut Layout, change: impl Fn(&mut Root)) {
+    families(layout, |family| {
+        change(&mut family.src);
+        change(&mut family.dst);
+    });
+}
+
+/// The tables as they are seen.
+pub(crate) struct Glass<'a> {
+    image: &'a Image,
+    mistake: Mistake,
+    constants: Constants,
+    lines: Vec<Line>,
+}
+
+impl<'a> Glass<'a> {
+    pub(crate) fn new(image: &'a Image, mistake: Mistake) -> Self {
+        let (mut layout, mut lines) = (*image.layout(), image.lines().to_vec());
+        match mistake {
+            Mistake::Line(change) => lines.iter_mut().for_each(change),
+            Mistake::Layout(change) => change(&mut layout),
+            Mistake::None | Mistake::Index(_) => {}
+        }
+        Self {
+            image,
+            mistake,
+            constants: Constants::new(&layout, Rate::OFF),
+            lines,
+        }
+    }
+
+    /// What a packet would come to.
+    pub(crate) fn decide(&self, frame: &[u8]) -> Decision {
+        classify::decide(&Cursor::over(frame), self).into()
+    }
+}
+
+impl Tables for Glass<'_> {
+    fn word(&self, index: u32) -> Option<u32> {
+        self.image.word(match self.mistake {
+            Mistake::Index(change) => change(index, &self.constants.layout),
+            _ => index,
+        })
+    }
+
+    fn half(&self, index: u32) -> Option<u16> {
+        self.image.half(index)
+    }
+
+    fn byte(&self, index: u32) -> Option<u8> {
+        self.image.byte(index)
+    }
+
+    fn line(&self, number: u32) -> Option<&Line> {
+        self.lines.get(number as usize)
+    }
+
+    fn constant<const A: usize, const B: usize, const C: usize>(&self) -> u32 {
+        self.constants.words()[(A + B + C) / size_of::<u32>()]
+    }
+}
