@@ -3,6 +3,8 @@
 
 use core::marker::PhantomData;
 
+use crate::parse;
+
 /// A frame that can be read at an offset, from the Ethernet header on.
 pub trait Packet {
     /// The `N` bytes at `offset`, or `None` where the frame ends before them.
@@ -17,6 +19,17 @@ pub trait Packet {
 
     /// Whether the frame has at least `length` bytes.
     fn has(&self, length: usize) -> bool;
+
+    /// One step of the walk along the extension chain of an IPv6 packet that ends
+    /// at `end`. The kernel's frames make it in a function of its own, which the
+    /// verifier walks once, and not once for each way that leads to a header.
+    #[inline(always)]
+    fn extension(&self, walk: u64, end: u64) -> u64
+    where
+        Self: Sized,
+    {
+        parse::extension(self, walk, end)
+    }
 
     /// The same number. The kernel's frames put it down in memory and take it
     /// up again, so that the verifier knows nothing of it: it then walks the

@@ -6,7 +6,7 @@ use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use filter_common::abi::{Count, MAX_NOTES, NONE, NOTE_EVENT, REASON_COUNTERS, at, flags};
 use filter_common::classify::{Outcome, Tables as _};
-use filter_common::verdict::{Reason, Verdict};
+use filter_common::verdict::Reason;
 
 use crate::events;
 use crate::frame::Frame;
@@ -20,21 +20,21 @@ static COUNTERS: PerCpuArray<Count, 1> = PerCpuArray::new();
 #[map]
 static COUNTERS: PerCpuArray<Count> = PerCpuArray::with_max_entries(1, 0);
 
-/// Counts the packet, and the rules that it met beside its verdict; an outcome
-/// without a counter becomes a counted drop.
+/// Counts the packet, and the rules that it met beside its verdict. An outcome
+/// without a counter is counted as broken, and is to become a drop: then false.
 #[inline(always)]
-pub(crate) fn count(outcome: Outcome, frame: &Frame<'_>) -> Verdict {
-    // Nothing where no rule is noted: the verifier deletes it.
+pub(crate) fn count(outcome: Outcome, frame: &Frame<'_>) -> bool {
     let length = frame.length();
-    let noted = constant::<{ at::NOTES }, 0, 0>() == NONE
-        || outcome.notes == NONE
-        || count_notes(outcome, frame, length).is_some();
-    if noted && add(outcome.counter(), length) {
-        outcome.verdict()
-    } else {
+    // Nothing where no rule is noted: the verifier deletes it.
+    if constant::<{ at::NOTES }, 0, 0>() != NONE
+        && outcome.notes != NONE
+        && count_notes(outcome, frame, length).is_none()
+        || !add(outcome.counter(), length)
+    {
         add(Reason::Internal as u32, length);
-        Verdict::Drop
+        return false;
     }
+    true
 }
 
 /// `None` where a record is cut short, which no compiled image has.

@@ -49,14 +49,14 @@ pub(crate) fn report(ctx: &XdpContext, rule: u32, outcome: Outcome, length: u64)
     }
 }
 
-/// Reports that the packet was dropped, by `outcome`.
+/// Reports the packet, if it is dropped by this outcome.
 #[inline(always)]
 pub(crate) fn sample(frame: &Frame<'_>, outcome: Outcome) {
     let rate = Rate {
         events: constant::<{ at::SAMPLING }, { at::EVENTS }, 0>(),
         jiffies: constant::<{ at::SAMPLING }, { at::JIFFIES }, 0>(),
     };
-    if rate.events == 0 {
+    if rate.events == 0 || outcome.drops() == 0 {
         return;
     }
     if let Some(budget) = take(OF_DROPS, rate) {

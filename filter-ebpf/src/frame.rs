@@ -4,6 +4,7 @@
 use core::array::from_fn;
 
 use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::programs::XdpContext;
 #[cfg(not(feature = "trace"))]
@@ -11,6 +12,7 @@ use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 #[cfg(feature = "trace")]
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use filter_common::packet::{Cursor, Packet};
+use filter_common::parse::extension;
 
 /// Where [`Packet::forget`] puts a number down, per CPU.
 #[cfg(not(feature = "trace"))]
@@ -19,6 +21,18 @@ static SCRATCH: PerCpuArray<usize, 1> = PerCpuArray::new();
 #[cfg(feature = "trace")]
 #[map]
 static SCRATCH: PerCpuArray<usize> = PerCpuArray::with_max_entries(1, 0);
+
+/// One step of the walk along an extension chain (see [`Packet::extension`]):
+/// global, so that the verifier walks it by itself and knows nothing of the result.
+///
+/// # Safety
+///
+/// `ctx` is the context that the program was called with.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn nodewall_extension(ctx: *mut xdp_md, walk: u64, end: u64) -> u64 {
+    extension(&Frame::new(&XdpContext::new(ctx)), walk, end)
+}
 
 /// A received frame.
 pub(crate) struct Frame<'a> {
@@ -88,6 +102,12 @@ impl Packet for Frame<'_> {
     #[inline(always)]
     fn has_front(&self, length: usize) -> bool {
         self.linear.has_front(length)
+    }
+
+    #[inline(always)]
+    fn extension(&self, walk: u64, end: u64) -> u64 {
+        // SAFETY: the context is the one this program was called with.
+        unsafe { nodewall_extension(self.ctx.ctx, walk, end) }
     }
 
     #[inline(always)]

@@ -103,6 +103,13 @@ impl Outcome {
         }
     }
 
+    /// 1 where the packet is dropped, else 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn drops(self) -> u32 {
+        (self.word & DECIDE_DROP) / DECIDE_DROP
+    }
+
     /// The counter that counts the packet.
     #[inline(always)]
     #[must_use]
@@ -235,12 +242,13 @@ fn combine<const LEVELS: usize, const FAMILY: usize, T: Tables>(
 /// The class of an L4 header that was read, its source port apart.
 #[inline(always)]
 fn plain_l4_class<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
-    const TCP: u16 = l4::TCP as u16;
-    const UDP: u16 = l4::UDP as u16;
-    // One search a protocol, each of a table that the verifier knows.
-    match key.fields.proto() {
-        TCP => selector_class(tables.constant::<{ at::TCP }, 0, 0>(), key, tables),
-        UDP => selector_class(tables.constant::<{ at::UDP }, 0, 0>(), key, tables),
+    match u8::try_from(key.fields.proto()) {
+        Ok(proto) if l4::is_tcp_or_udp(proto) => {
+            let tcp = tables.constant::<{ at::TCP }, 0, 0>();
+            let udp = tables.constant::<{ at::UDP }, 0, 0>();
+            let entry = tcp.wrapping_add(udp.wrapping_sub(tcp).wrapping_mul(l4::tcp_or_udp(proto)));
+            selector_class(entry, key, tables)
+        }
         _ => l4_class(key, tables),
     }
 }

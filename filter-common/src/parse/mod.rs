@@ -284,91 +284,158 @@ enum Chain {
     Hidden(L4),
 }
 
+/// Where the walk along an extension chain is, in one word: the place of the
+/// next header, its number, and what was seen before.
+#[derive(Clone, Copy)]
+struct Walk(u64);
+
+impl Walk {
+    /// There was a fragment header.
+    const FRAGMENTED: u64 = 1 << 24;
+    /// It was a first fragment's.
+    const FIRST: u64 = 1 << 25;
+    /// The packet may not be.
+    const REFUSED: u64 = 1 << 26;
+    /// Bytes that are known to be there could not be read.
+    const INTERNAL: u64 = 1 << 27;
+    /// The chain is cut off.
+    const CUT: u64 = 1 << 28;
+    /// What follows is from the middle of the payload, and the fragment's
+    /// offset is in the upper half.
+    const LATER: u64 = 1 << 29;
+    /// All but the first two, after which the walk ends.
+    const ENDS: u64 = Self::REFUSED | Self::INTERNAL | Self::CUT | Self::LATER;
+
+    #[inline(always)]
+    const fn new(next: u8, at: usize, seen: u64) -> Self {
+        Self(at as u64 | (next as u64) << 16 | seen)
+    }
+
+    /// Bounded for the verifier, which knows nothing of the word.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "of 15 bits")]
+    const fn at(self) -> usize {
+        self.0 as usize & MAX_CHAIN
+    }
+
+    #[inline(always)]
+    const fn next(self) -> u8 {
+        self.0.to_le_bytes()[2]
+    }
+
+    #[inline(always)]
+    const fn has(self, seen: u64) -> bool {
+        self.0 & seen != 0
+    }
+
+    #[inline(always)]
+    const fn offset(self) -> u16 {
+        let [_, _, _, _, low, high, ..] = self.0.to_le_bytes();
+        u16::from_le_bytes([low, high])
+    }
+}
+
 /// Walks the chain that begins with the header `next` at `at`.
 #[inline(always)]
-fn extensions<P: Packet>(
-    packet: &P,
-    mut next: u8,
-    mut at: usize,
-    end: usize,
-) -> Result<Chain, NoKey> {
+fn extensions<P: Packet>(packet: &P, next: u8, at: usize, end: usize) -> Result<Chain, NoKey> {
     use ip::v6;
 
-    // Whether there was a fragment header; then, whether of a first fragment.
-    let mut fragmented = false;
-    let mut first = false;
+    let mut walk = Walk::new(next, at, 0);
     for _ in 0..v6::MAX_EXTENSIONS {
-        if !v6::is_extension(next) {
+        if !v6::is_extension(walk.next()) {
             break;
         }
-        // All that changes from header to header goes through memory: the
-        // ways through the chain would multiply (870,000 verified
-        // instructions instead of some thousands).
-        let flags = usize::from(fragmented) | usize::from(first) << 1;
-        let state = packet.forget(at | usize::from(next) << 16 | flags << 24);
-        at = state & MAX_CHAIN;
-        fragmented = state >> 24 & 1 == 1;
-        first = state >> 25 & 1 == 1;
-        [_, _, next, ..] = state.to_le_bytes();
-
-        if next == v6::FRAGMENT && fragmented {
-            return Err(NoKey::Ipv6Extension);
+        walk = Walk(packet.extension(walk.0, end as u64));
+        if walk.has(Walk::ENDS) {
+            break;
         }
-        // The routing type is judged even where the rest is cut off.
-        if next == v6::ROUTING && at + v6::ROUTING_TYPE < end {
-            let [routing_type] = packet.read(at + v6::ROUTING_TYPE).ok_or(NoKey::Internal)?;
-            if routing_type == 0 {
-                return Err(NoKey::Ipv6Extension);
-            }
-        }
-        let cut = if first {
-            // The chain must be whole in the first fragment (RFC 7112).
-            Err(NoKey::Ipv6Extension)
-        } else {
-            Ok(Chain::Hidden(L4::Unreadable))
-        };
-        // The shortest extension header has 8 bytes.
-        if at + 8 > end {
-            return cut;
-        }
-        let [following, length, high, low] = packet.read(at).ok_or(NoKey::Internal)?;
-        let size = match next {
-            v6::FRAGMENT => v6::FRAGMENT_HEADER,
-            v6::AUTHENTICATION => (usize::from(length) + 2) * 4,
-            _ => (usize::from(length) + 1) * 8,
-        };
-        if at + size > end {
-            return cut;
-        }
-        at += size;
-        if next == v6::FRAGMENT {
-            let field = be16([high, low]);
-            let offset = field >> 3;
-            fragmented = true;
-            first = offset == 0 && field & v6::MORE_FRAGMENTS != 0;
-            if offset != 0 {
-                // What follows are bytes from the middle of the payload.
-                return match following {
-                    v6::FRAGMENT => Err(NoKey::Ipv6Extension),
-                    hidden if v6::is_extension(hidden) => Ok(Chain::Hidden(L4::LaterFragment)),
-                    proto => Ok(Chain::Payload {
-                        proto,
-                        part: Part::Later { offset },
-                        at,
-                    }),
-                };
-            }
-        }
-        next = following;
     }
-    if v6::is_extension(next) {
+    if walk.has(Walk::INTERNAL) {
+        return Err(NoKey::Internal);
+    }
+    let next = walk.next();
+    if walk.has(Walk::CUT) {
+        return Ok(Chain::Hidden(L4::Unreadable));
+    }
+    if walk.has(Walk::LATER) && next != v6::FRAGMENT && v6::is_extension(next) {
+        return Ok(Chain::Hidden(L4::LaterFragment));
+    }
+    if walk.has(Walk::REFUSED) || v6::is_extension(next) {
         return Err(NoKey::Ipv6Extension);
     }
+    let part = if walk.has(Walk::LATER) {
+        Part::Later {
+            offset: walk.offset(),
+        }
+    } else if walk.has(Walk::FIRST) {
+        Part::First
+    } else {
+        Part::Whole
+    };
     Ok(Chain::Payload {
         proto: next,
-        part: if first { Part::First } else { Part::Whole },
-        at,
+        part,
+        at: walk.at(),
     })
+}
+
+/// One step of the walk along an extension chain, over a header that is one
+/// (see [`Packet::extension`]).
+#[inline(always)]
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "a place in the frame")]
+pub fn extension<P: Packet>(packet: &P, walk: u64, end: u64) -> u64 {
+    use ip::v6;
+
+    let (walk, end) = (Walk(walk), end as usize);
+    let (next, at) = (walk.next(), walk.at());
+    let seen = walk.0 & (Walk::FRAGMENTED | Walk::FIRST);
+    let ended = |why| Walk::new(next, at, seen | why).0;
+
+    if next == v6::FRAGMENT && walk.has(Walk::FRAGMENTED) {
+        return ended(Walk::REFUSED);
+    }
+    // The routing type is judged even where the rest is cut off.
+    if next == v6::ROUTING && at + v6::ROUTING_TYPE < end {
+        match packet.read(at + v6::ROUTING_TYPE) {
+            Some([0]) => return ended(Walk::REFUSED),
+            Some([_]) => {}
+            None => return ended(Walk::INTERNAL),
+        }
+    }
+    let cut = if walk.has(Walk::FIRST) {
+        // The chain must be whole in the first fragment (RFC 7112).
+        Walk::REFUSED
+    } else {
+        Walk::CUT
+    };
+    // The shortest extension header has 8 bytes.
+    if at + 8 > end {
+        return ended(cut);
+    }
+    let Some([following, length, high, low]) = packet.read(at) else {
+        return ended(Walk::INTERNAL);
+    };
+    let size = match next {
+        v6::FRAGMENT => v6::FRAGMENT_HEADER,
+        v6::AUTHENTICATION => (usize::from(length) + 2) * 4,
+        _ => (usize::from(length) + 1) * 8,
+    };
+    if at + size > end {
+        return ended(cut);
+    }
+    let at = at + size;
+    if next != v6::FRAGMENT {
+        return Walk::new(following, at, seen).0;
+    }
+    let field = be16([high, low]);
+    let offset = field >> 3;
+    let seen = match (offset, field & v6::MORE_FRAGMENTS != 0) {
+        (0, false) => Walk::FRAGMENTED,
+        (0, true) => Walk::FRAGMENTED | Walk::FIRST,
+        (offset, _) => Walk::FRAGMENTED | Walk::LATER | u64::from(offset) << 32,
+    };
+    Walk::new(following, at, seen).0
 }
 
 /// Which part of its datagram a packet is.

@@ -41,10 +41,11 @@ pub fn ipv4<P: Packet>(packet: &P) -> Option<Key> {
     let frame = packet.front::<V4_BYTES>()?;
     let proto = frame[at(v4::PROTOCOL)];
     let total = usize::from(word(frame, at(v4::TOTAL_LENGTH)));
+    let (least, l4) = l4_header(proto, long(frame, at(v4::HEADER)));
     if frame[at(v4::VERSION_IHL)] != NO_OPTIONS
         || u16::from_ne_bytes([frame[at(v4::FRAGMENT)], frame[at(v4::FRAGMENT) + 1]]) & FRAGMENTED
             != 0
-        || total < v4::HEADER + l4::header(proto)
+        || total < v4::HEADER + least
         || !packet.has_front(ethernet::HEADER + total)
     {
         return None;
@@ -57,7 +58,7 @@ pub fn ipv4<P: Packet>(packet: &P) -> Option<Key> {
         family: Family::V4,
         src: address(v4::SOURCE),
         dst: address(v4::DESTINATION),
-        fields: fields(proto, long(frame, at(v4::HEADER)), frame[at(v4::TTL)]),
+        fields: fields(proto, l4, frame[at(v4::TTL)]),
     })
 }
 
@@ -73,9 +74,10 @@ pub fn ipv6<P: Packet>(packet: &P) -> Option<Key> {
     let frame = packet.front::<V6_BYTES>()?;
     let proto = frame[at(v6::NEXT_HEADER)];
     let payload = usize::from(word(frame, at(v6::PAYLOAD_LENGTH)));
+    let (least, l4) = l4_header(proto, long(frame, at(v6::HEADER)));
     if frame[at(0)] >> 4 != 6
         || v6::is_extension(proto)
-        || payload < l4::header(proto)
+        || payload < least
         || !packet.has_front(ethernet::HEADER + v6::HEADER + payload)
     {
         return None;
@@ -93,15 +95,28 @@ pub fn ipv6<P: Packet>(packet: &P) -> Option<Key> {
         family: Family::V6,
         src: address(v6::SOURCE),
         dst: address(v6::DESTINATION),
-        fields: fields(proto, long(frame, at(v6::HEADER)), frame[at(v6::HOP_LIMIT)]),
+        fields: fields(proto, l4, frame[at(v6::HOP_LIMIT)]),
     })
 }
 
+/// Bytes that the L4 header must have, and what is read of it where it begins
+/// with this word.
 #[inline(always)]
-fn fields(proto: u8, first: u32, hop_limit: u8) -> Fields {
+const fn l4_header(proto: u8, first: u32) -> (usize, u32) {
+    const TCP: usize = l4::header(l4::TCP);
+    const LESS: usize = TCP - l4::header(l4::UDP);
+    if l4::is_tcp_or_udp(proto) {
+        (TCP - LESS * l4::tcp_or_udp(proto) as usize, first)
+    } else {
+        (l4::header(proto), l4::fields(proto, first))
+    }
+}
+
+#[inline(always)]
+fn fields(proto: u8, fields: u32, hop_limit: u8) -> Fields {
     let header = Header {
         state: L4::Read,
-        fields: l4::fields(proto, first),
+        fields,
     };
     Fields::new(proto.into(), &header, hop_limit)
 }

@@ -49,6 +49,22 @@ pub const fn has_ports(protocol: u8) -> bool {
     matches!(protocol, TCP | UDP | UDP_LITE | SCTP)
 }
 
+/// Whether this is TCP or UDP, asked in one: in traffic of both each question
+/// by itself would be a jump that can't be foreseen.
+#[inline(always)]
+#[must_use]
+pub const fn is_tcp_or_udp(protocol: u8) -> bool {
+    const BOTH: u64 = 1 << TCP | 1 << UDP;
+    protocol < 64 && BOTH >> (protocol & 63) & 1 == 1
+}
+
+/// 0 where this is TCP, 1 where it is UDP: without a jump, likewise.
+#[inline(always)]
+#[must_use]
+pub const fn tcp_or_udp(protocol: u8) -> u32 {
+    protocol as u32 >> 4
+}
+
 /// What rules ask of a header that begins with this word: source port << 16 |
 /// destination port, or type << 8 | code; 0 where they can't ask.
 #[inline(always)]
@@ -66,6 +82,15 @@ pub const fn fields(protocol: u8, word: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tcp_and_udp_are_told_apart_without_jumps() {
+        for protocol in 0..=u8::MAX {
+            let expected = protocol == TCP || protocol == UDP;
+            assert_eq!(is_tcp_or_udp(protocol), expected);
+        }
+        assert_eq!((tcp_or_udp(TCP), tcp_or_udp(UDP)), (0, 1));
+    }
 
     #[test]
     fn headers_have_the_lengths_of_the_standards() {
