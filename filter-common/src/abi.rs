@@ -107,15 +107,16 @@ pub const PARTS: usize = 4;
 /// its lines asks for it.
 pub const PARTS_RECORD_WORDS: u32 = 8;
 /// Words of a slot: source class, destination class, first word of the list of
-/// its lines, first word of the row (L4 class → index in the list × 2, and 1
+/// its lines, first word of the row (L4 class → index in the list << 8, and 1
 /// more where that line can't be decided; [`NONE`] where there is none; or, with
-/// [`ROW_BY_SOURCE_PORT`], a line from which on each class of source ports has
-/// its own). An empty slot has source class 0.
+/// [`BY_SOURCE_PORT`], where those of source ports are). An empty slot has source
+/// class 0.
 pub const PART_SLOT_WORDS: usize = 4;
-/// In the low 8 bits of a value: source ports decide.
+/// In the low 8 bits of a value: source ports decide. What is in the higher 24
+/// bits is a line: from there on, each sixteen classes of source ports have a word,
+/// which is their value, or with this again the line of their sixteen values.
+/// [`NONE`] is none such.
 pub const BY_SOURCE_PORT: u32 = 0x80;
-/// In a row: source ports decide, and the rest is a line's number.
-pub const ROW_BY_SOURCE_PORT: u32 = 1 << 31;
 /// Lines that are searched for a pair, from the one on that its hash gives.
 pub const HASH_PROBES: u32 = 4;
 
@@ -140,9 +141,8 @@ impl Default for HashLayout {
 
 /// The combination by parts, of one IP version. A value of a table or list is
 /// the [decision](DECISION_COUNTER), rotated to the left by 8 bits so that the
-/// least is the first in order; [`NONE`] where no line matches; or, in tables, the number
-/// of a line << 8 | [`BY_SOURCE_PORT`], from which on each class of source ports
-/// has its value.
+/// least is the first in order; [`NONE`] where no line matches; or, in tables, with
+/// [`BY_SOURCE_PORT`] where those of source ports are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct PartsLayout {

@@ -5,6 +5,7 @@
 //! generation ([`datapath`]).
 
 pub mod bench;
+mod bytes;
 pub mod cli;
 pub mod compile;
 pub mod datapath;

@@ -7,13 +7,14 @@
 //! classes that have a line at all; an address in no line of the part asks
 //! nothing of it.
 //!
-//! Where source ports decide, a value leads to a row of one for each class of
-//! them: all L4 classes with all source ports would be too many.
+//! Where source ports decide, a value leads to a row of one for each sixteen
+//! classes of them, and from there to one for each: all L4 classes with all
+//! source ports would be too many.
 
 use super::{Tables, is_set};
 use crate::abi::{
     BY_SOURCE_PORT, DECIDE_ASK, DECIDE_DROP, HASH_PROBES, HashLayout, LINE_WORDS, NONE,
-    PART_SLOT_WORDS, PARTS, PARTS_RECORD_WORDS, ROW_BY_SOURCE_PORT, at, flags,
+    PART_SLOT_WORDS, PARTS, PARTS_RECORD_WORDS, at, flags,
 };
 
 /// The classes of an L4 header.
@@ -82,18 +83,23 @@ fn by_one<T: Tables>(table: u32, record: u32, l4: L4Classes, tables: &T) -> Opti
     let class = tables.word(record)?;
     let row = class.wrapping_mul(tables.constant::<{ at::L4_CLASSES }, 0, 0>());
     let value = tables.word(table.wrapping_add(row).wrapping_add(l4.l4))?;
-    if !is_set(flags::SOURCE_PORTS, tables) || value == NONE || value & BY_SOURCE_PORT == 0 {
-        return Some(value);
-    }
-    by_source_port(value >> 8, l4.sport, tables)
+    by_source_port(value, l4.sport, tables)
 }
 
 const _: () = assert!(LINE_WORDS == 1 << 4);
 
-/// What the row at this line has for a class of source ports.
+/// The value itself, or where source ports decide, that of their class.
 #[inline(always)]
-fn by_source_port<T: Tables>(line: u32, sport: u32, tables: &T) -> Option<u32> {
-    tables.word((line << 4).wrapping_add(sport))
+fn by_source_port<T: Tables>(value: u32, sport: u32, tables: &T) -> Option<u32> {
+    let decide = |value: u32| value != NONE && value & BY_SOURCE_PORT != 0;
+    if !is_set(flags::SOURCE_PORTS, tables) || !decide(value) {
+        return Some(value);
+    }
+    let value = tables.word((value >> 8 << 4).wrapping_add(sport >> 4))?;
+    if !decide(value) {
+        return Some(value);
+    }
+    tables.word((value >> 8 << 4).wrapping_add(sport & 0xf))
 }
 
 /// The first line of a part that asks for both.
@@ -130,14 +136,12 @@ fn by_both<T: Tables>(
 /// The first line of a list: which of them the L4 class has in `row`.
 #[inline(always)]
 fn first_of<T: Tables>(list: u32, row: u32, l4: L4Classes, tables: &T) -> Option<u32> {
-    let mut index = tables.word(row.wrapping_add(l4.l4))?;
-    if is_set(flags::SOURCE_PORTS, tables) && index != NONE && index & ROW_BY_SOURCE_PORT != 0 {
-        index = by_source_port(index & !ROW_BY_SOURCE_PORT, l4.sport, tables)?;
-    }
+    let index = tables.word(row.wrapping_add(l4.l4))?;
+    let index = by_source_port(index, l4.sport, tables)?;
     if index == NONE {
         return Some(NONE);
     }
-    let value = tables.word(list.wrapping_add(index >> 1))?;
+    let value = tables.word(list.wrapping_add(index >> 8))?;
     Some(if index & 1 == 0 {
         value
     } else {

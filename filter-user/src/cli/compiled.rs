@@ -9,8 +9,9 @@ use ipnet::IpNet;
 
 use super::args::{EndpointFlags, Files, Global, NodeAddress, OptionFlags, WarningFlags};
 use super::error::Failure;
-use super::output::{Color, count, message};
+use super::output::{Color, count, message, size};
 use super::times::Times;
+use crate::bytes::needed_and_allowed;
 use crate::compile::{Analysis, CompileError, Image};
 use crate::datapath::{self, Described, DescribedDocument};
 use crate::lint;
@@ -381,11 +382,14 @@ fn within_budget(image: &Image, ruleset: &Ruleset, max_memory: u64) -> Result<()
     if tables + counters <= max_memory {
         return Ok(());
     }
+    let [all, allowed] = needed_and_allowed(tables + counters, max_memory);
     Err(format!(
-        "the counters of {} rules take {counters} bytes on this host's CPUs, beside tables of \
-         {tables} bytes: more than the budget of {max_memory} bytes; allow more with --max-memory, \
-         or merge rules that differ only in their addresses",
-        ruleset.rules.len()
+        "the counters of {} rules take {} on this host's CPUs, beside tables of {}: {all}, more \
+         than the budget of {allowed}; allow more with --max-memory, or merge rules that differ \
+         only in their addresses",
+        ruleset.rules.len(),
+        size(counters),
+        size(tables),
     ))
 }
 

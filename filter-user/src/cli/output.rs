@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use clap::ValueEnum;
 
+pub(super) use crate::bytes::size;
 use crate::ruleset::Rule;
 
 /// Colour in messages.
@@ -118,23 +119,6 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
-/// Bytes in binary units, to three digits.
-#[must_use]
-pub(super) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut unit = 0;
-    let mut scale = 1_u64;
-    while unit + 1 < UNITS.len() && bytes / scale >= 1024 {
-        unit += 1;
-        scale *= 1024;
-    }
-    if unit == 0 {
-        return format!("{bytes} B");
-    }
-    let tenths = (u128::from(bytes) * 10 + u128::from(scale) / 2) / u128::from(scale);
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
-}
-
 /// Cuts a text to `width` characters, its end replaced by `…`.
 #[must_use]
 pub(super) fn fit(text: &str, width: usize) -> String {
@@ -197,13 +181,6 @@ mod tests {
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1_000), "1,000");
         assert_eq!(grouped(u64::MAX), "18,446,744,073,709,551,615");
-    }
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(size(1023), "1023 B");
-        assert_eq!(size(1024), "1.0 KiB");
-        assert_eq!(size(1_323_008), "1.3 MiB");
     }
 
     #[test]

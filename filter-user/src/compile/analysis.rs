@@ -12,7 +12,7 @@ use filter_common::abi;
 use filter_common::verdict::Verdict;
 use filter_common::wire::ip::v6;
 
-use super::classes::{Cells, Classes};
+use super::classes::{Cells, Classes, FamilyClasses};
 use super::combine::Pairs;
 use super::{Combination, CompileError, Image, decide};
 use crate::decision::Decision;
@@ -22,7 +22,7 @@ use crate::ruleset::{Family, Rule, Ruleset, Stage};
 
 /// Kinds of packets (pairs of address classes with L4 classes) up to which all
 /// are asked: some seconds.
-const MAX_KINDS: u64 = 20_000_000;
+pub(super) const MAX_KINDS: u64 = 20_000_000;
 
 /// A ruleset and its classes.
 #[derive(Debug)]
@@ -180,7 +180,7 @@ impl<'r> Analysis<'r> {
         let sports = self.classes.source_ports.classes.len();
         for pair in 0..pairs.count() as u32 {
             for sport in 0..sports {
-                let whole = self.classes.joint[l4 as usize * sports + sport];
+                let whole = self.classes.whole_l4().joint[l4 as usize * sports + sport];
                 let rules = 0..self.ruleset.rules.len();
                 let cell = cells.cell(pair, whole as usize);
                 ends.insert(decide::fate(&self.classes.lines, rules, cell, false).end);
@@ -202,12 +202,16 @@ impl<'r> Analysis<'r> {
 }
 
 fn join(classes: &Classes<'_>) -> Result<[Pairs; 2], CompileError> {
-    let [v4, v6] = &classes.families;
-    let kinds = (v4.pairs() + v6.pairs()) * classes.whole_l4.len() as u64;
-    if kinds > MAX_KINDS {
-        return Err(CompileError::TooManyKinds(kinds));
-    }
-    Ok([v4.join(u64::MAX)?, v6.join(u64::MAX)?])
+    let pairs: u64 = classes.families.iter().map(FamilyClasses::pairs).sum();
+    let in_time = |l4: usize| match pairs * l4 as u64 {
+        ..=MAX_KINDS => Ok(()),
+        kinds => Err(CompileError::TooManyKinds(kinds)),
+    };
+    // Source ports can only add to these.
+    in_time(classes.l4.classes.len())?;
+    in_time(classes.whole_l4().classes.len())?;
+    let joined = classes.join(MAX_KINDS, MAX_KINDS);
+    joined.map_err(CompileError::TooManyKinds)
 }
 
 /// Whether somebody wrote the rule.
@@ -343,7 +347,7 @@ fn headers(classes: &Classes<'_>, family: Family) -> Vec<Vec<Fields>> {
         .chain([other])
         .filter(|protocol| family == Family::V4 || !v6::is_extension(*protocol));
     let sports = &classes.source_ports;
-    let mut found = vec![Vec::new(); classes.whole_l4.len()];
+    let mut found = vec![Vec::new(); classes.whole_l4().classes.len()];
     for protocol in protocols {
         let of_protocol = &classes.l4.protocols[usize::from(protocol)];
         // A well-known port, or an echo request.
@@ -359,7 +363,7 @@ fn headers(classes: &Classes<'_>, family: Family) -> Vec<Vec<Fields>> {
         for (selector, class) in choices(&of_protocol.read, liked) {
             for (sport, sport_class) in choices(&sports.steps, 51_515) {
                 let joint = class as usize * sports.classes.len() + sport_class as usize;
-                let list = &mut found[classes.joint[joint] as usize];
+                let list = &mut found[classes.whole_l4().joint[joint] as usize];
                 if list.len() < TRIED {
                     list.push(Fields {
                         sport,
@@ -370,7 +374,7 @@ fn headers(classes: &Classes<'_>, family: Family) -> Vec<Vec<Fields>> {
             }
         }
         let joint = of_protocol.later_fragment as usize * sports.classes.len();
-        let list = &mut found[classes.joint[joint] as usize];
+        let list = &mut found[classes.whole_l4().joint[joint] as usize];
         if list.len() < TRIED {
             list.push(Fields {
                 later_fragment: true,

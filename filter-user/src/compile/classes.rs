@@ -2,9 +2,10 @@
 //! one cell, a pair class and an L4 class, and what happens to it is the
 //! same for all packets of the cell.
 
-use super::CompileError;
+use std::cell::OnceCell;
+
 use super::class::{self, Cell};
-use super::combine::Pairs;
+use super::combine::{Pairs, TooMany};
 use super::lines::Lines;
 use super::{address, l4, source_port};
 use crate::ruleset::{Family, Ruleset};
@@ -22,9 +23,9 @@ impl FamilyClasses {
         self.src.count() as u64 * self.dst.count() as u64
     }
 
-    /// Each source class with each destination class.
-    pub(super) fn join(&self, max_memory: u64) -> Result<Pairs, CompileError> {
-        Pairs::join(&self.src, &self.dst, max_memory)
+    /// Whether both addresses make a difference.
+    pub(super) fn has_both(&self) -> bool {
+        self.src.count() > 1 && self.dst.count() > 1
     }
 }
 
@@ -37,11 +38,19 @@ pub(super) struct Classes<'r> {
     /// Without source ports.
     pub(super) l4: l4::Dimension,
     pub(super) source_ports: source_port::Dimension,
-    /// Of each class in `l4` with each of `source_ports`, in that order, the
-    /// class in `whole_l4`.
+    /// Worked out when it is first asked for: not all combinations need it, and
+    /// it may be tens of thousands.
+    whole: OnceCell<WholeL4>,
+}
+
+/// The classes of L4 headers, source port and all.
+#[derive(Debug)]
+pub(super) struct WholeL4 {
+    /// Each class.
+    pub(super) classes: Vec<l4::Class>,
+    /// Of each class without source ports with each of those, in that order, the
+    /// class.
     pub(super) joint: Vec<u32>,
-    /// With source ports.
-    pub(super) whole_l4: Vec<l4::Class>,
 }
 
 impl<'r> Classes<'r> {
@@ -57,15 +66,48 @@ impl<'r> Classes<'r> {
         });
         let l4 = l4::Dimension::cut(&lines.conditions, ruleset.options.fragments);
         let source_ports = source_port::Dimension::cut(&lines.conditions);
-        let (whole_l4, joint) = source_ports.join(&l4.classes);
         Self {
             lines,
             families,
             l4,
             source_ports,
-            joint,
-            whole_l4,
+            whole: OnceCell::new(),
         }
+    }
+
+    /// Whether source ports make a difference. One class of all ports does
+    /// where lines ask for ports that contradict each other.
+    pub(super) fn has_source_ports(&self) -> bool {
+        let conditions = self.lines.conditions.len();
+        match self.source_ports.classes.as_slice() {
+            [one] => (0..conditions).any(|number| !one.contains(number)),
+            _ => true,
+        }
+    }
+
+    /// The classes of L4 headers, source port and all.
+    pub(super) fn whole_l4(&self) -> &WholeL4 {
+        self.whole.get_or_init(|| {
+            let (classes, joint) = self.source_ports.join(&self.l4.classes);
+            WholeL4 { classes, joint }
+        })
+    }
+
+    /// The pair classes of both IP versions; else the words that would be needed
+    /// at least, where a table of pairs would have more than `max_pairs`, or one
+    /// of pair classes and whole L4 classes more than `max_decisions`.
+    pub(super) fn join(&self, max_pairs: u64, max_decisions: u64) -> Result<[Pairs; 2], u64> {
+        let l4 = self.whole_l4().classes.len() as u64;
+        let mut left = max_decisions / l4;
+        let [v4, v6] = self.families.each_ref().map(|family| {
+            let joined = Pairs::join(&family.src, &family.dst, max_pairs, left);
+            left -= joined.as_ref().map_or(0, |joined| joined.count() as u64);
+            joined.map_err(|error| match error {
+                TooMany::Pairs(pairs) => pairs,
+                TooMany::Classes(classes) => classes * l4,
+            })
+        });
+        Ok([v4?, v6?])
     }
 }
 
@@ -83,13 +125,14 @@ pub(super) struct Cells<'c> {
 impl<'c> Cells<'c> {
     pub(super) fn of(classes: &'c Classes<'c>, pairs: &'c Pairs) -> Self {
         let common = classes
-            .whole_l4
+            .whole_l4()
+            .classes
             .iter()
             .map(|l4| class::common(&classes.lines, &pairs.everywhere, l4))
             .collect();
         Self {
             lines: &classes.lines,
-            l4: &classes.whole_l4,
+            l4: &classes.whole_l4().classes,
             common,
             pairs,
         }

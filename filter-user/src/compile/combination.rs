@@ -6,7 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::classes::{Classes, FamilyClasses};
-use super::parts;
+use super::combine::Pairs;
+use super::{CompileError, parts};
 
 /// The ways to combine classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -23,22 +24,66 @@ pub enum Combination {
     Parts,
 }
 
-/// Pairs of source and destination classes up to which a table of all of them
-/// is taken: 4 MiB, which large caches hold.
-const DENSE: u64 = 1 << 20;
+/// Words that a table of pairs, or of decisions, has at most where there is a
+/// choice: 4 MiB, which large caches hold.
+pub(super) const DENSE: u64 = 1 << 20;
+/// L4 classes, with those of source ports, that are joined at most to find out.
+const JOINED: u64 = 1 << 16;
+
+/// How the classes of a ruleset are combined, and what was worked out to know.
+pub(super) enum Plan {
+    /// By a table of pair classes with all L4 classes.
+    Table(Box<[Pairs; 2]>),
+    /// [`Combination::Parts`].
+    Parts,
+}
 
 impl Combination {
-    /// The best one for a ruleset.
-    pub(super) fn choose(classes: &Classes<'_>) -> Self {
-        let families = &classes.families;
-        let both = families
-            .iter()
-            .filter(|family| family.src.count() > 1 && family.dst.count() > 1);
-        match both.map(FamilyClasses::pairs).max() {
-            None => Self::OneDimension,
-            Some(pairs) if pairs > DENSE && parts::can_hold(&classes.lines) => Self::Parts,
-            Some(_) => Self::Dense,
+    /// The best one for a ruleset; or `forced`, if it can hold the ruleset.
+    pub(super) fn plan(
+        classes: &Classes<'_>,
+        max_memory: u64,
+        forced: Option<Self>,
+    ) -> Result<(Self, Plan), CompileError> {
+        let has_both = classes.families.iter().any(FamilyClasses::has_both);
+        let table = if has_both {
+            Self::Dense
+        } else {
+            Self::OneDimension
+        };
+        let most = max_memory / 4;
+        if !parts::can_hold(&classes.lines) {
+            if forced == Some(Self::Parts) {
+                return Err(CompileError::NotByParts);
+            }
+        } else if forced == Some(Self::Parts) {
+            return Ok((Self::Parts, Plan::Parts));
+        } else if forced.is_none() && (has_both || classes.has_source_ports()) {
+            let most = most.min(DENSE);
+            return Ok(match Self::small(classes, most) {
+                Some(pairs) => (table, Plan::Table(pairs.into())),
+                None => (Self::Parts, Plan::Parts),
+            });
         }
+        let pairs = classes.join(most, most);
+        let pairs = pairs.map_err(|words| CompileError::TooLarge {
+            needed: words * 4,
+            budget: max_memory,
+        })?;
+        Ok((forced.unwrap_or(table), Plan::Table(pairs.into())))
+    }
+
+    /// The pair classes, if tables of so many words each hold them.
+    fn small(classes: &Classes<'_>, most: u64) -> Option<[Pairs; 2]> {
+        let families = &classes.families;
+        let both = families.iter().filter(|family| family.has_both());
+        let sports = classes.source_ports.classes.len() as u64;
+        if both.map(FamilyClasses::pairs).any(|pairs| pairs > most)
+            || classes.l4.classes.len() as u64 * sports > JOINED
+        {
+            return None;
+        }
+        classes.join(most, most).ok()
     }
 
     /// Why it is the best one, in words.
@@ -46,8 +91,8 @@ impl Combination {
     pub const fn why(self) -> &'static str {
         match self {
             Self::OneDimension => "no IP version has rules over both addresses",
-            Self::Dense => "pairs of addresses fit in a table, or rules need one",
-            Self::Parts => "more than 1,048,576 pairs of address classes",
+            Self::Dense => "tables of all classes take at most 4 MiB each, or rules need them",
+            Self::Parts => "a table of all classes would take more than 4 MiB, or than allowed",
         }
     }
 }

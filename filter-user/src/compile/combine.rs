@@ -8,6 +8,15 @@ use super::bits::Bits;
 use super::lists::Lists;
 use super::words::Words;
 
+/// Where joining was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TooMany {
+    /// So many words of a table of pairs.
+    Pairs(u64),
+    /// So many pair classes, at least.
+    Classes(u64),
+}
+
 /// The pair classes of one IP version: which lines match a source and a
 /// destination together.
 #[derive(Debug)]
@@ -26,21 +35,22 @@ pub(super) struct Pairs {
 }
 
 impl Pairs {
-    /// Joins source and destination of one IP version. An error where the table
-    /// would take more than `max_memory` bytes.
+    /// Joins source and destination of one IP version, if their table takes at
+    /// most `max_pairs` words, and there are at most `max_classes`.
     pub(super) fn join(
         src: &Dimension,
         dst: &Dimension,
-        max_memory: u64,
-    ) -> Result<Self, CompileError> {
+        max_pairs: u64,
+        max_classes: u64,
+    ) -> Result<Self, TooMany> {
         // Along one dimension a table would only repeat the class.
         let direct = src.count() == 1 || dst.count() == 1;
         let cells = src.count() as u64 * dst.count() as u64;
-        if !direct && cells * 4 > max_memory {
-            return Err(CompileError::TooLarge {
-                needed: cells * 4,
-                budget: max_memory,
-            });
+        if !direct && cells > max_pairs {
+            return Err(TooMany::Pairs(cells));
+        }
+        if direct && cells > max_classes {
+            return Err(TooMany::Classes(cells));
         }
         let mut classes = Lists::default();
         let mut own = Vec::new();
@@ -53,6 +63,9 @@ impl Pairs {
                 } else {
                     classes.number(&own)
                 });
+            }
+            if classes.len() as u64 > max_classes {
+                return Err(TooMany::Classes(classes.len() as u64));
             }
         }
         Ok(Self {

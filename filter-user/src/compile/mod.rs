@@ -18,7 +18,10 @@ mod classes;
 mod combination;
 mod combine;
 mod decide;
+mod first;
 mod l4;
+#[cfg(test)]
+mod limits;
 mod lines;
 mod lists;
 mod parts;
@@ -32,11 +35,14 @@ use filter_common::abi::{self, LINE_WORDS, Layout, Line, NONE, NOTED};
 use filter_common::classify::{self, Outcome, Tables};
 use filter_common::packet::Cursor;
 
+use crate::bytes::needed_and_allowed;
 use crate::decision::{Decision, Judgement};
 use crate::ruleset::{Action, Rule, Ruleset, Switch};
 use classes::{Cells, Classes};
 use combine::Pairs;
 use words::Words;
+
+use combination::Plan;
 
 pub use combination::Combination;
 
@@ -55,10 +61,7 @@ pub struct Image {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
     /// The tables would take more memory than allowed.
-    #[error(
-        "the tables of this ruleset take at least {needed} bytes, more than the budget of {budget} \
-         bytes; allow more with --max-memory, or merge rules that differ only in their addresses"
-    )]
+    #[error("{}", too_large(*needed, *budget))]
     TooLarge {
         /// Bytes needed, at the point where it was given up.
         needed: u64,
@@ -93,6 +96,21 @@ pub enum CompileError {
     TooManyRules(usize),
 }
 
+/// What is too large, and what to do.
+fn too_large(needed: u64, budget: u64) -> String {
+    let [takes, allowed] = needed_and_allowed(needed, budget);
+    let way_out = if needed > words::LARGEST {
+        "tables can't be larger than 512 MiB, so merge rules that differ only in their addresses, \
+         or let fewer rules log, pass or be staged"
+    } else {
+        "allow more with --max-memory, or merge rules that differ only in their addresses"
+    };
+    format!(
+        "the tables of this ruleset take at least {takes}, more than the budget of {allowed}; \
+         {way_out}"
+    )
+}
+
 impl Image {
     /// Compiles a ruleset into tables of at most `max_memory` bytes.
     pub fn compile(ruleset: &Ruleset, max_memory: u64) -> Result<Self, CompileError> {
@@ -110,23 +128,38 @@ impl Image {
         Analysis::of(ruleset)?.image(max_memory, combination)
     }
 
-    /// Writes the tables of a ruleset that is cut into classes.
+    /// Writes the tables of a ruleset that is cut into classes, with this
+    /// combination or the best one.
     fn write(
         ruleset: &Ruleset,
         classes: &Classes<'_>,
         max_memory: u64,
-        combination: Option<Combination>,
+        forced: Option<Combination>,
     ) -> Result<Self, CompileError> {
-        let combination = match combination {
-            Some(forced) => forced,
-            None => Combination::choose(classes),
-        };
-        if combination == Combination::Parts && !parts::can_hold(&classes.lines) {
-            return Err(CompileError::NotByParts);
+        let (combination, plan) = Combination::plan(classes, max_memory, forced)?;
+        let has_choice = forced.is_none() && parts::can_hold(&classes.lines);
+        match Self::write_as(ruleset, classes, max_memory, combination, plan) {
+            // The best one that is in the budget.
+            Err(CompileError::TooLarge { .. })
+                if has_choice && combination != Combination::Parts =>
+            {
+                let parts = Combination::Parts;
+                Self::write_as(ruleset, classes, max_memory, parts, Plan::Parts)
+            }
+            written => written,
         }
+    }
+
+    fn write_as(
+        ruleset: &Ruleset,
+        classes: &Classes<'_>,
+        max_memory: u64,
+        combination: Combination,
+        plan: Plan,
+    ) -> Result<Self, CompileError> {
         let mut words = Words::new(max_memory);
         let mut layout = Layout {
-            l4_classes: classes.whole_l4.len() as u32,
+            l4_classes: classes.l4.classes.len() as u32,
             source_port_classes: classes.source_ports.classes.len() as u32,
             joint: NONE,
             notes: NONE,
@@ -136,42 +169,46 @@ impl Image {
         let l4 = classes.l4.write(&mut words)?;
         (layout.protocols, layout.tcp, layout.udp) = (l4.protocols, l4.tcp, l4.udp);
         layout.l4_width = l4.width;
-        if combination == Combination::Parts {
-            layout.flags |= abi::flags::PARTS;
-            layout.l4_classes = classes.l4.classes.len() as u32;
-            if classes.source_ports.is_used(&classes.joint) {
-                layout.flags |= abi::flags::SOURCE_PORTS;
-                layout.source_ports = classes.source_ports.write_ports(&mut words)?;
+        if classes.has_source_ports() {
+            layout.source_ports = classes.source_ports.write(&mut words)?;
+        }
+        match plan {
+            Plan::Parts => {
+                layout.flags |= abi::flags::PARTS;
+                if classes.has_source_ports() {
+                    layout.flags |= abi::flags::SOURCE_PORTS;
+                }
+                let default = decide::word(ruleset, decide::End::Default);
+                for (layout, family) in layout.families.iter_mut().zip(&classes.families) {
+                    layout.src = family.src.write(1, &mut words)?;
+                    layout.dst = family.dst.write(1, &mut words)?;
+                    layout.pairs = NONE;
+                    layout.parts = parts::write(classes, family, default, max_memory, &mut words)?;
+                }
             }
-            let default = decide::word(ruleset, decide::End::Default);
-            for (layout, family) in layout.families.iter_mut().zip(&classes.families) {
-                layout.src = family.src.write(1, &mut words)?;
-                layout.dst = family.dst.write(1, &mut words)?;
-                layout.pairs = NONE;
-                layout.parts = parts::write(classes, family, default, max_memory, &mut words)?;
+            Plan::Table(pairs) => {
+                let whole = classes.whole_l4();
+                layout.l4_classes = whole.classes.len() as u32;
+                if classes.has_source_ports() {
+                    layout.joint = words.reserve_all(&whole.joint)?;
+                }
+                let unit = layout.l4_classes;
+                let rows: usize = pairs.iter().map(Pairs::count).sum();
+                // Classes are numbered by their rows: there must be that many words.
+                words.check(rows as u64 * u64::from(unit))?;
+                for ((layout, family), pairs) in layout
+                    .families
+                    .iter_mut()
+                    .zip(&classes.families)
+                    .zip(pairs.iter())
+                {
+                    let [src, dst] = pairs.units(unit);
+                    layout.src = family.src.write(src, &mut words)?;
+                    layout.dst = family.dst.write(dst, &mut words)?;
+                    layout.pairs = pairs.write(unit, &mut words)?;
+                }
+                decisions(ruleset, classes, &pairs, &mut layout, &mut words)?;
             }
-        } else {
-            let source_ports = classes.source_ports.write(&classes.joint, &mut words)?;
-            layout.source_ports = source_ports.ports;
-            layout.joint = source_ports.joint;
-            let [v4, v6] = &classes.families;
-            let pairs = [v4.join(max_memory)?, v6.join(max_memory)?];
-            let rows: usize = pairs.iter().map(Pairs::count).sum();
-            // Classes are numbered by their rows: there must be that many words.
-            words.check(rows as u64 * u64::from(layout.l4_classes))?;
-            let unit = layout.l4_classes;
-            for ((layout, family), pairs) in layout
-                .families
-                .iter_mut()
-                .zip(&classes.families)
-                .zip(&pairs)
-            {
-                let [src, dst] = pairs.units(unit);
-                layout.src = family.src.write(src, &mut words)?;
-                layout.dst = family.dst.write(dst, &mut words)?;
-                layout.pairs = pairs.write(unit, &mut words)?;
-            }
-            decisions(ruleset, classes, &pairs, &mut layout, &mut words)?;
         }
         let lines = words.finish();
         layout.lines = lines.len() as u32;
@@ -255,7 +292,7 @@ fn decisions(
     let rules = &ruleset.rules;
     let staged = rules.iter().any(|rule| rule.staged);
     let families = pairs.each_ref().map(|pairs| Cells::of(classes, pairs));
-    let columns = classes.whole_l4.len() as u64;
+    let columns = classes.whole_l4().classes.len() as u64;
     for (layout, pairs) in layout.families.iter_mut().zip(pairs) {
         layout.decisions = words.reserve(pairs.count() as u64 * columns)?;
     }

@@ -9,7 +9,7 @@
 
 use filter_common::abi::{
     BY_SOURCE_PORT, HASH_PROBES, HashLayout, LINE_WORDS, Line, NONE, PART_SLOT_WORDS, PARTS,
-    PARTS_RECORD_WORDS, PartsLayout, ROW_BY_SOURCE_PORT,
+    PARTS_RECORD_WORDS, PartsLayout,
 };
 use filter_common::classify::parts::hash_of;
 use hashbrown::HashMap;
@@ -17,10 +17,10 @@ use hashbrown::HashMap;
 use super::CompileError;
 use super::address::Dimension;
 use super::bits::Bits;
-use super::class::{self, Cell, WITHOUT};
+use super::class::WITHOUT;
 use super::classes::{Classes, FamilyClasses};
 use super::decide::{self, End};
-use super::l4;
+use super::first::{First, NO_KEY, Walk};
 use super::lines::Lines;
 use super::lists::Lists;
 use super::words::Words;
@@ -57,18 +57,17 @@ pub(super) fn write(
     let records = |dimension: &Dimension| vec![[0; 1 + PARTS]; dimension.count()];
     let (mut src, mut dst) = (records(&family.src), records(&family.dst));
 
-    let mut rows = Rows::new();
+    let mut finder = Finder {
+        walk: Walk::of(classes),
+        by_source_port: SourcePortRows::default(),
+    };
     let mut one = |dimension, members: &Bits, records: &mut [Record]| {
-        one_address(classes, dimension, members, records, &mut rows, words)
+        one_address(lines, dimension, members, records, &mut finder, words)
     };
     layout.by_src = one(&family.src, &split.by_src, &mut src)?;
     layout.by_dst = one(&family.dst, &split.by_dst, &mut dst)?;
-    let nowhere = Bits::empty(lines.count());
-    let mut ports = ListRows {
-        each: (0..classes.l4.classes.len())
-            .map(|l4| Ports::of(classes, l4, &nowhere))
-            .collect(),
-        rows,
+    let mut finder = ListFinder {
+        finder,
         shapes: HashMap::new(),
     };
     for (part, members) in split.both.iter().enumerate() {
@@ -76,7 +75,7 @@ pub(super) fn write(
         let sources = Asked::of(&family.src, members, &mut src, part);
         let destinations = Asked::of(&family.dst, members, &mut dst, part);
         let pairs = pairs(&sources, &destinations, budget)?;
-        layout.both[part] = both_addresses(classes, pairs, &mut ports, budget, words)?;
+        layout.both[part] = both_addresses(lines, pairs, &mut finder, budget, words)?;
     }
 
     layout.src = write_records(&src, words)?;
@@ -153,149 +152,152 @@ fn spread(dimension: &Dimension, lines: usize) -> Vec<u32> {
 
 /// The table of the lines that ask for one address only; where it begins.
 fn one_address(
-    classes: &Classes<'_>,
+    lines: &Lines<'_>,
     dimension: &Dimension,
     members: &Bits,
     records: &mut [Record],
-    rows: &mut Rows,
+    finder: &mut Finder,
     words: &mut Words,
 ) -> Result<u32, CompileError> {
-    let lines = &classes.lines;
     let everywhere = dimension.everywhere.intersection(members);
+    let everywhere: Vec<u32> = everywhere.iter().map(|line| line as u32).collect();
+    let keyed = |&line: &u32| {
+        let line = line as usize;
+        (lines.condition(line), lines.all[line].rule as u32)
+    };
     let mut lists = Lists::default();
-    let mut own = Vec::new();
+    let mut rows = Lists::default();
+    let mut row_of = Vec::new();
+    let (mut own, mut row) = (Vec::new(), Vec::new());
     for (record, class) in records.iter_mut().zip(dimension.classes()) {
         own.clear();
         let member = |line: &&u32| members.contains((**line & !WITHOUT) as usize);
         own.extend(class.own.iter().filter(member));
-        record[0] = lists.number(&own);
+        let list = lists.number(&own) as usize;
+        if list == row_of.len() {
+            own.retain(|line| line & WITHOUT == 0);
+            own.extend(everywhere.iter().filter(|line| class.contains(**line)));
+            own.sort_unstable();
+            finder.walk.along(own.iter().map(keyed));
+            let value = |key: u32| value(lines, key);
+            finder.row(value, &mut row, words)?;
+            row_of.push(rows.number(&row));
+        }
+        record[0] = row_of[list];
     }
-    if lists.len() == 1 && lists.get(0).is_empty() && everywhere.iter().next().is_none() {
+    if rows.len() == 1 && rows.get(0).iter().all(|&value| value == NONE) {
         return Ok(NONE);
     }
-    let count = classes.l4.classes.len();
-    let start = words.reserve(lists.len() as u64 * count as u64)?;
-    for l4 in 0..count {
-        let ports = Ports::of(classes, l4, &everywhere);
-        for (class, own) in lists.iter().enumerate() {
-            let word = ports.row(
-                own,
-                rows,
-                words,
-                |end| value(lines, end),
-                |line| line << 8 | BY_SOURCE_PORT,
-            )?;
-            words.set(start + (class * count + l4) as u32, word);
-        }
+    let count = rows.get(0).len();
+    let start = words.reserve(rows.len() as u64 * count as u64)?;
+    for (room, row) in words.at(start).chunks_exact_mut(count).zip(rows.iter()) {
+        room.copy_from_slice(row);
     }
     Ok(start)
 }
 
-/// Rows of values, one a class of source ports, by what they hold: their line.
-type Rows = HashMap<Vec<u32>, u32>;
-
-/// An L4 class without source port, and what it is with each class of them.
-struct Ports<'c> {
-    lines: &'c Lines<'c>,
-    /// Without the lines that ask for source ports.
-    any: l4::Class,
-    any_common: Vec<u32>,
-    /// The conditions that ask for source ports and may hold.
-    asking: Bits,
-    /// The first line that is everywhere and does.
-    first_asking: Option<u32>,
-    /// With each class of source ports, and the lines that are everywhere.
-    each: Vec<(&'c l4::Class, Vec<u32>)>,
+/// Finds the first line of lists, and writes what it comes to where source ports
+/// decide.
+struct Finder {
+    walk: Walk,
+    by_source_port: SourcePortRows,
 }
 
-impl<'c> Ports<'c> {
-    fn of(classes: &'c Classes<'c>, l4: usize, everywhere: &Bits) -> Self {
-        let lines = &classes.lines;
-        let conditions = &lines.conditions;
-        let any_port = Bits::of(conditions.len(), |number| {
-            let asked = &conditions[number];
-            asked.src_ports.is_empty() && asked.not_src_ports.is_empty()
-        });
-        let class = &classes.l4.classes[l4];
-        let any = l4::Class {
-            matching: class.matching.intersection(&any_port),
-            undecidable: class.undecidable.clone(),
-        };
-        let asking = Bits::of(conditions.len(), |number| {
-            class.matching.contains(number) && !any_port.contains(number)
-        });
-        let count = classes.source_ports.classes.len();
-        let each = (0..count).map(|port| {
-            let whole = classes.joint[l4 * count + port];
-            let class = &classes.whole_l4[whole as usize];
-            (class, class::common(lines, everywhere, class))
-        });
-        Self {
-            lines,
-            first_asking: everywhere
-                .iter()
-                .find(|&line| asking.contains(lines.condition(line)))
-                .map(|line| line as u32),
-            asking,
-            any_common: class::common(lines, everywhere, &any),
-            any,
-            each: each.collect(),
-        }
-    }
-
-    fn end(&self, own: &[u32], common: &[u32], l4: &l4::Class) -> End {
-        let cell = Cell::new(self.lines, own, common, l4);
-        decide::fate(self.lines, 0..self.lines.rules.len(), cell, false).end
-    }
-
-    /// What the lines come to: one value, or a row of them where source ports
-    /// decide, by `value` and `place`.
+impl Finder {
+    /// What the last walk has found, as a row of one value for each L4 class: that
+    /// of the key; where source ports decide, where theirs are.
     fn row(
-        &self,
-        own: &[u32],
-        rows: &mut Rows,
+        &mut self,
+        value: impl Fn(u32) -> u32,
+        row: &mut Vec<u32>,
         words: &mut Words,
-        value: impl Fn(End) -> u32,
-        place: impl Fn(u32) -> u32,
-    ) -> Result<u32, CompileError> {
-        let end = self.end(own, &self.any_common, &self.any);
-        let any = value(end);
-        let asks = |line: &u32| {
-            line & WITHOUT == 0 && self.asking.contains(self.lines.condition(*line as usize))
-        };
-        // What comes behind the line that decides anyway asks in vain.
-        let first = own
-            .iter()
-            .copied()
-            .find(asks)
-            .into_iter()
-            .chain(self.first_asking)
-            .min();
-        let first = first.map(|line| self.lines.all[line as usize].rule);
-        if first.is_none_or(|first| end.rule().is_some_and(|end| end < first)) {
-            return Ok(any);
+    ) -> Result<(), CompileError> {
+        let value = |key: u32| if key == NO_KEY { NONE } else { value(key) };
+        let mut known: Vec<(u32, u32)> = Vec::new();
+        row.clear();
+        for first in self.walk.found() {
+            let (number, keys) = match first {
+                First::Same(key) => {
+                    row.push(value(key));
+                    continue;
+                }
+                First::BySourcePort(number, keys) => (number, keys),
+            };
+            if let Some(&(_, word)) = known.iter().find(|(known, _)| *known == number) {
+                row.push(word);
+                continue;
+            }
+            let word = self.by_source_port.write(keys, value, words)?;
+            known.push((number, word));
+            row.push(word);
         }
-        let row: Vec<u32> = self
-            .each
-            .iter()
-            .map(|(l4, common)| value(self.end(own, common, l4)))
-            .collect();
-        if row.iter().all(|&value| value == row[0]) {
-            return Ok(row[0]);
-        }
-        if let Some(&line) = rows.get(&row) {
-            return Ok(place(line));
-        }
-        let start = words.reserve_lines(row.len().div_ceil(LINE_WORDS) as u64)?;
-        words.at(start)[..row.len()].copy_from_slice(&row);
-        let line = start / LINE_WORDS as u32;
-        rows.insert(row, line);
-        Ok(place(line))
+        Ok(())
     }
 }
 
-/// An end as the tables have it: the least is the first in order.
-fn value(lines: &Lines<'_>, end: End) -> u32 {
+/// Rows of values, one a class of source ports: a value for each sixteen classes,
+/// or a line of theirs. What is alike is written once, since most of a row is
+/// what it is without source ports.
+#[derive(Default)]
+struct SourcePortRows {
+    blocks: HashMap<[u32; LINE_WORDS], u32>,
+    heads: HashMap<Vec<u32>, u32>,
+}
+
+impl SourcePortRows {
+    /// Writes the values of these keys; the value that stands for all of them.
+    fn write(
+        &mut self,
+        keys: &[u32],
+        value: impl Fn(u32) -> u32,
+        words: &mut Words,
+    ) -> Result<u32, CompileError> {
+        let place = |start: u32| (start / LINE_WORDS as u32) << 8 | BY_SOURCE_PORT;
+        let mut head = Vec::with_capacity(keys.len().div_ceil(LINE_WORDS));
+        for keys in keys.chunks(LINE_WORDS) {
+            let first = value(keys[0]);
+            let mut block = [first; LINE_WORDS];
+            for (at, pair) in keys.windows(2).enumerate() {
+                block[at + 1] = if pair[0] == pair[1] {
+                    block[at]
+                } else {
+                    value(pair[1])
+                };
+            }
+            head.push(if block == [first; LINE_WORDS] {
+                first
+            } else if let Some(&line) = self.blocks.get(&block) {
+                line
+            } else {
+                let line = place(words.reserve_lines_of(&block)?);
+                self.blocks.insert(block, line);
+                line
+            });
+        }
+        if head
+            .iter()
+            .all(|&word| word == head[0] && (word == NONE || word & BY_SOURCE_PORT == 0))
+        {
+            return Ok(head[0]);
+        }
+        if let Some(&line) = self.heads.get(&head) {
+            return Ok(line);
+        }
+        let line = place(words.reserve_lines_of(&head)?);
+        self.heads.insert(head, line);
+        Ok(line)
+    }
+}
+
+/// What a [key](Walk::along) of a rule comes to in the tables: the least is the
+/// first in order.
+fn value(lines: &Lines<'_>, key: u32) -> u32 {
+    let rule = (key >> 1) as usize;
+    let end = if key & 1 == 0 {
+        End::Rule(rule)
+    } else {
+        End::Undecidable(rule)
+    };
     decide::word_with_rule(lines.rules, end).map_or(NONE, |word| word.rotate_left(8))
 }
 
@@ -310,6 +312,7 @@ impl Asked {
     fn of(dimension: &Dimension, members: &Bits, records: &mut [Record], part: usize) -> Self {
         // Those that match everywhere but in some classes.
         let everywhere = dimension.everywhere.intersection(members);
+        let everywhere: Vec<u32> = everywhere.iter().map(|line| line as u32).collect();
         let mut lists = Lists::default();
         lists.number(&[]);
         let mut matching = Vec::new();
@@ -317,12 +320,7 @@ impl Asked {
             matching.clear();
             let own = class.own.iter().copied().filter(|line| line & WITHOUT == 0);
             matching.extend(own.filter(|&line| members.contains(line as usize)));
-            matching.extend(
-                everywhere
-                    .iter()
-                    .map(|line| line as u32)
-                    .filter(|&line| class.contains(line)),
-            );
+            matching.extend(everywhere.iter().filter(|&&line| class.contains(line)));
             matching.sort_unstable();
             record[1 + part] = lists.number(&matching);
         }
@@ -361,9 +359,9 @@ fn pairs(src: &Asked, dst: &Asked, budget: u64) -> Result<Vec<(u32, u32, u32)>, 
 
 /// Writes the lists of the pairs, and the hash table that finds them.
 fn both_addresses(
-    classes: &Classes<'_>,
+    lines: &Lines<'_>,
     pairs: Vec<(u32, u32, u32)>,
-    ports: &mut ListRows<'_>,
+    finder: &mut ListFinder,
     budget: u64,
     words: &mut Words,
 ) -> Result<HashLayout, CompileError> {
@@ -376,7 +374,7 @@ fn both_addresses(
         list.extend(pair.iter().map(|&(_, _, line)| line));
         let number = lists.number(&list) as usize;
         if number == written.len() {
-            written.push(write_list(classes, &list, ports, words)?);
+            written.push(write_list(lines, &list, finder, words)?);
         }
         let (at, row) = written[number];
         slots.push([pair[0].0, pair[0].1, at, row]);
@@ -426,48 +424,45 @@ fn fill(slots: &[[u32; PART_SLOT_WORDS]], lines: usize) -> Option<Vec<u32>> {
 /// Writes the lines of a pair, and which of them is the first in each L4 class;
 /// where both begin. Lists that ask the same of the L4 header share a row.
 fn write_list(
-    classes: &Classes<'_>,
+    lines: &Lines<'_>,
     list: &[u32],
-    ports: &mut ListRows<'_>,
+    finder: &mut ListFinder,
     words: &mut Words,
 ) -> Result<(u32, u32), CompileError> {
-    let lines = &classes.lines;
-    let rule = |line: u32| lines.all[line as usize].rule;
-    let at = words.reserve(list.len() as u64)?;
-    let shape: Vec<u32> = list
-        .iter()
-        .enumerate()
-        .map(|(index, &line)| {
-            let same_rule = index > 0 && rule(list[index - 1]) == rule(line);
-            lines.all[line as usize].condition << 1 | u32::from(same_rule)
-        })
-        .collect();
-    for (word, &line) in words.at(at).iter_mut().zip(list) {
-        *word = value(lines, End::Rule(rule(line)));
+    let rule = |line: u32| lines.all[line as usize].rule as u32;
+    // What each line asks, and the place of the first one of its rule.
+    let mut asked: Vec<(usize, u32)> = Vec::with_capacity(list.len());
+    for (index, &line) in list.iter().enumerate() {
+        let first = match asked.last() {
+            Some(&(_, first)) if rule(list[first as usize]) == rule(line) => first,
+            _ => index as u32,
+        };
+        asked.push((lines.condition(line as usize), first));
     }
-    if let Some(&row) = ports.shapes.get(&shape) {
+    let at = words.reserve(list.len() as u64)?;
+    for (word, &line) in words.at(at).iter_mut().zip(list) {
+        *word = value(lines, rule(line) << 1);
+    }
+    let shape: Vec<u32> = asked
+        .iter()
+        .flat_map(|&(condition, first)| [condition as u32, first])
+        .collect();
+    if let Some(&row) = finder.shapes.get(&shape) {
         return Ok((at, row));
     }
-    let index = |end: End| {
-        let first = end.rule();
-        let index = first.and_then(|first| list.iter().position(|&line| rule(line) == first));
-        let undecidable = matches!(end, End::Undecidable(_));
-        index.map_or(NONE, |index| (index as u32) << 1 | u32::from(undecidable))
-    };
-    let row = words.reserve(ports.each.len() as u64)?;
-    for (word, l4) in (row..).zip(&ports.each) {
-        let place = |line| line | ROW_BY_SOURCE_PORT;
-        let value = l4.row(list, &mut ports.rows, words, index, place)?;
-        words.set(word, value);
-    }
-    ports.shapes.insert(shape, row);
+    let ListFinder { finder, shapes } = finder;
+    finder.walk.along(asked.into_iter());
+    let index = |key: u32| (key >> 1) << 8 | key & 1;
+    let mut values = Vec::new();
+    finder.row(index, &mut values, words)?;
+    let row = words.reserve_all(&values)?;
+    shapes.insert(shape, row);
     Ok((at, row))
 }
 
-/// How lists of lines are decided by L4 classes.
-struct ListRows<'c> {
-    each: Vec<Ports<'c>>,
-    rows: Rows,
+/// The same for lists of lines that ask for both addresses.
+struct ListFinder {
+    finder: Finder,
     /// The rows of lists that ask the same, by what they ask.
     shapes: HashMap<Vec<u32>, u32>,
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use filter_common::abi::{NONE, Table16};
+use filter_common::abi::Table16;
 
 use super::CompileError;
 use super::bits::Bits;
@@ -19,16 +19,6 @@ pub(super) struct Dimension {
     pub(super) classes: Vec<Bits>,
     /// From each port on, the class.
     pub(super) steps: Vec<(u16, u32)>,
-}
-
-/// Where the dimension is in the image.
-#[derive(Debug)]
-pub(super) struct Written {
-    /// The classes of ports.
-    pub(super) ports: Table16,
-    /// First word of the table (L4 class, source port class) → joint class;
-    /// [`NONE`] where source ports make no difference.
-    pub(super) joint: u32,
 }
 
 impl Dimension {
@@ -70,12 +60,6 @@ impl Dimension {
         dimension
     }
 
-    /// Whether source ports make a difference. One class of all ports does
-    /// where lines ask for ports that contradict each other.
-    pub(super) fn is_used(&self, joint: &[u32]) -> bool {
-        self.classes.len() > 1 || (0..).zip(joint).any(|(l4, class)| l4 != *class)
-    }
-
     /// The classes of the whole L4 header: each of `l4` with each of these,
     /// in that order, without doubles; and the number of each.
     pub(super) fn join(&self, l4: &[Class]) -> (Vec<Class>, Vec<u32>) {
@@ -94,23 +78,7 @@ impl Dimension {
     }
 
     /// Writes the classes of ports.
-    pub(super) fn write_ports(&self, words: &mut Words) -> Result<Table16, CompileError> {
+    pub(super) fn write(&self, words: &mut Words) -> Result<Table16, CompileError> {
         l4::write_table(&self.steps, self.classes.len(), words)
-    }
-
-    /// Writes the tables, if source ports make a difference.
-    pub(super) fn write(&self, joint: &[u32], words: &mut Words) -> Result<Written, CompileError> {
-        if !self.is_used(joint) {
-            return Ok(Written {
-                ports: Table16::default(),
-                joint: NONE,
-            });
-        }
-        let start = words.reserve(joint.len() as u64)?;
-        words.at(start)[..joint.len()].copy_from_slice(joint);
-        Ok(Written {
-            ports: self.write_ports(words)?,
-            joint: start,
-        })
     }
 }

@@ -7,6 +7,9 @@ use super::CompileError;
 const HALF_LINE: usize = PLACE_WORDS as usize;
 const EMPTY: Line = Line([0; LINE_WORDS]);
 
+/// Bytes of the largest image that the kernel takes.
+pub(super) const LARGEST: u64 = (MAX_LINES * size_of::<Line>()) as u64;
+
 /// Words so far, and how many there may be.
 #[derive(Debug)]
 pub(super) struct Words {
@@ -25,7 +28,7 @@ impl Words {
             lines: Vec::new(),
             length: 0,
             spare: None,
-            budget: budget.min((MAX_LINES * size_of::<Line>()) as u64),
+            budget: budget.min(LARGEST),
         }
     }
 
@@ -48,6 +51,20 @@ impl Words {
             });
         }
         Ok(())
+    }
+
+    /// Room for these words, which are put there; the index of the first.
+    pub(super) fn reserve_all(&mut self, all: &[u32]) -> Result<u32, CompileError> {
+        let start = self.reserve(all.len() as u64)?;
+        self.at(start)[..all.len()].copy_from_slice(all);
+        Ok(start)
+    }
+
+    /// The same, from the beginning of a line on.
+    pub(super) fn reserve_lines_of(&mut self, all: &[u32]) -> Result<u32, CompileError> {
+        let start = self.reserve_lines(all.len().div_ceil(LINE_WORDS) as u64)?;
+        self.at(start)[..all.len()].copy_from_slice(all);
+        Ok(start)
     }
 
     /// The next word to reserve is the first of a multiple of `unit`.
