@@ -1,6 +1,7 @@
 //! From files and flags to compiled rulesets: what every verb that takes
 //! policies does first.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -276,14 +277,8 @@ pub(super) fn targets(
     warnings.extend(policy::egress_not_enforced(model, endpoints));
     warnings.append(&mut odd);
     // What is odd about a rule is so on every endpoint.
-    let mut seen = Vec::new();
-    warnings.retain(|warning| {
-        let new = !seen.contains(warning);
-        if new {
-            seen.push(warning.clone());
-        }
-        new
-    });
+    let mut seen = HashSet::new();
+    warnings.retain(|warning| seen.insert(warning.clone()));
     Ok(targets)
 }
 

@@ -152,7 +152,7 @@ impl fmt::Display for Code {
 }
 
 /// A span with the file and the positions that it stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     /// The file, as it was named on the command line.
     pub file: Arc<str>,
@@ -188,7 +188,7 @@ impl fmt::Display for Place {
 }
 
 /// A second place that a diagnostic points to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Related {
     /// Where.
     pub place: Place,
@@ -197,7 +197,7 @@ pub struct Related {
 }
 
 /// One finding.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Diagnostic {
     /// How bad it is.
     pub severity: Severity,
