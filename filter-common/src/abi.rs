@@ -36,11 +36,9 @@ pub const MAX_LINES: usize = (1 << 29) / size_of::<Line>() - 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Root {
-    /// First word of a table of entries, one for each value of the first
-    /// [`bits`](Self::bits); [`NONE`] where there is none.
+    /// First word of a table of 65,536 entries, for the first 16 bits;
+    /// [`NONE`] where there is none.
     pub table: u32,
-    /// How many bits the table takes, 1 to 32.
-    pub bits: u32,
     /// Without such a table: the [entry](POINTER) that all values have.
     pub entry: u32,
     /// Nodes and branches on the longest way, behind the table or the entry.
@@ -54,7 +52,6 @@ impl Default for Root {
     fn default() -> Self {
         Self {
             table: NONE,
-            bits: 0,
             entry: 0,
             levels: 0,
             forms: 0,
@@ -347,8 +344,6 @@ pub mod at {
         /// In a root.
         TABLE = Root.table;
         /// In a root.
-        BITS = Root.bits;
-        /// In a root.
         ENTRY = Root.entry;
         /// In a root.
         LEVELS = Root.levels;
@@ -406,6 +401,8 @@ pub mod forms {
 }
 /// Words of a node.
 pub const NODE_WORDS: u32 = 1 << 8;
+/// Words of a [`Root::table`].
+pub const ROOT_WORDS: u32 = 1 << 16;
 /// Elements of a [`Table16`].
 pub const TABLE16: usize = 1 << 16;
 /// Nodes and branches on the longest way through a trie of IPv4.
@@ -495,8 +492,8 @@ pub fn reason_counters() -> impl Iterator<Item = (Reason, Verdict)> {
 
 const _: () = {
     assert!(size_of::<PartsLayout>() == 52);
-    assert!(size_of::<FamilyLayout>() == 100);
-    assert!(size_of::<Layout>() == 248);
+    assert!(size_of::<FamilyLayout>() == 92);
+    assert!(size_of::<Layout>() == 232);
     assert!(size_of::<Line>() == 64);
     assert!(DECLARED_LINES <= MAX_LINES);
     assert!(size_of::<Count>() == 16);

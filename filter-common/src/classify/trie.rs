@@ -18,10 +18,6 @@ use crate::parse::Address;
 /// How many levels there are, and of which forms, are constants too: the
 /// verifier deletes the others.
 #[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a table takes at most 32 bits"
-)]
 pub(super) fn class<const LEVELS: usize, const A: usize, const B: usize, T: Tables>(
     value: Address,
     tables: &T,
@@ -31,10 +27,9 @@ pub(super) fn class<const LEVELS: usize, const A: usize, const B: usize, T: Tabl
         let entry = tables.constant::<A, B, { at::ENTRY }>();
         walk::<LEVELS, A, B, T>(value, value.high, entry, tables)
     } else {
-        let bits = || tables.constant::<A, B, { at::BITS }>();
-        let top = value.high.wrapping_shr(64_u32.wrapping_sub(bits())) as u32;
+        let top = (value.high >> 48) as u32;
         let entry = tables.word(table.wrapping_add(top))?;
-        walk::<LEVELS, A, B, T>(value, value.high.wrapping_shl(bits()), entry, tables)
+        walk::<LEVELS, A, B, T>(value, value.high << 16, entry, tables)
     }
 }
 

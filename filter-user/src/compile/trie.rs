@@ -4,7 +4,7 @@
 //! 13 bytes for each where they are many.
 
 use filter_common::abi::{
-    BRANCH, LOW, NARROW_BOUNDARIES, NODE_WORDS, NONE, PLACE_WORDS, POINTER, Root, WIDE,
+    BRANCH, LOW, NARROW_BOUNDARIES, NODE_WORDS, NONE, PLACE_WORDS, POINTER, ROOT_WORDS, Root, WIDE,
     WIDE_BOUNDARIES, forms,
 };
 
@@ -19,22 +19,8 @@ pub(super) struct Segment<V = u64> {
     pub(super) class: u32,
 }
 
-/// Segments from which on the first bits have a table of their own.
+/// Segments from which on the first 16 bits have a table of their own (256 KiB).
 const ROOT_FROM: usize = 512;
-
-/// Bits of that table: 16 (256 KiB), and more where segments are more than its
-/// entries, since what is below it then stays in no cache, and each level less
-/// is an access to memory less. At most 20 (4 MiB); two more for IPv6, since an
-/// eighth of its addresses is all that there are networks of.
-fn root_bits(segments: usize, width: u32) -> u32 {
-    let bits = segments.next_power_of_two().trailing_zeros();
-    if width > 64 && bits > 16 {
-        bits.min(20) + 2
-    } else {
-        bits.clamp(16, 20)
-    }
-}
-
 /// Ways of a wide branch.
 const WAYS: usize = WIDE_BOUNDARIES + 1;
 /// Segments of a block that two levels of branches hold, rather than a node
@@ -158,17 +144,15 @@ struct Writer<'s> {
 impl Writer<'_> {
     /// Writes the trie of these steps.
     fn write(mut self, steps: &[Segment]) -> Result<Root, CompileError> {
-        let bits = root_bits(steps.len(), self.width);
         let (table, entry) = if steps.len() <= ROOT_FROM {
             (NONE, self.block(steps, 0)?)
         } else {
-            let table = self.words.reserve_root(bits)?;
-            self.fill(table, 1 << bits, steps, bits)?;
+            let table = self.words.reserve_root()?;
+            self.fill(table, ROOT_WORDS, steps, 16)?;
             (table, 0)
         };
         Ok(Root {
             table,
-            bits,
             entry,
             levels: self.levels,
             forms: self.forms,
@@ -325,8 +309,8 @@ mod tests {
         let mut key = (value >> 64) as u64;
         let mut entry = root.entry;
         if root.table != NONE {
-            entry = words[root.table as usize + (key >> (64 - root.bits)) as usize];
-            key <<= root.bits;
+            entry = words[root.table as usize + (key >> 48) as usize];
+            key <<= 16;
         }
         let mut levels = 0;
         while entry & POINTER != 0 {
@@ -388,8 +372,7 @@ mod tests {
                 segment.first.wrapping_add(one),
             ];
             for value in around {
-                let behind = segments.partition_point(|other| other.first <= value);
-                let expected = behind.checked_sub(1).map(|index| segments[index]);
+                let expected = segments.iter().rfind(|other| other.first <= value);
                 let (class, levels) = look_up(&lines, root, value, width);
                 assert_eq!(
                     Some(class),
@@ -452,10 +435,7 @@ mod tests {
             ROOT_FROM as u128 - 2,
             ROOT_FROM as u128 - 1,
             ROOT_FROM as u128,
-            (1 << 16) - 2,
-            (1 << 16) - 1,
-            1 << 16,
-            200_000,
+            20_000,
         ] {
             let spread: Vec<u128> = (1..=count)
                 .map(|index: u128| index.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))

@@ -1,6 +1,6 @@
 //! The image's one array of words, filled from the front.
 
-use filter_common::abi::{LINE_WORDS, Line, MAX_LINES, NODE_WORDS, PLACE_WORDS};
+use filter_common::abi::{self, LINE_WORDS, Line, MAX_LINES, NODE_WORDS, PLACE_WORDS};
 
 use super::CompileError;
 
@@ -77,10 +77,10 @@ impl Words {
         self.reserve(padding as u64).map(drop)
     }
 
-    /// Room for a trie's root of `bits` bits, from the beginning of a line on.
-    pub(super) fn reserve_root(&mut self, bits: u32) -> Result<u32, CompileError> {
+    /// Room for a trie's root, from the beginning of a line on.
+    pub(super) fn reserve_root(&mut self) -> Result<u32, CompileError> {
         self.align(LINE_WORDS)?;
-        self.reserve(1 << bits)
+        self.reserve(u64::from(abi::ROOT_WORDS))
     }
 
     /// Room for a node of a trie; its place.

@@ -2,8 +2,8 @@
 //! reading them: a look at the right tables through a wrong glass.
 
 use filter_common::abi::{
-    Constants, FamilyLayout, LINE_WORDS, LOW, Layout, Line, NARROW_BOUNDARIES, NONE, POINTER, Root,
-    WIDE_BOUNDARIES, WIDTH_BYTE, WIDTH_HALF, flags, forms,
+    Constants, FamilyLayout, LINE_WORDS, LOW, Layout, Line, NARROW_BOUNDARIES, NONE, POINTER,
+    ROOT_WORDS, Root, WIDE_BOUNDARIES, WIDTH_BYTE, WIDTH_HALF, flags, forms,
 };
 use filter_common::classify::{self, Tables};
 use filter_common::event::Rate;
@@ -88,11 +88,11 @@ pub(crate) const ALL: &[(&str, Mistake)] = &[
         }),
     ),
     (
-        "the table of the first bits has only even places",
+        "the table of the first 16 bits has only even places",
         Mistake::Index(|index, layout| {
             let roots = layout.families.iter();
-            for Root { table, bits, .. } in roots.flat_map(|family| [family.src, family.dst]) {
-                if table != NONE && (table..table + (1 << bits)).contains(&index) {
+            for Root { table, .. } in roots.flat_map(|family| [family.src, family.dst]) {
+                if table != NONE && (table..table + ROOT_WORDS).contains(&index) {
                     return table + ((index - table) & !1);
                 }
             }
