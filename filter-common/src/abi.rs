@@ -23,10 +23,9 @@ pub struct Line(pub [u32; LINE_WORDS]);
 const LINE: u32 = 16;
 const _: () = assert!(LINE as usize == LINE_WORDS);
 
-/// Lines that the kernel program's map is declared with. The loader looks for
-/// this number in the object and puts that of the image in its place: the
-/// image is the map's one value, since the address of a value is found once a
-/// packet, and that of an element once an access.
+/// Lines that the kernel program's map is declared with. The loader makes the map
+/// with those of the image: it is the map's one value, whose address the loader
+/// can give to the program, and not that of an element.
 pub const DECLARED_LINES: usize = 8_281_249;
 /// Lines of the largest image: the verifier takes no offsets from 2^29 bytes on
 /// (`BPF_MAX_VAR_OFF`).
