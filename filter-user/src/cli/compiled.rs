@@ -195,19 +195,25 @@ pub(super) fn endpoints(request: &Request<'_>, model: &Model) -> Result<Vec<Endp
 }
 
 fn host(request: &Request<'_>) -> Result<Host, Failure> {
-    let mut host = Host {
-        node: request.endpoint.node.clone(),
-        node_is_certain: request.endpoint.node.is_some(),
-        interfaces: Vec::new(),
+    let interfaces = if request.live {
+        datapath::addresses()?.interfaces
+    } else {
+        Vec::new()
     };
-    if request.live {
-        if host.node.is_none() {
-            let name = nix::unistd::gethostname().ok();
-            host.node = name.and_then(|name| name.into_string().ok());
-        }
-        host.interfaces = datapath::addresses()?.interfaces;
-    }
-    Ok(host)
+    Ok(Host {
+        node: node(request),
+        node_is_certain: request.endpoint.node.is_some(),
+        interfaces,
+    })
+}
+
+/// The node's name, as the flags have it, or this host.
+fn node(request: &Request<'_>) -> Option<String> {
+    let given = request.endpoint.node.clone();
+    given.or_else(|| {
+        let name = request.live.then(nix::unistd::gethostname)?.ok()?;
+        name.into_string().ok()
+    })
 }
 
 /// The addresses that are the node's own, where others are to be told from
@@ -346,7 +352,7 @@ fn select(
         let described = if request.live {
             let policies = &selected.selected_policies;
             let describe = || describe(request, model, endpoint, &options, policies);
-            times.of("describe", describe)?
+            times.of("describe", describe)
         } else {
             Described::default()
         };
@@ -395,8 +401,8 @@ fn describe(
     endpoint: &Endpoint,
     options: &SelectOptions,
     policies: &[Arc<str>],
-) -> Result<Described, Failure> {
-    let node = host(request)?.node;
+) -> Described {
+    let node = node(request);
     let printed = print::print(
         model,
         &PrintOptions {
@@ -407,7 +413,7 @@ fn describe(
     );
     let unsaid = printed.diagnostics.iter();
     let unsaid = unsaid.filter(|found| found.severity == Severity::Error);
-    Ok(Described {
+    Described {
         unsaid: unsaid.map(|found| found.message.clone()).collect(),
         documents: printed
             .documents
@@ -424,7 +430,7 @@ fn describe(
             options.failsafe.outbound.to_string(),
         ],
         node_addresses: options.node_addresses.clone(),
-    })
+    }
 }
 
 /// What is wrong with an endpoint that no policy selects. Nothing is, where

@@ -2,6 +2,9 @@
 //! version, the trie that gives each address the class of addresses which the
 //! same lines match.
 
+use std::ops::Range;
+use std::thread;
+
 use filter_common::abi::Root;
 use hashbrown::HashMap;
 use ipnet::IpNet;
@@ -11,7 +14,7 @@ use super::bits::Bits;
 use super::class::{Class, WITHOUT};
 use super::lines::Lines;
 use super::lists::Lists;
-use super::trie::{self, Segment};
+use super::trie::{self, Long, Segment};
 use super::words::Words;
 use crate::ruleset::{Addresses, Family, Match, NetSet};
 
@@ -30,7 +33,7 @@ pub(super) struct Dimension {
 #[derive(Debug)]
 enum Segments {
     V4(Vec<Segment<u64>>),
-    V6(Vec<Segment<u128>>),
+    V6(Vec<Segment<Long>>),
 }
 
 impl Dimension {
@@ -273,20 +276,21 @@ impl Value for u64 {
     }
 }
 
-impl Value for u128 {
+impl Value for Long {
     fn of(net: &IpNet) -> Option<Self> {
         match net {
             IpNet::V4(_) => None,
-            IpNet::V6(net) => Some(net.network().to_bits()),
+            IpNet::V6(net) => Some(net.network().to_bits().into()),
         }
     }
 
     fn last(self, length: u8) -> Self {
-        self | Self::MAX.checked_shr(u32::from(length)).unwrap_or(0)
+        let host = u128::MAX.checked_shr(u32::from(length)).unwrap_or(0);
+        Self::from(self.bits() | host)
     }
 
     fn next(self) -> Option<Self> {
-        self.checked_add(1)
+        self.bits().checked_add(1).map(Self::from)
     }
 
     fn next_address(self) -> Option<Self> {
@@ -294,7 +298,7 @@ impl Value for u128 {
     }
 
     fn at_top(self) -> u128 {
-        self
+        self.bits()
     }
 }
 
@@ -340,8 +344,11 @@ impl Prefix<u64> {
     }
 }
 
+/// Networks from which on two threads sort them.
+const HALVED: usize = 1 << 16;
+
 /// The networks of all lists as `prefix` has them, in its order.
-fn sorted<P: Ord>(
+fn sorted<P: Copy + Ord + Send>(
     lists: &[&[IpNet]],
     prefix: impl Fn(&IpNet, u32) -> Option<P>,
 ) -> impl ExactSizeIterator<Item = P> {
@@ -349,9 +356,58 @@ fn sorted<P: Ord>(
     for (list, nets) in (0..).zip(lists) {
         all.extend(nets.iter().filter_map(|net| prefix(net, list)));
     }
-    all.sort_unstable();
-    all.into_iter()
+    let middle = if all.len() < HALVED {
+        all.len()
+    } else {
+        all.len() / 2
+    };
+    let (first, second) = all.split_at_mut(middle);
+    if second.is_empty() {
+        first.sort_unstable();
+    } else {
+        thread::scope(|scope| {
+            scope.spawn(|| second.sort_unstable());
+            first.sort_unstable();
+        });
+    }
+    Merged {
+        first: 0..middle,
+        second: middle..all.len(),
+        all,
+    }
 }
+
+/// Two halves, each sorted, as one.
+struct Merged<P> {
+    all: Vec<P>,
+    /// What is left of each half.
+    first: Range<usize>,
+    second: Range<usize>,
+}
+
+impl<P: Copy + Ord> Iterator for Merged<P> {
+    type Item = P;
+
+    fn next(&mut self) -> Option<P> {
+        let of_second = match (self.first.is_empty(), self.second.is_empty()) {
+            (false, false) => self.all[self.second.start] < self.all[self.first.start],
+            (none_of_first, _) => none_of_first,
+        };
+        let half = if of_second {
+            &mut self.second
+        } else {
+            &mut self.first
+        };
+        half.next().map(|index| self.all[index])
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.first.len() + self.second.len();
+        (left, Some(left))
+    }
+}
+
+impl<P: Copy + Ord> ExactSizeIterator for Merged<P> {}
 
 /// Cuts the address space where the lists that contain an address change.
 /// Class 0 is in no list; the lists of a class are sorted.
@@ -433,6 +489,49 @@ impl<V: Value> Sweep<V> {
         {
             if let Some(next) = last.next() {
                 self.cut(next);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ipnet::Ipv6Net;
+
+    use super::*;
+
+    /// Networks all over the place, some more than once.
+    fn nets(count: usize) -> Vec<IpNet> {
+        (0..count as u128)
+            .map(|index| {
+                let bits = (index / 3 * 2).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+                let net = Ipv6Net::new(bits.into(), 48 + (index % 2) as u8 * 80);
+                net.expect("a length").trunc().into()
+            })
+            .collect()
+    }
+
+    /// Two threads sort what is long, and nothing is lost or in another order.
+    #[test]
+    fn long_lists_are_sorted_as_short_ones() {
+        for count in [0, 1, 2, HALVED - 1, HALVED, HALVED + 1] {
+            let random = nets(count);
+            let mut ascending = random.clone();
+            ascending.sort_unstable();
+            let descending: Vec<IpNet> = ascending.iter().rev().copied().collect();
+            for nets in [random, ascending, descending] {
+                // What is in two lists is there twice.
+                let lists = [nets.as_slice(), &nets[..count / 2]];
+                let found = sorted(&lists, Prefix::<Long>::of);
+                assert_eq!(found.len(), count + count / 2);
+                let mut expected: Vec<Prefix<Long>> = (0..)
+                    .zip(lists)
+                    .flat_map(|(list, nets)| {
+                        nets.iter().filter_map(move |net| Prefix::of(net, list))
+                    })
+                    .collect();
+                expected.sort_unstable();
+                assert!(found.eq(expected), "{count}");
             }
         }
     }

@@ -3,6 +3,9 @@
 //! Memory follows the number of boundaries, not how far they are apart: about
 //! 13 bytes for each where they are many.
 
+use std::cmp::Ordering;
+use std::mem;
+
 use filter_common::abi::{
     BRANCH, LOW, NARROW_BOUNDARIES, NODE_WORDS, NONE, PLACE_WORDS, POINTER, ROOT_WORDS, Root, WIDE,
     WIDE_BOUNDARIES, forms,
@@ -12,11 +15,48 @@ use super::CompileError;
 use super::words::Words;
 
 /// From a value on, until the next segment: this class. Values are aligned to the
-/// top of 64 bits, those of more bits to the top of 128.
+/// top of 64 bits, those of more bits to the top of 128 ([`Long`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Segment<V = u64> {
     pub(super) first: V,
     pub(super) class: u32,
+}
+
+/// A value of 128 bits. In two halves it is aligned as they are, so that two
+/// million segments take a quarter less memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Long {
+    high: u64,
+    low: u64,
+}
+
+impl Long {
+    /// The value as one number.
+    pub(super) fn bits(self) -> u128 {
+        u128::from(self.high) << 64 | u128::from(self.low)
+    }
+}
+
+impl From<u128> for Long {
+    fn from(bits: u128) -> Self {
+        Self {
+            high: (bits >> 64) as u64,
+            low: bits as u64,
+        }
+    }
+}
+
+// As one number, which takes no branch: a million of them are sorted.
+impl Ord for Long {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.bits().cmp(&other.bits())
+    }
+}
+
+impl PartialOrd for Long {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// Segments from which on the first 16 bits have a table of their own (256 KiB).
@@ -42,6 +82,7 @@ pub(super) fn write(
     let writer = Writer {
         segments: &[],
         lows: &[],
+        low_steps: Vec::new(),
         width,
         unit,
         words,
@@ -54,7 +95,7 @@ pub(super) fn write(
 
 /// The same for values of 128 bits.
 pub(super) fn write_long(
-    segments: &[Segment<u128>],
+    segments: &[Segment<Long>],
     unit: u32,
     words: &mut Words,
 ) -> Result<Root, CompileError> {
@@ -62,6 +103,7 @@ pub(super) fn write_long(
     let writer = Writer {
         segments,
         lows: &lows,
+        low_steps: Vec::new(),
         width: 128,
         unit,
         words,
@@ -84,26 +126,26 @@ struct Low {
 }
 
 /// The steps of the high halves.
-fn high_steps(segments: &[Segment<u128>]) -> (Vec<Segment>, Vec<Low>) {
+fn high_steps(segments: &[Segment<Long>]) -> (Vec<Segment>, Vec<Low>) {
     let mut steps = Vec::with_capacity(segments.len());
     let mut lows = Vec::new();
     let mut index = 0;
     while let Some(segment) = segments.get(index) {
-        let first = (segment.first >> 64) as u64;
+        let first = segment.first.high;
         // Segments that begin inside the addresses of one high half.
         let inside = segments[index..]
             .iter()
-            .position(|next| (next.first >> 64) as u64 != first)
+            .position(|next| next.first.high != first)
             .unwrap_or(segments.len() - index);
         let last = &segments[index + inside - 1];
-        if segment.first as u64 == 0 && inside == 1 {
+        if segment.first.low == 0 && inside == 1 {
             steps.push(Segment {
                 first,
                 class: segment.class,
             });
         } else {
             // Where none begins with the half, the one before reaches into it.
-            let reaching = usize::from(segment.first as u64 != 0);
+            let reaching = usize::from(segment.first.low != 0);
             steps.push(Segment {
                 first,
                 class: DECIDED_LOW | lows.len() as u32,
@@ -113,10 +155,15 @@ fn high_steps(segments: &[Segment<u128>]) -> (Vec<Segment>, Vec<Low>) {
                 count: (inside + reaching) as u32,
             });
             let next = segments.get(index + inside).map(|next| next.first);
-            let behind = (u128::from(first) + 1) << 64;
-            if first != u64::MAX && next != Some(behind) {
+            if let Some(behind) = first.checked_add(1)
+                && next
+                    != Some(Long {
+                        high: behind,
+                        low: 0,
+                    })
+            {
                 steps.push(Segment {
-                    first: first + 1,
+                    first: behind,
                     class: last.class,
                 });
             }
@@ -128,8 +175,10 @@ fn high_steps(segments: &[Segment<u128>]) -> (Vec<Segment>, Vec<Low>) {
 
 struct Writer<'s> {
     /// Those of 128 bits.
-    segments: &'s [Segment<u128>],
+    segments: &'s [Segment<Long>],
     lows: &'s [Low],
+    /// Room for the steps of one of the lows, none of which leads to another.
+    low_steps: Vec<Segment>,
     width: u32,
     unit: u32,
     words: &'s mut Words,
@@ -234,16 +283,16 @@ impl Writer<'_> {
         }
         let Low { segment, count } = self.lows[(class & !DECIDED_LOW) as usize];
         let segments = &self.segments[segment as usize..][..count as usize];
-        let steps: Vec<Segment> = segments
-            .iter()
-            .enumerate()
-            .map(|(index, segment)| Segment {
-                first: if index == 0 { 0 } else { segment.first as u64 },
-                class: segment.class,
-            })
-            .collect();
+        let mut steps = mem::take(&mut self.low_steps);
+        steps.clear();
+        steps.extend(segments.iter().enumerate().map(|(index, segment)| Segment {
+            first: if index == 0 { 0 } else { segment.first.low },
+            class: segment.class,
+        }));
         self.forms |= forms::LOW;
-        Ok(self.block(&steps, 0)? | LOW)
+        let entry = self.block(&steps, 0)?;
+        self.low_steps = steps;
+        Ok(entry | LOW)
     }
 
     /// Writes branches for more than one step: the values of a block are
@@ -350,7 +399,11 @@ mod tests {
         let mut words = Words::new(1 << 32);
         words.reserve(5).expect("within the budget");
         let root = if width > 64 {
-            write_long(&segments, 1, &mut words)
+            let long = segments.iter().map(|segment| Segment {
+                first: segment.first.into(),
+                class: segment.class,
+            });
+            write_long(&long.collect::<Vec<_>>(), 1, &mut words)
         } else {
             let short = segments.iter().map(|segment| Segment {
                 first: (segment.first >> 64) as u64,

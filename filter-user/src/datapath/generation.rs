@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::thread;
 
 use aya::maps::{Map, MapData, RingBuf};
 use aya_log::EbpfLogger;
@@ -102,9 +104,18 @@ impl Generation {
         let map = prepared
             .map(IMAGE)
             .ok_or_else(|| Error::Failed(missing(IMAGE)))?;
-        fill(loader::data(map), lines)
-            .map_err(|error| Error::io("cannot fill the BPF tables", &error))?;
-        let (program, maps) = prepared.load(INGRESS)?;
+        let cannot_fill = |error| Error::io("cannot fill the BPF tables", &error);
+        let tables = loader::data(map).fd().as_fd();
+        let tables = tables.try_clone_to_owned().map_err(cannot_fill)?;
+        // The verifier needs to know how large they are, not what is in them.
+        let (filled, loaded) = thread::scope(|scope| {
+            let filling = scope.spawn(|| fill(tables.as_fd(), lines));
+            let loaded = prepared.load(INGRESS);
+            let filled = filling.join();
+            (filled.unwrap_or_else(|panic| resume_unwind(panic)), loaded)
+        });
+        filled.map_err(cannot_fill)?;
+        let (program, maps) = loaded?;
         Ok(Self { maps, program })
     }
 
@@ -221,13 +232,13 @@ pub(super) fn memory(map: &MapData) -> u64 {
 }
 
 /// Copies the tables into their map, and keeps user space out from then on.
-fn fill(map: &MapData, lines: &[Line]) -> io::Result<()> {
+fn fill(map: BorrowedFd<'_>, lines: &[Line]) -> io::Result<()> {
     let bytes: &[u8] = bytemuck::cast_slice(lines);
-    let mut mapping = sys::Mapping::new(map.fd().as_fd(), bytes.len())?;
+    let mut mapping = sys::Mapping::new(map, bytes.len())?;
     mapping.bytes_mut().copy_from_slice(bytes);
     // A map is not frozen while somebody could write to it.
     drop(mapping);
-    sys::freeze(map.fd().as_fd())
+    sys::freeze(map)
 }
 
 fn missing(name: &str) -> String {

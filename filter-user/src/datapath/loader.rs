@@ -57,7 +57,7 @@ pub(super) struct Prepared<'w> {
 pub(super) struct Program(OwnedFd);
 
 /// Reads the object, and creates its maps. The tables of `Wanted` are still to
-/// be filled: the kernel verifies a program against what its maps say.
+/// be filled, before or while the program is loaded.
 pub(super) fn prepare<'w>(object: &[u8], wanted: &'w Wanted<'w>) -> Result<Prepared<'w>, Error> {
     let mut object = Object::parse(object).map_err(broken)?;
     let constants = wanted.constants.iter();
