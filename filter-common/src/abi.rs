@@ -211,6 +211,21 @@ pub struct Layout {
     pub flags: u32,
 }
 
+impl Layout {
+    /// Whether the program for small images can read this one. It takes less time
+    /// to load than the other: the kernel goes over all of a program several times
+    /// before what the constants switch off is gone.
+    #[must_use]
+    pub fn is_small(&self) -> bool {
+        self.flags & flags::PARTS == 0
+            && self.families.iter().all(|family| {
+                [family.src, family.dst]
+                    .iter()
+                    .all(|root| root.levels as usize <= LEVELS_SMALL)
+            })
+    }
+}
+
 /// All that the program is specialised with, a word at a time.
 ///
 /// The object has each word as an immediate of 32 bits: [`PLACEHOLDER`], and in
@@ -408,6 +423,9 @@ pub const TABLE16: usize = 1 << 16;
 pub const LEVELS_V4: usize = 5;
 /// The same for IPv6.
 pub const LEVELS_V6: usize = 18;
+/// Nodes and branches on the longest way that the program for
+/// [small](Layout::is_small) images goes along.
+pub const LEVELS_SMALL: usize = 3;
 /// Words of a row of [`Layout::protocols`]: one for each [`crate::parse::L4`].
 pub const PROTOCOL_WORDS: u32 = 4;
 
@@ -509,5 +527,24 @@ mod tests {
             assert_eq!(reason_counter(reason, verdict), index);
         }
         assert_eq!(reason_counters().count(), REASON_COUNTERS as usize);
+    }
+
+    #[test]
+    fn small_is_what_the_small_program_can_read() {
+        let most = u32::try_from(LEVELS_SMALL).expect("a small number");
+        assert!(Layout::default().is_small());
+        for family in 0..2 {
+            let mut layout = Layout::default();
+            layout.families[family].src.levels = most;
+            layout.families[family].dst.levels = most;
+            assert!(layout.is_small());
+            layout.families[family].dst.levels += 1;
+            assert!(!layout.is_small());
+        }
+        let parts = Layout {
+            flags: flags::PARTS,
+            ..Layout::default()
+        };
+        assert!(!parts.is_small());
     }
 }

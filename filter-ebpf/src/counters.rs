@@ -40,7 +40,7 @@ pub(crate) fn count(outcome: Outcome, frame: &Frame<'_>) -> bool {
 /// `None` where a record is cut short, which no compiled image has.
 #[inline(always)]
 fn count_notes(outcome: Outcome, frame: &Frame<'_>, length: u64) -> Option<()> {
-    let image = Image::open();
+    let image = Image::<true>::open();
     let count = image.word(outcome.notes)?;
     for index in 0..MAX_NOTES {
         if index >= count {

@@ -66,11 +66,11 @@ fn opaque(mut number: u32) -> u32 {
     number
 }
 
-/// The one image of this program: its first line.
+/// The one image of this program: its first line. `SMALL`: see [`Tables::SMALL`].
 #[derive(Clone, Copy)]
-pub(crate) struct Image(*const Line);
+pub(crate) struct Image<const SMALL: bool>(*const Line);
 
-impl Image {
+impl<const SMALL: bool> Image<SMALL> {
     /// Finds it. The loader gives the program the address of the map's one
     /// value, in the place of the map.
     #[inline(always)]
@@ -97,7 +97,9 @@ impl Image {
     }
 }
 
-impl Tables for Image {
+impl<const SMALL: bool> Tables for Image<SMALL> {
+    const SMALL: bool = SMALL;
+
     #[inline(always)]
     fn word(&self, index: u32) -> Option<u32> {
         let words = constant::<{ at::WORDS }, 0, 0>();

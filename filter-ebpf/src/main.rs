@@ -44,23 +44,57 @@ use image::Image;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub unsafe extern "C" fn nodewall_any(ctx: *mut xdp_md) -> u64 {
+    any::<false>(ctx)
+}
+
+/// The same over a small image.
+///
+/// # Safety
+///
+/// Likewise.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn nodewall_any_small(ctx: *mut xdp_md) -> u64 {
+    any::<true>(ctx)
+}
+
+#[inline(always)]
+fn any<const SMALL: bool>(ctx: *mut xdp_md) -> u64 {
     let ctx = XdpContext::new(ctx);
-    decide_any(&Frame::new(&ctx), &Image::open()).packed()
+    decide_any(&Frame::new(&ctx), &Image::<SMALL>::open()).packed()
 }
 
 /// Decides and counts each packet that an interface receives.
 #[xdp(frags)]
 #[inline(always)]
+pub fn nodewall_ingress(ctx: XdpContext) -> u32 {
+    ingress::<false>(ctx)
+}
+
+/// The same over a small image (see [`filter_common::abi::Layout::is_small`]).
+#[xdp(frags)]
+#[inline(always)]
+pub fn nodewall_ingress_small(ctx: XdpContext) -> u32 {
+    ingress::<true>(ctx)
+}
+
+#[inline(always)]
 #[expect(
     clippy::needless_pass_by_value,
     reason = "the xdp macro's calling convention"
 )]
-pub fn nodewall_ingress(ctx: XdpContext) -> u32 {
+fn ingress<const SMALL: bool>(ctx: XdpContext) -> u32 {
     let frame = Frame::new(&ctx);
-    let outcome = match decide_plain(&frame, &Image::open()) {
+    let outcome = match decide_plain(&frame, &Image::<SMALL>::open()) {
         Some(outcome) => outcome,
         // SAFETY: the context is the one this program was called with.
-        None => Outcome::unpacked(unsafe { nodewall_any(ctx.ctx) }),
+        None => Outcome::unpacked(unsafe {
+            if SMALL {
+                nodewall_any_small(ctx.ctx)
+            } else {
+                nodewall_any(ctx.ctx)
+            }
+        }),
     };
     let counted = counters::count(outcome, &frame);
     #[cfg(feature = "trace")]

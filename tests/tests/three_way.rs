@@ -16,6 +16,8 @@ mod switch_over;
 #[path = "common/table_mistakes.rs"]
 mod table_mistakes;
 
+#[cfg(feature = "bpf")]
+use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,6 +27,10 @@ use filter_common::verdict::Reason;
 use filter_user::compile::{Combination, Image};
 use filter_user::reference;
 use filter_user::ruleset::{Action, Ruleset};
+#[cfg(feature = "bpf")]
+use filter_user::ruleset::{Direction, Match, Rule, RuleId, Stage};
+#[cfg(feature = "bpf")]
+use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRng, TestRunner};
 
@@ -186,7 +192,48 @@ fn reference_and_host_agree_on_every_truncation() {
 #[cfg(feature = "bpf")]
 #[test]
 fn host_and_kernel_agree() {
-    kernel_agrees_by(|ruleset| Ok((ruleset.clone(), compiled(ruleset)?)));
+    // There is a program for small images and one for all: each gets its share.
+    let loads = [const { Cell::new(0) }; 2];
+    kernel_agrees_by(|ruleset| {
+        let mut ruleset = ruleset.clone();
+        if ruleset.rules.len() % 4 == 0 {
+            ruleset.rules.extend(nested());
+        }
+        let image = compiled(&ruleset)?;
+        let loads = &loads[usize::from(image.layout().is_small())];
+        loads.set(loads.get() + 1);
+        Ok((ruleset, image))
+    });
+    assert!(loads.iter().all(|loads| loads.get() > 5), "{loads:?}");
+}
+
+/// Rules over networks in each other, for which a trie has many levels.
+#[cfg(feature = "bpf")]
+fn nested() -> impl Iterator<Item = Rule> {
+    (0..).zip((16..=128).step_by(8)).map(|(index, length)| {
+        let net = IpNet::new_assert("2001:db8::7".parse().unwrap(), length).trunc();
+        let action = if index % 2 == 0 {
+            Action::Deny
+        } else {
+            Action::Allow
+        };
+        Rule {
+            id: RuleId {
+                stage: Stage::Normal,
+                policy: "nested".into(),
+                direction: Direction::Ingress,
+                index: Some(index),
+            },
+            tier: None,
+            action,
+            staged: false,
+            matches: vec![Match {
+                src: vec![net].into(),
+                ..Match::default()
+            }],
+            source: None,
+        }
+    })
 }
 
 #[cfg(feature = "bpf")]
@@ -264,6 +311,9 @@ fn reference_and_host_agree_where_the_compiler_switches_over() {
             .unwrap_or_else(|error| panic!("{}: {error}", case.name));
         if let Some(expected) = case.expected {
             assert_eq!(image.combination(), expected, "{}", case.name);
+        }
+        if let Some(expected) = case.l4_classes {
+            assert_eq!(image.layout().l4_classes, expected, "{}", case.name);
         }
         // The reference asks rule after rule.
         let many = case.ruleset.rules.len() > 10_000;

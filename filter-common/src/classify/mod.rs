@@ -17,6 +17,10 @@ use crate::wire::l4;
 
 /// The compiled tables: maps on the kernel's side, bytes on the host's.
 pub trait Tables {
+    /// Whether the image is known to be [small](crate::abi::Layout::is_small): what
+    /// only others need is then not compiled.
+    const SMALL: bool = false;
+
     /// The word at `index`; `None` beyond the end, which no compiled image
     /// asks for.
     fn word(&self, index: u32) -> Option<u32>;
@@ -221,7 +225,7 @@ fn combine<const LEVELS: usize, const FAMILY: usize, T: Tables>(
 ) -> Option<u32> {
     let src = trie::class::<LEVELS, FAMILY, { at::SRC }, T>(key.src, tables)?;
     let dst = trie::class::<LEVELS, FAMILY, { at::DST }, T>(key.dst, tables)?;
-    if is_set(flags::PARTS, tables) {
+    if !T::SMALL && is_set(flags::PARTS, tables) {
         let sport = if is_set(flags::SOURCE_PORTS, tables) {
             sport_class(key, tables)?
         } else {

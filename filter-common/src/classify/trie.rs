@@ -6,8 +6,8 @@
 
 use super::Tables;
 use crate::abi::{
-    BRANCH, LEVELS_V6, LINE_WORDS, LOW, Line, NARROW_BOUNDARIES, NONE, PLACE, PLACE_WORDS, POINTER,
-    WIDE, WIDE_BOUNDARIES, at, forms,
+    BRANCH, LEVELS_SMALL, LEVELS_V6, LINE_WORDS, LOW, Line, NARROW_BOUNDARIES, NONE, PLACE,
+    PLACE_WORDS, POINTER, WIDE, WIDE_BOUNDARIES, at, forms,
 };
 use crate::parse::Address;
 
@@ -47,7 +47,7 @@ fn walk<const LEVELS: usize, const A: usize, const B: usize, T: Tables>(
     // loop, and the ways through it would multiply.
     macro_rules! descend {
         ($($level:literal)*) => {$(
-            if $level < LEVELS {
+            if $level < LEVELS && !(T::SMALL && $level >= LEVELS_SMALL) {
                 if $level >= levels() || entry & POINTER == 0 {
                     return Some(entry);
                 }

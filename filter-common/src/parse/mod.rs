@@ -172,9 +172,8 @@ pub fn parse<P: Packet>(packet: &P) -> Result<Key, NoKey> {
         ethertype = be16([high, low]);
         offset += ethernet::TAG;
     }
-    if offset != ethernet::HEADER {
-        offset = packet.forget(offset) & MAX_LINK_HEADER;
-    }
+    // Also where there is no tag: the verifier then walks the rest once.
+    offset = packet.forget(offset) & MAX_LINK_HEADER;
     match ethertype {
         ethernet::IPV4 => ipv4(packet, offset),
         ethernet::IPV6 => ipv6(packet, offset),

@@ -30,6 +30,7 @@ static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(
 static OBJECT: Option<&[u8]> = None;
 
 const INGRESS: &str = "nodewall_ingress";
+const INGRESS_SMALL: &str = "nodewall_ingress_small";
 const IMAGE: &str = "IMAGE";
 const COUNTERS: &str = "COUNTERS";
 const EVENTS: &str = "EVENTS";
@@ -100,6 +101,11 @@ impl Generation {
             words: constants.words(),
             direct: Some(IMAGE),
         };
+        let program = if image.layout().is_small() {
+            INGRESS_SMALL
+        } else {
+            INGRESS
+        };
         let prepared = loader::prepare(object, &wanted)?;
         let map = prepared
             .map(IMAGE)
@@ -110,7 +116,7 @@ impl Generation {
         // The verifier needs to know how large they are, not what is in them.
         let (filled, loaded) = thread::scope(|scope| {
             let filling = scope.spawn(|| fill(tables.as_fd(), lines));
-            let loaded = prepared.load(INGRESS);
+            let loaded = prepared.load(program);
             let filled = filling.join();
             (filled.unwrap_or_else(|panic| resume_unwind(panic)), loaded)
         });

@@ -20,6 +20,8 @@ pub(crate) struct Case {
     pub(crate) forced: Option<Combination>,
     /// What must come of it, where the case is about that.
     pub(crate) expected: Option<Combination>,
+    /// How many classes of L4 headers, likewise.
+    pub(crate) l4_classes: Option<u32>,
 }
 
 const BUDGET: u64 = 256 << 20;
@@ -31,6 +33,7 @@ impl Case {
             ruleset: ruleset(matches),
             forced: None,
             expected: None,
+            l4_classes: None,
         }
     }
 
@@ -157,6 +160,14 @@ pub(crate) fn slow() -> Vec<Case> {
             cases.push(Case::new(name, sources(family, classes - 1)));
         }
     }
+    // A class for each port, one of which is also that of all other protocols, and
+    // one where the port can't be read.
+    for (alike, l4_classes) in [(2, 65_535), (1, 65_536), (0, 65_537)] {
+        let name = format!("{l4_classes} classes of L4 headers");
+        let mut case = Case::new(name, binary_ports(alike));
+        case.l4_classes = Some(l4_classes);
+        cases.push(case);
+    }
     // The largest dense table, and what is larger.
     for (sources, expected) in [
         (1_023, Combination::Dense),
@@ -239,6 +250,27 @@ fn ports(count: u32, source: bool) -> impl Iterator<Item = Match> {
             protocol: Some(6),
             src_ports,
             dst_ports,
+            ..Match::default()
+        }
+    })
+}
+
+/// A rule for each bit of a port: no two ports meet the same rules, but for so many
+/// of those with one bit, which meet none, as port 0.
+fn binary_ports(alike: u32) -> impl Iterator<Item = Match> {
+    (0..16_u32).map(move |bit| {
+        let first = if bit < alike { 2 << bit } else { 1 << bit };
+        let is_set = |port: &u16| port >> bit & 1 == 1 && u32::from(*port) >= first;
+        let ports = (0..=u16::MAX).filter(is_set).collect::<Vec<_>>();
+        let runs = ports.chunk_by(|port, next| port + 1 == *next);
+        Match {
+            protocol: Some(6),
+            dst_ports: runs
+                .map(|run| PortRange {
+                    first: run[0],
+                    last: run[run.len() - 1],
+                })
+                .collect(),
             ..Match::default()
         }
     })

@@ -173,6 +173,10 @@ pub(crate) const ALL: &[(&str, Mistake)] = &[
         Mistake::Layout(|layout| families(layout, |family| family.parts.both[3].table = NONE)),
     ),
     (
+        "parts: wide sources are looked for among narrow ones, and these among those",
+        Mistake::Layout(|layout| families(layout, |family| family.parts.both.swap(1, 2))),
+    ),
+    (
         "parts: the rows of L4 classes are one short",
         Mistake::Layout(|layout| layout.l4_classes -= 1),
     ),
