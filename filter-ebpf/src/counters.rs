@@ -23,8 +23,7 @@ static COUNTERS: PerCpuArray<Count> = PerCpuArray::with_max_entries(1, 0);
 /// Counts the packet, and the rules that it met beside its verdict. An outcome
 /// without a counter is counted as broken, and is to become a drop: then false.
 #[inline(always)]
-pub(crate) fn count(outcome: Outcome, frame: &Frame<'_>) -> bool {
-    let length = frame.length();
+pub(crate) fn count(outcome: Outcome, frame: &Frame<'_>, length: u64) -> bool {
     // Nothing where no rule is noted: the verifier deletes it.
     if constant::<{ at::NOTES }, 0, 0>() != NONE
         && outcome.notes != NONE

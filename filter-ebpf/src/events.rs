@@ -51,7 +51,7 @@ pub(crate) fn report(ctx: &XdpContext, rule: u32, outcome: Outcome, length: u64)
 
 /// Reports the packet, if it is dropped by this outcome.
 #[inline(always)]
-pub(crate) fn sample(frame: &Frame<'_>, outcome: Outcome) {
+pub(crate) fn sample(frame: &Frame<'_>, outcome: Outcome, length: u64) {
     let rate = Rate {
         events: constant::<{ at::SAMPLING }, { at::EVENTS }, 0>(),
         jiffies: constant::<{ at::SAMPLING }, { at::JIFFIES }, 0>(),
@@ -60,9 +60,8 @@ pub(crate) fn sample(frame: &Frame<'_>, outcome: Outcome) {
         return;
     }
     if let Some(budget) = take(OF_DROPS, rate) {
-        let (context, length) = (frame.context(), frame.length());
         let rule = outcome.rule().unwrap_or(NONE);
-        write(context, budget, Kind::Drop, rule, outcome, length);
+        write(frame.context(), budget, Kind::Drop, rule, outcome, length);
     }
 }
 

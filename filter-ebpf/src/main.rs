@@ -85,30 +85,32 @@ pub fn nodewall_ingress_small(ctx: XdpContext) -> u32 {
 )]
 fn ingress<const SMALL: bool>(ctx: XdpContext) -> u32 {
     let frame = Frame::new(&ctx);
-    let outcome = match decide_plain(&frame, &Image::<SMALL>::open()) {
-        Some(outcome) => outcome,
+    let (outcome, length) = if let Some(outcome) = decide_plain(&frame, &Image::<SMALL>::open()) {
+        (outcome, frame.plain_length())
+    } else {
         // SAFETY: the context is the one this program was called with.
-        None => Outcome::unpacked(unsafe {
+        let packed = unsafe {
             if SMALL {
                 nodewall_any_small(ctx.ctx)
             } else {
                 nodewall_any(ctx.ctx)
             }
-        }),
+        };
+        (Outcome::unpacked(packed), frame.length())
     };
-    let counted = counters::count(outcome, &frame);
+    let counted = counters::count(outcome, &frame, length);
     #[cfg(feature = "trace")]
     aya_log_ebpf::debug!(
         &ctx,
         "{} bytes, reason {}, rule {}",
-        frame.length(),
+        length,
         outcome.reason() as u8,
         outcome.rule().unwrap_or(filter_common::abi::NONE)
     );
     if !counted {
         return XDP_DROP;
     }
-    events::sample(&frame, outcome);
+    events::sample(&frame, outcome, length);
     // No jump: in traffic of both kinds it could not be foreseen.
     const { assert!(XDP_DROP + 1 == XDP_PASS) };
     XDP_PASS - outcome.drops()
