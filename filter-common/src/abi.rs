@@ -11,7 +11,7 @@ use crate::verdict::{Reason, Verdict};
 
 /// Changes with everything in this module. Pinned state of another version is
 /// not read.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Words in a line: what a branch of a trie takes, and no cache line is crossed by.
 pub const LINE_WORDS: usize = 16;
@@ -182,14 +182,12 @@ pub struct Layout {
     /// Indexed by [`crate::parse::Family`].
     pub families: [FamilyLayout; 2],
     /// First word of the protocol table: [`PROTOCOL_WORDS`] for each of 256
-    /// protocols and the unknown one. The first is the [entry](Table16::entry)
-    /// of its selectors, 16 bits each; the second the class where the L4 header
-    /// is unreadable; the third where the packet is a later fragment.
+    /// protocols and the unknown one. The first leads to the class where the L4
+    /// header was read: the index of an element, or with [`POINTER`] of the first
+    /// of 65,536, one a selector. The second is the class where the header is
+    /// unreadable; the third where the packet is a later fragment; the fourth
+    /// (see [`SHAPE`]) the header's [shape](crate::wire::l4::Shape).
     pub protocols: u32,
-    /// The same entry of TCP, as it is asked for without that table.
-    pub tcp: u32,
-    /// The same of UDP.
-    pub udp: u32,
     /// [Width](WIDTH_BYTE) of the classes of selectors.
     pub l4_width: u32,
     /// Source ports → class; one class where no rule asks for a source port.
@@ -308,10 +306,6 @@ pub mod at {
         V4 = Layout.families;
         /// [`Layout::protocols`].
         PROTOCOLS = Layout.protocols;
-        /// [`Layout::tcp`].
-        TCP = Layout.tcp;
-        /// [`Layout::udp`].
-        UDP = Layout.udp;
         /// [`Layout::l4_width`].
         L4_WIDTH = Layout.l4_width;
         /// [`Layout::source_ports`], a table.
@@ -426,8 +420,11 @@ pub const LEVELS_V6: usize = 18;
 /// Nodes and branches on the longest way that the program for
 /// [small](Layout::is_small) images goes along.
 pub const LEVELS_SMALL: usize = 3;
-/// Words of a row of [`Layout::protocols`]: one for each [`crate::parse::L4`].
+/// Words of a row of [`Layout::protocols`]: one for each [`crate::parse::L4`], and
+/// the [`SHAPE`].
 pub const PROTOCOL_WORDS: u32 = 4;
+/// The word of the row that is the header's [shape](crate::wire::l4::Shape).
+pub const SHAPE: u32 = 3;
 
 /// [`Layout::flags`].
 pub mod flags {
@@ -510,7 +507,7 @@ pub fn reason_counters() -> impl Iterator<Item = (Reason, Verdict)> {
 const _: () = {
     assert!(size_of::<PartsLayout>() == 52);
     assert!(size_of::<FamilyLayout>() == 92);
-    assert!(size_of::<Layout>() == 232);
+    assert!(size_of::<Layout>() == 224);
     assert!(size_of::<Line>() == 64);
     assert!(DECLARED_LINES <= MAX_LINES);
     assert!(size_of::<Count>() == 16);

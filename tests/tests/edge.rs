@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use filter_common::packet::Cursor;
 use filter_common::parse::{Family, parse, plain};
+use filter_common::wire::l4::Shape;
 use filter_user::compile::Image;
 use filter_user::decision::{Decision, Judgement};
 use filter_user::reference;
@@ -74,11 +75,12 @@ fn check(mut evaluate: impl FnMut(&Ruleset, &[Row]) -> Vec<Judgement>) {
 #[test]
 fn plain_frames_have_the_key_that_the_whole_parser_gives() {
     let mut plain = [0; 2];
+    let shape = |proto| Some(Shape::of(proto));
     for row in rows() {
         let packet = Cursor::over(&row.frame);
         let (family, key) = match plain::family(&packet) {
-            Some(Family::V4) => (0, plain::ipv4(&packet)),
-            Some(Family::V6) => (1, plain::ipv6(&packet)),
+            Some(Family::V4) => (0, plain::ipv4(&packet, shape)),
+            Some(Family::V6) => (1, plain::ipv6(&packet, shape)),
             None => continue,
         };
         if let Some(key) = key {

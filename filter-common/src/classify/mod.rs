@@ -7,13 +7,13 @@ mod trie;
 
 use crate::abi::{
     DECIDE_ASK, DECIDE_DEFAULT, DECIDE_DROP, DECIDE_FAILSAFE, DECISION_COUNTER, LEVELS_V4,
-    LEVELS_V6, Line, NONE, NOTED, POINTER, REASON_COUNTERS, WIDTH_BYTE, WIDTH_HALF, at, flags,
-    reason_counter,
+    LEVELS_V6, Line, NONE, NOTED, POINTER, PROTOCOL_WORDS, REASON_COUNTERS, SHAPE, WIDTH_BYTE,
+    WIDTH_HALF, at, flags, reason_counter,
 };
 use crate::packet::Packet;
 use crate::parse::{Family, Key, L4, NoKey, parse, plain};
 use crate::verdict::{Reason, Verdict};
-use crate::wire::l4;
+use crate::wire::l4::{self, Shape};
 
 /// The compiled tables: maps on the kernel's side, bytes on the host's.
 pub trait Tables {
@@ -162,10 +162,16 @@ pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Outcome {
 /// [`plain`]). `None` where it is no such frame, or a table is too short.
 #[inline(always)]
 pub fn decide_plain<P: Packet, T: Tables>(packet: &P, tables: &T) -> Option<Outcome> {
+    let shape = |proto: u8| {
+        let row = u32::from(proto).wrapping_mul(PROTOCOL_WORDS);
+        let protocols = tables.constant::<{ at::PROTOCOLS }, 0, 0>();
+        let word = tables.word(protocols.wrapping_add(row).wrapping_add(SHAPE))?;
+        Some(Shape(word))
+    };
     // One call a version: each is then a way of its own through the program.
     match plain::family(packet)? {
-        Family::V4 => decide_key::<true, T>(&plain::ipv4(packet)?, tables),
-        Family::V6 => decide_key::<true, T>(&plain::ipv6(packet)?, tables),
+        Family::V4 => decide_key::<true, T>(&plain::ipv4(packet, shape)?, tables),
+        Family::V6 => decide_key::<true, T>(&plain::ipv6(packet, shape)?, tables),
     }
 }
 
@@ -202,11 +208,7 @@ pub fn classify<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
 
 #[inline(always)]
 fn decision<const PLAIN: bool, T: Tables>(key: &Key, tables: &T) -> Option<u32> {
-    let l4 = if PLAIN {
-        plain_l4_class(key, tables)?
-    } else {
-        l4_class(key, tables)?
-    };
+    let l4 = l4_class::<PLAIN, T>(key, tables)?;
     let l4 = with_source_port(l4, key, tables)?;
     // Apart, so that the verifier knows the tables of each and deletes what it
     // has none of.
@@ -243,42 +245,24 @@ fn combine<const LEVELS: usize, const FAMILY: usize, T: Tables>(
     tables.word(decisions.wrapping_add(pair).wrapping_add(l4))
 }
 
-/// The class of an L4 header that was read, its source port apart.
+/// The class of an L4 header, its source port apart. `PLAIN`: it was read.
 #[inline(always)]
-fn plain_l4_class<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
-    match u8::try_from(key.fields.proto()) {
-        Ok(proto) if l4::is_tcp_or_udp(proto) => {
-            let tcp = tables.constant::<{ at::TCP }, 0, 0>();
-            let udp = tables.constant::<{ at::UDP }, 0, 0>();
-            let entry = tcp.wrapping_add(udp.wrapping_sub(tcp).wrapping_mul(l4::tcp_or_udp(proto)));
-            selector_class(entry, key, tables)
-        }
-        _ => l4_class(key, tables),
-    }
-}
-
-/// The class of any L4 header, its source port apart.
-#[inline(always)]
-fn l4_class<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
+fn l4_class<const PLAIN: bool, T: Tables>(key: &Key, tables: &T) -> Option<u32> {
     let protocols = tables.constant::<{ at::PROTOCOLS }, 0, 0>();
-    // Where the header was not read, the entry is the class.
     let entry = tables.word(protocols.wrapping_add(key.fields.row()))?;
-    selector_class(entry, key, tables)
-}
-
-#[inline(always)]
-fn selector_class<T: Tables>(entry: u32, key: &Key, tables: &T) -> Option<u32> {
-    let width = tables.constant::<{ at::L4_WIDTH }, 0, 0>();
-    class16(entry, width, key.fields.selector(), tables)
-}
-
-/// The class of a value of 16 bits (see [`crate::abi::Table16`]).
-#[inline(always)]
-fn class16<T: Tables>(entry: u32, width: u32, value: u16, tables: &T) -> Option<u32> {
-    if entry & POINTER == 0 {
+    if !PLAIN && key.fields.l4() != L4::Read {
         return Some(entry);
     }
-    let index = (entry & !POINTER).wrapping_add(value.into());
+    // Whether its protocol asks for the selector is no jump.
+    let asks = entry / POINTER;
+    let selector = u32::from(key.fields.selector()) & asks.wrapping_neg();
+    let width = tables.constant::<{ at::L4_WIDTH }, 0, 0>();
+    element((entry & !POINTER).wrapping_add(selector), width, tables)
+}
+
+/// The element of this width at an index, counted in such.
+#[inline(always)]
+fn element<T: Tables>(index: u32, width: u32, tables: &T) -> Option<u32> {
     match width {
         WIDTH_BYTE => tables.byte(index).map(u32::from),
         WIDTH_HALF => tables.half(index).map(u32::from),
@@ -301,8 +285,13 @@ fn with_source_port<T: Tables>(l4: u32, key: &Key, tables: &T) -> Option<u32> {
 #[inline(always)]
 fn sport_class<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
     let entry = tables.constant::<{ at::SOURCE_PORTS }, { at::TABLE16_ENTRY }, 0>();
+    // A constant: the verifier knows.
+    if entry & POINTER == 0 {
+        return Some(entry);
+    }
     let width = tables.constant::<{ at::SOURCE_PORTS }, { at::TABLE16_WIDTH }, 0>();
-    class16(entry, width, key.fields.sport(), tables)
+    let index = (entry & !POINTER).wrapping_add(key.fields.sport().into());
+    element(index, width, tables)
 }
 
 /// The outcome of a decision, which may depend on more than classes say.

@@ -8,7 +8,8 @@
 
 use super::{Address, Family, Fields, Header, Key, L4};
 use crate::packet::Packet;
-use crate::wire::{be16, ethernet, ip, l4};
+use crate::wire::l4::{self, Shape};
+use crate::wire::{be16, ethernet, ip};
 
 /// What is read of an L4 header.
 const L4_BYTES: usize = l4::header(l4::UDP);
@@ -26,9 +27,10 @@ pub fn family<P: Packet>(packet: &P) -> Option<Family> {
     }
 }
 
-/// The key of a plain IPv4 frame, whose Ethertype was read.
+/// The key of a plain IPv4 frame, whose Ethertype was read. `shape` gives that of
+/// the protocol's header, or `None` where it can't.
 #[inline(always)]
-pub fn ipv4<P: Packet>(packet: &P) -> Option<Key> {
+pub fn ipv4<P: Packet>(packet: &P, shape: impl Fn(u8) -> Option<Shape>) -> Option<Key> {
     use ip::v4;
 
     const fn at(field: usize) -> usize {
@@ -41,11 +43,11 @@ pub fn ipv4<P: Packet>(packet: &P) -> Option<Key> {
     let frame = packet.front::<V4_BYTES>()?;
     let proto = frame[at(v4::PROTOCOL)];
     let total = usize::from(word(frame, at(v4::TOTAL_LENGTH)));
-    let (least, l4) = l4_header(proto, long(frame, at(v4::HEADER)));
+    let shape = shape(proto)?;
     if frame[at(v4::VERSION_IHL)] != NO_OPTIONS
         || u16::from_ne_bytes([frame[at(v4::FRAGMENT)], frame[at(v4::FRAGMENT) + 1]]) & FRAGMENTED
             != 0
-        || total < v4::HEADER + least
+        || total < v4::HEADER + shape.header()
         || !packet.has_front(ethernet::HEADER + total)
     {
         return None;
@@ -58,13 +60,18 @@ pub fn ipv4<P: Packet>(packet: &P) -> Option<Key> {
         family: Family::V4,
         src: address(v4::SOURCE),
         dst: address(v4::DESTINATION),
-        fields: fields(proto, l4, frame[at(v4::TTL)]),
+        fields: fields(
+            proto,
+            shape,
+            long(frame, at(v4::HEADER)),
+            frame[at(v4::TTL)],
+        ),
     })
 }
 
-/// The key of a plain IPv6 frame, whose Ethertype was read.
+/// The same of a plain IPv6 frame.
 #[inline(always)]
-pub fn ipv6<P: Packet>(packet: &P) -> Option<Key> {
+pub fn ipv6<P: Packet>(packet: &P, shape: impl Fn(u8) -> Option<Shape>) -> Option<Key> {
     use ip::v6;
 
     const fn at(field: usize) -> usize {
@@ -74,10 +81,10 @@ pub fn ipv6<P: Packet>(packet: &P) -> Option<Key> {
     let frame = packet.front::<V6_BYTES>()?;
     let proto = frame[at(v6::NEXT_HEADER)];
     let payload = usize::from(word(frame, at(v6::PAYLOAD_LENGTH)));
-    let (least, l4) = l4_header(proto, long(frame, at(v6::HEADER)));
+    let shape = shape(proto)?;
     if frame[at(0)] >> 4 != 6
-        || v6::is_extension(proto)
-        || payload < least
+        || shape.is_extension()
+        || payload < shape.header()
         || !packet.has_front(ethernet::HEADER + v6::HEADER + payload)
     {
         return None;
@@ -95,28 +102,21 @@ pub fn ipv6<P: Packet>(packet: &P) -> Option<Key> {
         family: Family::V6,
         src: address(v6::SOURCE),
         dst: address(v6::DESTINATION),
-        fields: fields(proto, l4, frame[at(v6::HOP_LIMIT)]),
+        fields: fields(
+            proto,
+            shape,
+            long(frame, at(v6::HEADER)),
+            frame[at(v6::HOP_LIMIT)],
+        ),
     })
 }
 
-/// Bytes that the L4 header must have, and what is read of it where it begins
-/// with this word.
+/// The fields where the L4 header begins with this word.
 #[inline(always)]
-const fn l4_header(proto: u8, first: u32) -> (usize, u32) {
-    const TCP: usize = l4::header(l4::TCP);
-    const LESS: usize = TCP - l4::header(l4::UDP);
-    if l4::is_tcp_or_udp(proto) {
-        (TCP - LESS * l4::tcp_or_udp(proto) as usize, first)
-    } else {
-        (l4::header(proto), l4::fields(proto, first))
-    }
-}
-
-#[inline(always)]
-fn fields(proto: u8, fields: u32, hop_limit: u8) -> Fields {
+fn fields(proto: u8, shape: Shape, word: u32, hop_limit: u8) -> Fields {
     let header = Header {
         state: L4::Read,
-        fields,
+        fields: shape.fields(word),
     };
     Fields::new(proto.into(), &header, hop_limit)
 }

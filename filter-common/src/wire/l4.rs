@@ -9,6 +9,8 @@ use network_types::sctp::SctpHdr;
 use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
 
+use super::ip;
+
 /// TCP.
 pub const TCP: u8 = IpProto::Tcp as u8;
 /// UDP.
@@ -49,22 +51,6 @@ pub const fn has_ports(protocol: u8) -> bool {
     matches!(protocol, TCP | UDP | UDP_LITE | SCTP)
 }
 
-/// Whether this is TCP or UDP, asked in one: in traffic of both each question
-/// by itself would be a jump that can't be foreseen.
-#[inline(always)]
-#[must_use]
-pub const fn is_tcp_or_udp(protocol: u8) -> bool {
-    const BOTH: u64 = 1 << TCP | 1 << UDP;
-    protocol < 64 && BOTH >> (protocol & 63) & 1 == 1
-}
-
-/// 0 where this is TCP, 1 where it is UDP: without a jump, likewise.
-#[inline(always)]
-#[must_use]
-pub const fn tcp_or_udp(protocol: u8) -> u32 {
-    protocol as u32 >> 4
-}
-
 /// What rules ask of a header that begins with this word: source port << 16 |
 /// destination port, or type << 8 | code; 0 where they can't ask.
 #[inline(always)]
@@ -79,17 +65,71 @@ pub const fn fields(protocol: u8, word: u32) -> u32 {
     }
 }
 
+/// The header of a protocol in one word, for which no question is asked of the
+/// protocol: in mixed traffic each would be a jump that can't be foreseen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape(pub u32);
+
+impl Shape {
+    /// Beside it: an IPv6 packet has no L4 header here yet.
+    const EXTENSION: u32 = 1 << 16;
+
+    /// That of a protocol.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "at most 20 bytes")]
+    pub const fn of(protocol: u8) -> Self {
+        let shift = if has_ports(protocol) {
+            0
+        } else if header(protocol) != 0 {
+            u16::BITS
+        } else {
+            u32::BITS
+        };
+        let extension = if ip::v6::is_extension(protocol) {
+            Self::EXTENSION
+        } else {
+            0
+        };
+        Self(shift | (header(protocol) as u32) << 8 | extension)
+    }
+
+    /// [`header`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn header(self) -> usize {
+        (self.0 >> 8) as usize & 0xff
+    }
+
+    /// [`fields`].
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "a word was shifted right")]
+    pub const fn fields(self, word: u32) -> u32 {
+        ((word as u64) >> (self.0 & 0x3f)) as u32
+    }
+
+    /// Whether the protocol is an extension header of IPv6.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_extension(self) -> bool {
+        self.0 & Self::EXTENSION != 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn tcp_and_udp_are_told_apart_without_jumps() {
+    fn a_shape_is_the_header_in_one_word() {
         for protocol in 0..=u8::MAX {
-            let expected = protocol == TCP || protocol == UDP;
-            assert_eq!(is_tcp_or_udp(protocol), expected);
+            let shape = Shape::of(protocol);
+            assert_eq!(shape.header(), header(protocol));
+            assert_eq!(shape.is_extension(), ip::v6::is_extension(protocol));
+            for word in [0, 1, 0x1234_5678, 0x8000_8000, u32::MAX] {
+                assert_eq!(shape.fields(word), fields(protocol, word));
+            }
         }
-        assert_eq!((tcp_or_udp(TCP), tcp_or_udp(UDP)), (0, 1));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
 use filter_common::abi::{
-    POINTER, PROTOCOL_WORDS, TABLE16, Table16, WIDTH_BYTE, WIDTH_HALF, WIDTH_WORD,
+    POINTER, PROTOCOL_WORDS, SHAPE, TABLE16, Table16, WIDTH_BYTE, WIDTH_HALF, WIDTH_WORD,
 };
 use filter_common::parse::UNKNOWN_PROTOCOL;
 use filter_common::wire::l4;
@@ -42,10 +42,6 @@ pub(super) struct Dimension {
 pub(super) struct Written {
     /// First word of the table of protocols.
     pub(super) protocols: u32,
-    /// The entry of the destination ports of TCP headers that were read.
-    pub(super) tcp: u32,
-    /// The same of UDP.
-    pub(super) udp: u32,
     /// The width of the classes of selectors.
     pub(super) width: u32,
 }
@@ -91,17 +87,20 @@ impl Dimension {
         {
             let entry = match written.entry(&protocol.read) {
                 Entry::Occupied(entry) => *entry.get(),
-                Entry::Vacant(entry) => *entry.insert(write_steps(&protocol.read, width, words)?),
+                Entry::Vacant(entry) => *entry.insert(match protocol.read.as_slice() {
+                    [(_, class)] => write_one(*class, width, words)?,
+                    steps => POINTER | write_steps(steps, width, words)?,
+                }),
             };
             words.set(row, entry);
             words.set(row + 1, protocol.unreadable);
             words.set(row + 2, protocol.later_fragment);
         }
-        let entry_of = |proto: u8| written[self.protocols[usize::from(proto)].read.as_slice()];
+        for (proto, row) in (0..=u8::MAX).zip((start..).step_by(PROTOCOL_WORDS as usize)) {
+            words.set(row + SHAPE, l4::Shape::of(proto).0);
+        }
         Ok(Written {
             protocols: start,
-            tcp: entry_of(l4::TCP),
-            udp: entry_of(l4::UDP),
             width,
         })
     }
@@ -124,17 +123,15 @@ pub(super) fn write_table(
     words: &mut Words,
 ) -> Result<Table16, CompileError> {
     let width = width(classes);
-    Ok(Table16 {
-        entry: write_steps(steps, width, words)?,
-        width,
-    })
+    let entry = match steps {
+        [(_, class)] => *class,
+        steps => POINTER | write_steps(steps, width, words)?,
+    };
+    Ok(Table16 { entry, width })
 }
 
-/// The same, of elements of this width; the entry.
+/// The same, of elements of this width; the index of the first.
 fn write_steps(steps: &[(u16, u32)], width: u32, words: &mut Words) -> Result<u32, CompileError> {
-    if let [(_, class)] = steps {
-        return Ok(*class);
-    }
     let in_word = 4 >> width;
     let start = words.reserve((TABLE16 / in_word) as u64)?;
     let room = words.at(start);
@@ -147,7 +144,18 @@ fn write_steps(steps: &[(u16, u32)], width: u32, words: &mut Words) -> Result<u3
             _ => room[range].fill(*class),
         }
     }
-    Ok(POINTER | (start * in_word as u32))
+    Ok(start * in_word as u32)
+}
+
+/// Writes one element of this width; its index.
+fn write_one(class: u32, width: u32, words: &mut Words) -> Result<u32, CompileError> {
+    // The first of the word's elements, in any byte order of the machine.
+    let word = match width {
+        WIDTH_BYTE => u32::from_ne_bytes([class as u8; 4]),
+        WIDTH_HALF => class << 16 | class,
+        _ => class,
+    };
+    Ok(words.reserve_all(&[word])? * (4 >> width))
 }
 
 fn cut_protocol(

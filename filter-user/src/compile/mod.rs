@@ -167,8 +167,7 @@ impl Image {
             ..Layout::default()
         };
         let l4 = classes.l4.write(&mut words)?;
-        (layout.protocols, layout.tcp, layout.udp) = (l4.protocols, l4.tcp, l4.udp);
-        layout.l4_width = l4.width;
+        (layout.protocols, layout.l4_width) = (l4.protocols, l4.width);
         if classes.has_source_ports() {
             layout.source_ports = classes.source_ports.write(&mut words)?;
         }

@@ -3,11 +3,12 @@
 
 use filter_common::abi::{
     Constants, FamilyLayout, LINE_WORDS, LOW, Layout, Line, NARROW_BOUNDARIES, NONE, POINTER,
-    ROOT_WORDS, Root, WIDE_BOUNDARIES, WIDTH_BYTE, WIDTH_HALF, flags, forms,
+    PROTOCOL_WORDS, ROOT_WORDS, Root, SHAPE, WIDE_BOUNDARIES, WIDTH_BYTE, WIDTH_HALF, flags, forms,
 };
 use filter_common::classify::{self, Tables};
 use filter_common::event::Rate;
 use filter_common::packet::Cursor;
+use filter_common::wire::l4;
 use filter_user::compile::Image;
 use filter_user::decision::Decision;
 
@@ -114,7 +115,27 @@ pub(crate) const ALL: &[(&str, Mistake)] = &[
     ),
     (
         "TCP has the ports of UDP",
-        Mistake::Layout(|layout| layout.tcp = layout.udp),
+        Mistake::Index(|index, layout| {
+            let row = |proto: u8| layout.protocols + u32::from(proto) * PROTOCOL_WORDS;
+            if index == row(l4::TCP) {
+                row(l4::UDP)
+            } else {
+                index
+            }
+        }),
+    ),
+    (
+        "the header of a protocol is that of the next one",
+        Mistake::Index(|index, layout| {
+            let table = layout.protocols..layout.protocols + 256 * PROTOCOL_WORDS;
+            let is_shape =
+                table.contains(&index) && (index - table.start) % PROTOCOL_WORDS == SHAPE;
+            if is_shape {
+                index + PROTOCOL_WORDS
+            } else {
+                index
+            }
+        }),
     ),
     // The combinations.
     (
