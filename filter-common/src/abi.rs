@@ -35,7 +35,7 @@ pub const MAX_LINES: usize = (1 << 29) / size_of::<Line>() - 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Root {
-    /// First word of a table of 65,536 entries, for the first 16 bits;
+    /// First word of a table of entries for the first bits, 16 of IPv6;
     /// [`NONE`] where there is none.
     pub table: u32,
     /// Without such a table: the [entry](POINTER) that all values have.
@@ -44,6 +44,100 @@ pub struct Root {
     pub levels: u32,
     /// Which [`forms`] there are among them.
     pub forms: u32,
+    /// How lines are searched, of IPv4.
+    pub lanes: Lanes,
+}
+
+/// How the [lines](lanes) of one trie are searched. A lane holds the bits that the
+/// table has not taken, and one more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Lanes {
+    /// Bits that the table leaves.
+    pub shift: u32,
+    /// Those bits.
+    pub mask: u32,
+    /// The lower half of a word in which the first bit of each lane is set.
+    pub ones: u32,
+    /// Its upper half.
+    pub ones_high: u32,
+    /// The number of a lane's last bit.
+    pub last: u32,
+    /// The number of the last lane's first bit.
+    pub fold: u32,
+}
+
+impl Lanes {
+    /// Those of a trie whose table takes this many of 32 bits.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "each half by itself")]
+    pub const fn behind(bits: u32) -> Self {
+        let left = u32::BITS - bits;
+        let count = Self::count(bits);
+        let width = u64::BITS / count;
+        let mut ones = 0_u64;
+        let mut lane = 0;
+        while lane < count {
+            ones |= 1 << (lane * width);
+            lane += 1;
+        }
+        Self {
+            shift: left,
+            mask: if left == u32::BITS {
+                u32::MAX
+            } else {
+                (1 << left) - 1
+            },
+            ones: ones as u32,
+            ones_high: (ones >> 32) as u32,
+            last: width - 1,
+            fold: (count - 1) * width,
+        }
+    }
+
+    /// Lanes in a word behind a table of this many bits.
+    #[must_use]
+    pub const fn count(bits: u32) -> u32 {
+        match bits {
+            0 => 1,
+            1..=11 => 2,
+            12..=16 => 3,
+            _ => 4,
+        }
+    }
+
+    /// A word of these boundaries, one a lane; lanes without one are above all.
+    #[must_use]
+    pub fn word(self, boundaries: &[u32]) -> u64 {
+        let width = self.last + 1;
+        (0..u64::BITS / width)
+            .map(|lane| {
+                let boundary = boundaries.get(lane as usize);
+                let above = 1 << self.last;
+                boundary.map_or(above, |&boundary| u64::from(boundary)) << (lane * width)
+            })
+            .fold(0, |word, lane| word | lane)
+    }
+}
+
+/// Lines of boundaries in lanes, several in a word. A line is led to by its number.
+pub mod lanes {
+    /// Beside [`super::POINTER`]: the line is a pair, else a branch.
+    pub const PAIR: u32 = 1 << 30;
+    /// The line's number.
+    pub const PLACE: u32 = PAIR - 1;
+    /// Words of 64 bits with the boundaries of a branch.
+    pub const BRANCH_WORDS: usize = 3;
+    /// Its first entry, behind them: that of values below all boundaries; each
+    /// boundary that is not above a value leads one further.
+    pub const BRANCH_ENTRIES: usize = BRANCH_WORDS * 2;
+    /// Boundaries of a branch at most.
+    pub const BRANCH_BOUNDARIES: usize = super::LINE_WORDS - BRANCH_ENTRIES - 1;
+    /// Words of 64 bits with the boundaries of a pair.
+    pub const PAIR_WORDS: usize = 7;
+    /// Its entries, behind them: of values with an even number of boundaries that are
+    /// not above them, and with an odd one.
+    pub const PAIR_ENTRIES: usize = PAIR_WORDS * 2;
 }
 
 impl Default for Root {
@@ -54,6 +148,7 @@ impl Default for Root {
             entry: 0,
             levels: 0,
             forms: 0,
+            lanes: Lanes::default(),
         }
     }
 }
@@ -274,7 +369,9 @@ pub const PLACEHOLDER_NUMBER: u32 = 0xffff;
 pub mod at {
     use core::mem::{offset_of, size_of};
 
-    use super::{Constants, FamilyLayout, HashLayout, Layout, PartsLayout, Rate, Root, Table16};
+    use super::{
+        Constants, FamilyLayout, HashLayout, Lanes, Layout, PartsLayout, Rate, Root, Table16,
+    };
 
     macro_rules! places {
         ($($(#[$doc:meta])* $name:ident = $of:ident.$field:ident;)*) => {
@@ -358,10 +455,31 @@ pub mod at {
         /// In a root.
         FORMS = Root.forms;
 
+        /// In a root.
+        LANES = Root.lanes;
+
         /// In a table.
         TABLE16_ENTRY = Table16.entry;
         /// In a table.
         TABLE16_WIDTH = Table16.width;
+    }
+
+    macro_rules! lanes {
+        ($($name:ident = $field:ident;)*) => {
+            $(
+                /// In the lanes of a root.
+                pub const $name: usize = LANES + offset_of!(Lanes, $field);
+            )*
+        };
+    }
+
+    lanes! {
+        SHIFT = shift;
+        MASK = mask;
+        ONES = ones;
+        ONES_HIGH = ones_high;
+        LAST = last;
+        FOLD = fold;
     }
 
     /// [`Layout::families`]: that of IPv6.
@@ -373,13 +491,12 @@ pub mod at {
 /// No table.
 pub const NONE: u32 = u32::MAX;
 
-/// In an entry of a trie: it leads on, to a node or a branch; else it is a class.
+/// In an entry of a trie: it leads on, to a node or a line; else it is a class.
 ///
-/// A node has 256 entries, for the next 8 bits. A branch has boundaries (values
+/// Of IPv4 it leads to one of the [lines in lanes](lanes). Of IPv6 a node has 256 entries, for the next 8 bits. A branch has boundaries (values
 /// of 64 bits, of which the bits that nodes have taken are shifted out) and one
 /// entry more than boundaries: behind as many entries as boundaries are above
-/// the value. In tries of less than 64 bits boundaries are shifted right by one
-/// bit, so that a subtraction tells which is greater.
+/// the value.
 pub const POINTER: u32 = 1 << 31;
 /// It leads to a branch, not to a node.
 pub const BRANCH: u32 = 1 << 30;
@@ -406,16 +523,22 @@ pub mod forms {
     pub const WIDE: u32 = 1 << 2;
     /// Somewhere the low 64 bits of a value are asked for.
     pub const LOW: u32 = 1 << 3;
+    /// Branches in lanes.
+    pub const BRANCH: u32 = 1 << 4;
+    /// Pairs in lanes.
+    pub const PAIR: u32 = 1 << 5;
+    /// All entries of the table lead on.
+    pub const CERTAIN: u32 = 1 << 6;
 }
 /// Words of a node.
 pub const NODE_WORDS: u32 = 1 << 8;
-/// Words of a [`Root::table`].
+/// Words of a [`Root::table`] of IPv6.
 pub const ROOT_WORDS: u32 = 1 << 16;
 /// Elements of a [`Table16`].
 pub const TABLE16: usize = 1 << 16;
-/// Nodes and branches on the longest way through a trie of IPv4.
+/// Lines on the longest way through a trie of IPv4.
 pub const LEVELS_V4: usize = 5;
-/// The same for IPv6.
+/// Nodes and branches on the longest way through one of IPv6.
 pub const LEVELS_V6: usize = 18;
 /// Nodes and branches on the longest way that the program for
 /// [small](Layout::is_small) images goes along.
@@ -506,8 +629,8 @@ pub fn reason_counters() -> impl Iterator<Item = (Reason, Verdict)> {
 
 const _: () = {
     assert!(size_of::<PartsLayout>() == 52);
-    assert!(size_of::<FamilyLayout>() == 92);
-    assert!(size_of::<Layout>() == 224);
+    assert!(size_of::<FamilyLayout>() == 140);
+    assert!(size_of::<Layout>() == 320);
     assert!(size_of::<Line>() == 64);
     assert!(DECLARED_LINES <= MAX_LINES);
     assert!(size_of::<Count>() == 16);

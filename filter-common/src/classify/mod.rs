@@ -2,13 +2,14 @@
 //! rules: each dimension of the packet is mapped to its equivalence class,
 //! and the classes to the decision.
 
+mod lanes;
 pub mod parts;
 mod trie;
 
 use crate::abi::{
-    DECIDE_ASK, DECIDE_DEFAULT, DECIDE_DROP, DECIDE_FAILSAFE, DECISION_COUNTER, LEVELS_V4,
-    LEVELS_V6, Line, NONE, NOTED, POINTER, PROTOCOL_WORDS, REASON_COUNTERS, SHAPE, WIDTH_BYTE,
-    WIDTH_HALF, at, flags, reason_counter,
+    DECIDE_ASK, DECIDE_DEFAULT, DECIDE_DROP, DECIDE_FAILSAFE, DECISION_COUNTER, Line, NONE, NOTED,
+    POINTER, PROTOCOL_WORDS, REASON_COUNTERS, SHAPE, WIDTH_BYTE, WIDTH_HALF, at, flags,
+    reason_counter,
 };
 use crate::packet::Packet;
 use crate::parse::{Family, Key, L4, NoKey, parse, plain};
@@ -213,20 +214,28 @@ fn decision<const PLAIN: bool, T: Tables>(key: &Key, tables: &T) -> Option<u32> 
     // Apart, so that the verifier knows the tables of each and deletes what it
     // has none of.
     match key.family {
-        Family::V4 => combine::<LEVELS_V4, { at::V4 }, T>(key, l4, tables),
-        Family::V6 => combine::<LEVELS_V6, { at::V6 }, T>(key, l4, tables),
+        Family::V4 => {
+            let src = lanes::class::<{ at::V4 }, { at::SRC }, T>(key.src, tables)?;
+            let dst = lanes::class::<{ at::V4 }, { at::DST }, T>(key.dst, tables)?;
+            combine::<{ at::V4 }, T>(src, dst, l4, key, tables)
+        }
+        Family::V6 => {
+            let src = trie::class::<{ at::V6 }, { at::SRC }, T>(key.src, tables)?;
+            let dst = trie::class::<{ at::V6 }, { at::DST }, T>(key.dst, tables)?;
+            combine::<{ at::V6 }, T>(src, dst, l4, key, tables)
+        }
     }
 }
 
-/// The decision for the addresses of a key and an L4 class.
+/// The decision for classes of addresses and of an L4 header.
 #[inline(always)]
-fn combine<const LEVELS: usize, const FAMILY: usize, T: Tables>(
-    key: &Key,
+fn combine<const FAMILY: usize, T: Tables>(
+    src: u32,
+    dst: u32,
     l4: u32,
+    key: &Key,
     tables: &T,
 ) -> Option<u32> {
-    let src = trie::class::<LEVELS, FAMILY, { at::SRC }, T>(key.src, tables)?;
-    let dst = trie::class::<LEVELS, FAMILY, { at::DST }, T>(key.dst, tables)?;
     if !T::SMALL && is_set(flags::PARTS, tables) {
         let sport = if is_set(flags::SOURCE_PORTS, tables) {
             sport_class(key, tables)?

@@ -1,4 +1,4 @@
-//! Value → class, by a trie whose ways are compressed: nodes of 8 bits where
+//! IPv6 address → class, by a trie whose ways are compressed: nodes of 8 bits where
 //! boundaries are dense, branches of up to six ways where they are not.
 //!
 //! A step costs one access to memory; no step calls a helper, and the search in
@@ -11,31 +11,30 @@ use crate::abi::{
 };
 use crate::parse::Address;
 
-/// The class of a value in a trie of at most `LEVELS` levels, whose root is at
-/// the sum of `A` and `B` among the [constants](Tables::constant). `None` where
-/// the tables are broken.
+/// The class of an IPv6 address, by the root at the sum of `A` and `B` among the
+/// [constants](Tables::constant). `None` where the tables are broken.
 ///
 /// How many levels there are, and of which forms, are constants too: the
 /// verifier deletes the others.
 #[inline(always)]
-pub(super) fn class<const LEVELS: usize, const A: usize, const B: usize, T: Tables>(
+pub(super) fn class<const A: usize, const B: usize, T: Tables>(
     value: Address,
     tables: &T,
 ) -> Option<u32> {
     let table = tables.constant::<A, B, { at::TABLE }>();
     if table == NONE {
         let entry = tables.constant::<A, B, { at::ENTRY }>();
-        walk::<LEVELS, A, B, T>(value, value.high, entry, tables)
+        walk::<A, B, T>(value, value.high, entry, tables)
     } else {
         let top = (value.high >> 48) as u32;
         let entry = tables.word(table.wrapping_add(top))?;
-        walk::<LEVELS, A, B, T>(value, value.high << 16, entry, tables)
+        walk::<A, B, T>(value, value.high << 16, entry, tables)
     }
 }
 
 /// From an entry on; `key` is what is left of the value's half.
 #[inline(always)]
-fn walk<const LEVELS: usize, const A: usize, const B: usize, T: Tables>(
+fn walk<const A: usize, const B: usize, T: Tables>(
     value: Address,
     mut key: u64,
     mut entry: u32,
@@ -47,11 +46,11 @@ fn walk<const LEVELS: usize, const A: usize, const B: usize, T: Tables>(
     // loop, and the ways through it would multiply.
     macro_rules! descend {
         ($($level:literal)*) => {$(
-            if $level < LEVELS && !(T::SMALL && $level >= LEVELS_SMALL) {
+            if $level < LEVELS_V6 && !(T::SMALL && $level >= LEVELS_SMALL) {
                 if $level >= levels() || entry & POINTER == 0 {
                     return Some(entry);
                 }
-                if LEVELS == LEVELS_V6 && has(forms::LOW) && entry & LOW != 0 {
+                if has(forms::LOW) && entry & LOW != 0 {
                     key = value.low;
                 }
                 let place = entry & PLACE;
@@ -66,9 +65,9 @@ fn walk<const LEVELS: usize, const A: usize, const B: usize, T: Tables>(
                 } else {
                     let line = tables.line(place / 2)?;
                     if has(forms::NARROW) && (!has(forms::WIDE) || entry & WIDE == 0) {
-                        narrow::<LEVELS>(line, key, place as usize % 2)
+                        narrow(line, key, place as usize % 2)
                     } else {
-                        wide::<LEVELS>(line, key)
+                        wide(line, key)
                     }
                 };
             }
@@ -81,43 +80,37 @@ fn walk<const LEVELS: usize, const A: usize, const B: usize, T: Tables>(
 }
 
 #[inline(always)]
-fn wide<const LEVELS: usize>(line: &Line, key: u64) -> u32 {
+fn wide(line: &Line, key: u64) -> u32 {
     let boundaries: &[u64; LINE_WORDS / 2] = bytemuck::cast_ref(line);
     let mut above = 0;
     let mut index = 0;
     while index < WIDE_BOUNDARIES {
-        above += is_above::<LEVELS>(boundaries[index], key);
+        above += is_above(boundaries[index], key);
         index += 1;
     }
     line.0[(WIDE_BOUNDARIES * 2 + above) % LINE_WORDS]
 }
 
 #[inline(always)]
-fn narrow<const LEVELS: usize>(line: &Line, key: u64, half: usize) -> u32 {
+fn narrow(line: &Line, key: u64, half: usize) -> u32 {
     let boundaries: &[u64; LINE_WORDS / 2] = bytemuck::cast_ref(line);
     let first = half * (LINE_WORDS / 4);
-    let above = is_above::<LEVELS>(boundaries[first % (LINE_WORDS / 2)], key)
-        + is_above::<LEVELS>(boundaries[(first + 1) % (LINE_WORDS / 2)], key);
+    let above = is_above(boundaries[first % (LINE_WORDS / 2)], key)
+        + is_above(boundaries[(first + 1) % (LINE_WORDS / 2)], key);
     line.0[(half * PLACE_WORDS as usize + NARROW_BOUNDARIES * 2 + above) % LINE_WORDS]
 }
 
 /// 1 where `boundary > key`, else 0: by the borrow of the subtraction, since a
 /// comparison would be compiled to a jump.
 #[inline(always)]
-const fn is_above<const LEVELS: usize>(boundary: u64, key: u64) -> usize {
-    let borrow = if LEVELS == LEVELS_V6 {
-        // Warren, Hacker's Delight, 2-13.
-        (!key & boundary) | (!(key ^ boundary) & key.wrapping_sub(boundary))
-    } else {
-        (key >> 1).wrapping_sub(boundary)
-    };
+const fn is_above(boundary: u64, key: u64) -> usize {
+    // Warren, Hacker's Delight, 2-13.
+    let borrow = (!key & boundary) | (!(key ^ boundary) & key.wrapping_sub(boundary));
     (borrow >> 63) as usize
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::abi::LEVELS_V4;
-
     use super::*;
 
     #[test]
@@ -126,11 +119,7 @@ mod tests {
         let values = values.into_iter().flat_map(|value| [value, !value]);
         for boundary in values.clone() {
             for key in values.clone() {
-                let expected = usize::from(boundary > key);
-                assert_eq!(is_above::<LEVELS_V6>(boundary, key), expected);
-                let (boundary, key) = (boundary & !1, key & !1);
-                let expected = usize::from(boundary > key);
-                assert_eq!(is_above::<LEVELS_V4>(boundary >> 1, key), expected);
+                assert_eq!(is_above(boundary, key), usize::from(boundary > key));
             }
         }
     }

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use super::CompileError;
 use super::bits::Bits;
 use super::class::{Class, WITHOUT};
+use super::lanes;
 use super::lines::Lines;
 use super::lists::Lists;
 use super::trie::{self, Long, Segment};
@@ -84,8 +85,8 @@ impl Dimension {
     /// Writes the trie, with classes as multiples of `unit`.
     pub(super) fn write(&self, unit: u32, words: &mut Words) -> Result<Root, CompileError> {
         match &self.segments {
-            Segments::V4(segments) => trie::write(segments, 32, unit, words),
-            Segments::V6(segments) => trie::write_long(segments, unit, words),
+            Segments::V4(segments) => lanes::write(segments, unit, words),
+            Segments::V6(segments) => trie::write(segments, unit, words),
         }
     }
 

@@ -20,6 +20,7 @@ mod combine;
 mod decide;
 mod first;
 mod l4;
+mod lanes;
 #[cfg(test)]
 mod limits;
 mod lines;

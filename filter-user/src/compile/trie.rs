@@ -1,4 +1,4 @@
-//! Writes the trie that gives each value its class.
+//! Writes the trie that gives each IPv6 address its class.
 //!
 //! Memory follows the number of boundaries, not how far they are apart: about
 //! 13 bytes for each where they are many.
@@ -7,8 +7,8 @@ use std::cmp::Ordering;
 use std::mem;
 
 use filter_common::abi::{
-    BRANCH, LOW, NARROW_BOUNDARIES, NODE_WORDS, NONE, PLACE_WORDS, POINTER, ROOT_WORDS, Root, WIDE,
-    WIDE_BOUNDARIES, forms,
+    BRANCH, LOW, Lanes, NARROW_BOUNDARIES, NODE_WORDS, NONE, PLACE_WORDS, POINTER, ROOT_WORDS,
+    Root, WIDE, WIDE_BOUNDARIES, forms,
 };
 
 use super::CompileError;
@@ -69,32 +69,11 @@ const BRANCHED: usize = WAYS * WAYS;
 /// The same where a node would have but one way with boundaries.
 const LONE_BRANCHED: usize = BRANCHED * WAYS;
 
-/// Writes the trie of values of `width` bits, at most 64. `segments` covers all
-/// values, in order, neighbours of different classes.
+/// Writes the trie. `segments` covers all addresses, in order, neighbours of
+/// different classes.
 ///
 /// Classes are written as multiples of `unit`.
 pub(super) fn write(
-    segments: &[Segment],
-    width: u32,
-    unit: u32,
-    words: &mut Words,
-) -> Result<Root, CompileError> {
-    let writer = Writer {
-        segments: &[],
-        lows: &[],
-        low_steps: Vec::new(),
-        width,
-        unit,
-        words,
-        level: 0,
-        levels: 0,
-        forms: 0,
-    };
-    writer.write(segments)
-}
-
-/// The same for values of 128 bits.
-pub(super) fn write_long(
     segments: &[Segment<Long>],
     unit: u32,
     words: &mut Words,
@@ -104,7 +83,6 @@ pub(super) fn write_long(
         segments,
         lows: &lows,
         low_steps: Vec::new(),
-        width: 128,
         unit,
         words,
         level: 0,
@@ -179,7 +157,6 @@ struct Writer<'s> {
     lows: &'s [Low],
     /// Room for the steps of one of the lows, none of which leads to another.
     low_steps: Vec<Segment>,
-    width: u32,
     unit: u32,
     words: &'s mut Words,
     /// Nodes and branches above what is being written.
@@ -205,6 +182,7 @@ impl Writer<'_> {
             entry,
             levels: self.levels,
             forms: self.forms,
+            lanes: Lanes::default(),
         })
     }
 
@@ -334,26 +312,21 @@ impl Writer<'_> {
     }
 
     fn boundary(&mut self, start: u32, index: usize, boundary: u64) {
-        let comparable = if self.width > 64 {
-            boundary
-        } else {
-            boundary >> 1
-        };
-        let words: [u32; 2] = bytemuck::cast(comparable);
+        let words: [u32; 2] = bytemuck::cast(boundary);
         self.words.at(start)[index * 2..][..2].copy_from_slice(&words);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use filter_common::abi::{LEVELS_V4, LEVELS_V6, Line};
+    use filter_common::abi::{LEVELS_V6, Line};
     use proptest::prelude::*;
 
     use super::*;
 
     /// Walks as the kernel does, in the plainest way; the class and the levels
     /// that it took.
-    fn look_up(lines: &[Line], root: Root, value: u128, width: u32) -> (u32, usize) {
+    fn look_up(lines: &[Line], root: Root, value: u128) -> (u32, usize) {
         let words: &[u32] = bytemuck::cast_slice(lines);
         let mut key = (value >> 64) as u64;
         let mut entry = root.entry;
@@ -377,62 +350,39 @@ mod tests {
             let boundary = |at: usize| {
                 u64::from(words[place + at * 2]) | u64::from(words[place + at * 2 + 1]) << 32
             };
-            let comparable = if width > 64 { key } else { key >> 1 };
-            let above = (0..boundaries).filter(|&at| boundary(at) > comparable);
+            let above = (0..boundaries).filter(|&at| boundary(at) > key);
             entry = words[place + boundaries * 2 + above.count()];
         }
         (entry, levels)
     }
 
-    fn check(firsts: &[u128], width: u32) {
-        let mut firsts: Vec<u128> = firsts
-            .iter()
-            .map(|first| first >> (128 - width) << (128 - width))
-            .collect();
+    fn check(firsts: &[u128]) {
+        let mut firsts = firsts.to_vec();
         firsts.push(0);
         firsts.sort_unstable();
         firsts.dedup();
-        let segments: Vec<Segment<u128>> = (0..)
+        let segments: Vec<Segment<Long>> = (0..)
             .zip(&firsts)
-            .map(|(class, &first)| Segment { first, class })
+            .map(|(class, &first)| Segment {
+                first: first.into(),
+                class,
+            })
             .collect();
         let mut words = Words::new(1 << 32);
         words.reserve(5).expect("within the budget");
-        let root = if width > 64 {
-            let long = segments.iter().map(|segment| Segment {
-                first: segment.first.into(),
-                class: segment.class,
-            });
-            write_long(&long.collect::<Vec<_>>(), 1, &mut words)
-        } else {
-            let short = segments.iter().map(|segment| Segment {
-                first: (segment.first >> 64) as u64,
-                class: segment.class,
-            });
-            write(&short.collect::<Vec<_>>(), width, 1, &mut words)
-        };
-        let root = root.expect("within the budget");
+        let root = write(&segments, 1, &mut words).expect("within the budget");
         let lines = words.finish();
-        let longest = match width {
-            32 => LEVELS_V4,
-            _ => LEVELS_V6,
-        };
-        let one = 1 << (128 - width);
         for segment in &segments {
-            let around = [
-                segment.first,
-                segment.first.wrapping_sub(one),
-                segment.first.wrapping_add(one),
-            ];
-            for value in around {
-                let expected = segments.iter().rfind(|other| other.first <= value);
-                let (class, levels) = look_up(&lines, root, value, width);
+            let first = segment.first.bits();
+            for value in [first, first.wrapping_sub(1), first.wrapping_add(1)] {
+                let expected = segments.iter().rfind(|other| other.first.bits() <= value);
+                let (class, levels) = look_up(&lines, root, value);
                 assert_eq!(
                     Some(class),
                     expected.map(|other| other.class),
                     "{value:032x}"
                 );
-                assert!(levels <= longest, "{levels} levels at {value:032x}");
+                assert!(levels <= LEVELS_V6, "{levels} levels at {value:032x}");
                 assert!(
                     levels <= root.levels as usize,
                     "{levels} levels at {value:032x}"
@@ -462,23 +412,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_value_has_its_class(firsts in clustered(), width in prop::sample::select(vec![32_u32, 128])) {
-            check(&firsts, width);
+        fn each_value_has_its_class(firsts in clustered()) {
+            check(&firsts);
         }
     }
 
     #[test]
     fn every_number_of_boundaries_around_the_changes_of_form() {
-        for width in [32, 128] {
-            for count in [0, 1, 2, 3, 4, 5, 6, 34, 35, 36, 37, 214, 215, 216, 217] {
-                // Dense at the end, then far apart.
-                let dense: Vec<u128> = (1..=count)
-                    .map(|index: u128| index << (128 - width))
-                    .collect();
-                check(&dense, width);
-                let apart: Vec<u128> = (1..=count).map(|index: u128| index << 119).collect();
-                check(&apart, width);
-            }
+        for count in [0, 1, 2, 3, 4, 5, 6, 34, 35, 36, 37, 214, 215, 216, 217] {
+            // Dense at the end, then far apart.
+            let dense: Vec<u128> = (1..=count).collect();
+            check(&dense);
+            let apart: Vec<u128> = (1..=count).map(|index: u128| index << 119).collect();
+            check(&apart);
         }
     }
 
@@ -493,8 +439,7 @@ mod tests {
             let spread: Vec<u128> = (1..=count)
                 .map(|index: u128| index.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
                 .collect();
-            check(&spread, 32);
-            check(&spread, 128);
+            check(&spread);
         }
     }
 
@@ -510,7 +455,6 @@ mod tests {
                 firsts.push(base & known | sibling << shift);
             }
         }
-        check(&firsts, 128);
-        check(&firsts, 32);
+        check(&firsts);
     }
 }

@@ -1,0 +1,115 @@
+//! IPv4 address → class: a table of the first bits, and behind it lines that are
+//! searched in lanes, several boundaries of a word at once.
+//!
+//! A step costs one access to memory. No step calls a helper, and the search in a
+//! line takes no jump that traffic could make unpredictable: each lane of a
+//! subtraction keeps or loses a bit of its own, and those that are kept are counted
+//! (Lamport 1975, "Multiple byte processing with full-word instructions").
+
+use super::Tables;
+use crate::abi::lanes::{BRANCH_ENTRIES, BRANCH_WORDS, PAIR, PAIR_ENTRIES, PAIR_WORDS, PLACE};
+use crate::abi::{LEVELS_SMALL, LEVELS_V4, LINE_WORDS, Line, NONE, POINTER, at, forms};
+use crate::parse::Address;
+
+/// The class of an IPv4 address, by the root at the sum of `A` and `B` among the
+/// [constants](Tables::constant). `None` where the tables are broken.
+///
+/// How many levels there are, and of which forms, are constants too: the verifier
+/// deletes the others.
+#[inline(always)]
+pub(super) fn class<const A: usize, const B: usize, T: Tables>(
+    value: Address,
+    tables: &T,
+) -> Option<u32> {
+    let address = (value.high >> 32) as u32;
+    let table = tables.constant::<A, B, { at::TABLE }>();
+    let mut entry = if table == NONE {
+        tables.constant::<A, B, { at::ENTRY }>()
+    } else {
+        let shift = tables.constant::<A, B, { at::SHIFT }>();
+        tables.word(table.wrapping_add(address >> (shift & 31)))?
+    };
+    let levels = || tables.constant::<A, B, { at::LEVELS }>();
+    let has = |form: u32| tables.constant::<A, B, { at::FORMS }>() & form != 0;
+    if levels() == 0 {
+        return Some(entry);
+    }
+    let search = Search::of::<A, B, T>(address, tables);
+    // Written out, level by level: the verifier remembers too few states in a
+    // loop, and the ways through it would multiply.
+    macro_rules! descend {
+        ($($level:literal)*) => {$(
+            if $level < LEVELS_V4 && !(T::SMALL && $level >= LEVELS_SMALL) {
+                let certain = $level == 0 && has(forms::CERTAIN);
+                if $level >= levels() || !certain && entry & POINTER == 0 {
+                    return Some(entry);
+                }
+                let line = tables.line(entry & PLACE)?;
+                entry = if has(forms::PAIR) && (!has(forms::BRANCH) || entry & PAIR != 0) {
+                    search.pair(line)
+                } else {
+                    search.branch(line)
+                };
+            }
+        )*};
+    }
+    const { assert!(LEVELS_V4 == 5) };
+    descend!(0 1 2 3 4);
+    (entry & POINTER == 0).then_some(entry)
+}
+
+/// What is searched for, in each lane of a word.
+struct Search {
+    /// The bits that the table has not taken, and above them the lane's last bit.
+    keys: u64,
+    /// The first bit of each lane.
+    ones: u64,
+    /// From there to the last bit.
+    last: u32,
+    /// From there to the first bit of the last lane.
+    fold: u32,
+}
+
+impl Search {
+    #[inline(always)]
+    fn of<const A: usize, const B: usize, T: Tables>(address: u32, tables: &T) -> Self {
+        let low = tables.constant::<A, B, { at::ONES }>();
+        let high = tables.constant::<A, B, { at::ONES_HIGH }>();
+        let ones = u64::from(high) << 32 | u64::from(low);
+        let last = tables.constant::<A, B, { at::LAST }>() & 63;
+        let rest = address & tables.constant::<A, B, { at::MASK }>();
+        Self {
+            keys: u64::from(rest).wrapping_mul(ones) | ones << last,
+            ones,
+            last,
+            fold: tables.constant::<A, B, { at::FOLD }>() & 63,
+        }
+    }
+
+    /// How many boundaries of the first words of a line are not above the key.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "of five bits")]
+    fn rank<const WORDS: usize>(&self, line: &Line) -> usize {
+        let words: &[u64; LINE_WORDS / 2] = bytemuck::cast_ref(line);
+        let mut kept = 0_u64;
+        let mut index = 0;
+        while index < WORDS {
+            kept += (self.keys.wrapping_sub(words[index]) >> self.last) & self.ones;
+            index += 1;
+        }
+        // The last lane of the product is the sum of all lanes.
+        (kept.wrapping_mul(self.ones) >> self.fold) as usize & 0x1f
+    }
+
+    /// The entry of the way that the key takes.
+    #[inline(always)]
+    fn branch(&self, line: &Line) -> u32 {
+        line.0[(BRANCH_ENTRIES + self.rank::<BRANCH_WORDS>(line)) % LINE_WORDS]
+    }
+
+    /// The entry of the key, where two take turns.
+    #[inline(always)]
+    fn pair(&self, line: &Line) -> u32 {
+        line.0[PAIR_ENTRIES + self.rank::<PAIR_WORDS>(line) % 2]
+    }
+}

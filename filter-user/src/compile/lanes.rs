@@ -1,0 +1,515 @@
+//! Writes the trie that gives each IPv4 address its class: a table of the first
+//! bits, and lines that are searched in lanes.
+//!
+//! How many bits the table takes follows from the boundaries: so many that most of
+//! what lies behind an entry is one line, and so few that table and lines stay in
+//! the fastest cache that can hold them.
+
+use hashbrown::{HashMap, HashSet};
+
+use filter_common::abi::lanes::{
+    BRANCH_BOUNDARIES, BRANCH_ENTRIES, BRANCH_WORDS, PAIR, PAIR_ENTRIES, PAIR_WORDS,
+};
+use filter_common::abi::{LEVELS_V4, LINE_WORDS, Lanes, NONE, POINTER, Root, forms};
+
+use super::CompileError;
+use super::trie::Segment;
+use super::words::Words;
+
+/// Bits that a table takes at most: 4 MiB.
+const MAX_BITS: u32 = 20;
+/// Entries that are no more than a class and have a line all the same, at most, so
+/// that each entry leads on: a jump less that can't be foreseen.
+const CERTAIN: usize = 64;
+
+/// Writes the trie. `segments` covers all addresses, in order, neighbours of
+/// different classes; addresses are aligned to the top of 64 bits.
+///
+/// Classes are written as multiples of `unit`.
+pub(super) fn write(
+    segments: &[Segment],
+    unit: u32,
+    words: &mut Words,
+) -> Result<Root, CompileError> {
+    let pairs = segments.len() > 1
+        && segments
+            .iter()
+            .zip(segments.iter().skip(2))
+            .all(|(one, two)| one.class == two.class);
+    let bits = Form::choose(segments, pairs).bits;
+    let mut writer = Writer {
+        form: Form { bits, pairs },
+        lanes: Lanes::behind(bits),
+        unit,
+        words,
+        level: 0,
+        levels: 0,
+        forms: 0,
+    };
+    let (table, entry) = if bits == 0 {
+        (NONE, writer.block(segments)?)
+    } else {
+        (writer.table(segments)?, 0)
+    };
+    Ok(Root {
+        table,
+        entry,
+        levels: writer.levels,
+        forms: writer.forms,
+        lanes: writer.lanes,
+    })
+}
+
+fn address(segment: &Segment) -> u32 {
+    (segment.first >> 32) as u32
+}
+
+/// What a trie is built of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Form {
+    /// Bits that the table takes; 0 where there is none.
+    bits: u32,
+    /// Whether there are but two classes, which take turns.
+    pairs: bool,
+}
+
+impl Form {
+    /// Segments that a branch holds.
+    fn branch(self) -> usize {
+        BRANCH_BOUNDARIES.min(BRANCH_WORDS * Lanes::count(self.bits) as usize) + 1
+    }
+
+    /// Segments that a line without lines behind it holds.
+    fn leaf(self) -> usize {
+        if self.pairs {
+            PAIR_WORDS * Lanes::count(self.bits) as usize + 1
+        } else {
+            self.branch()
+        }
+    }
+
+    /// Segments that each way of a branch over this many has.
+    fn each(self, segments: usize) -> usize {
+        let mut each = self.leaf();
+        while each * self.branch() < segments {
+            each *= self.branch();
+        }
+        each
+    }
+
+    /// Whether no entry leads over more lines than the program goes along, wherever
+    /// the segments are.
+    fn holds(self, segments: usize) -> bool {
+        let most = match self.bits {
+            0 => self.leaf(),
+            _ => self.leaf() * self.branch().pow(LEVELS_V4 as u32 - 1),
+        };
+        // No more addresses lie behind an entry.
+        segments.min(1 << (u32::BITS - self.bits)) <= most
+    }
+
+    /// The best one, by an estimate of what random addresses cost.
+    fn choose(segments: &[Segment], pairs: bool) -> Self {
+        let form = |bits| Self { bits, pairs };
+        if form(0).leaf() >= segments.len() {
+            return form(0);
+        }
+        let forms = (1..=MAX_BITS).map(form);
+        forms
+            .filter(|form| form.holds(segments.len()))
+            .min_by_key(|form| form.cost(segments))
+            .unwrap_or(form(MAX_BITS))
+    }
+
+    /// What it costs in ps, and in bytes.
+    fn cost(self, segments: &[Segment]) -> (u64, u64) {
+        const WINDOWS: usize = 32;
+        const WINDOW: usize = 2_048;
+        let mut found = Shape::default();
+        // Of many segments a part tells enough.
+        if segments.len() <= WINDOWS * WINDOW {
+            found.look(self, segments);
+        } else {
+            for window in 0..WINDOWS {
+                let start = (segments.len() - WINDOW) / (WINDOWS - 1) * window;
+                found.look(self, &segments[start..start + WINDOW]);
+            }
+        }
+        let all = segments.len() as u64;
+        let looked_at = all.min((WINDOWS * WINDOW) as u64);
+        let table = 4 << self.bits;
+        let lines = found.lines * all / looked_at * size_of_lines(1);
+        let line = access(lines);
+        let further = found.further * (line + MISPREDICTED) / looked_at;
+        (access(table) + line + further, table + lines)
+    }
+}
+
+/// Bytes of so many lines.
+const fn size_of_lines(count: u64) -> u64 {
+    count * LINE_WORDS as u64 * 4
+}
+
+/// A jump that was not foreseen, in ps.
+const MISPREDICTED: u64 = 6_000;
+
+/// An access at random to so many bytes of a BPF array, in ps, about (AMD EPYC, 1 MiB
+/// of L2, pages of 4 KiB): how the choice is made, not what is promised.
+const fn access(bytes: u64) -> u64 {
+    match bytes >> 10 {
+        0..=24 => 1_500,
+        25..=128 => 3_000,
+        129..=384 => 4_000,
+        385..=768 => 5_500,
+        769..=1_536 => 9_000,
+        1_537..=4_096 => 16_000,
+        4_097..=16_384 => 28_000,
+        16_385..=65_536 => 50_000,
+        _ => 80_000,
+    }
+}
+
+/// What was found of a form.
+#[derive(Default)]
+struct Shape {
+    lines: u64,
+    /// Boundaries behind more than one line.
+    further: u64,
+}
+
+impl Shape {
+    fn look(&mut self, form: Form, segments: &[Segment]) {
+        let left = u32::BITS - form.bits;
+        let inside = |segment: &&Segment| address(segment) << form.bits != 0;
+        let blocks = segments.chunk_by(|one, two| address(one) >> left == address(two) >> left);
+        for block in blocks {
+            let boundaries = block.iter().filter(inside).count();
+            if boundaries == 0 {
+                continue;
+            }
+            let mut lines = (boundaries + 1).div_ceil(form.leaf());
+            if lines > 1 {
+                self.further += boundaries as u64;
+            }
+            self.lines += lines as u64;
+            while lines > 1 {
+                lines = lines.div_ceil(form.branch());
+                self.lines += lines as u64;
+            }
+        }
+    }
+}
+
+struct Writer<'w> {
+    form: Form,
+    lanes: Lanes,
+    unit: u32,
+    words: &'w mut Words,
+    /// Lines above what is being written.
+    level: u32,
+    /// Lines on the longest way so far.
+    levels: u32,
+    /// Which of them there are.
+    forms: u32,
+}
+
+impl Writer<'_> {
+    /// Writes the table and all behind it; its first word.
+    fn table(&mut self, segments: &[Segment]) -> Result<u32, CompileError> {
+        let entries = 1_u64 << self.form.bits;
+        let lines = entries.div_ceil(LINE_WORDS as u64);
+        let table = self.words.reserve_lines(lines)?;
+        let alone = self.alone(segments)?;
+        for (word, block) in (table..).zip(Blocks::of(segments, self.form.bits)) {
+            let entry = match block {
+                [one] if !alone.is_empty() => alone[&one.class],
+                block => self.block(block)?,
+            };
+            self.words.set(word, entry);
+        }
+        Ok(table)
+    }
+
+    /// The lines of the classes that entries are no more than, if they shall have
+    /// some.
+    fn alone(&mut self, segments: &[Segment]) -> Result<HashMap<u32, u32>, CompileError> {
+        let mut classes = HashSet::new();
+        let mut leads_on = false;
+        for block in Blocks::of(segments, self.form.bits) {
+            if let [one] = block {
+                classes.insert(one.class);
+                if classes.len() > CERTAIN {
+                    return Ok(HashMap::new());
+                }
+            } else {
+                leads_on = true;
+            }
+        }
+        if leads_on {
+            self.forms |= forms::CERTAIN;
+            let mut classes: Vec<u32> = classes.into_iter().collect();
+            classes.sort_unstable();
+            let lines = classes.into_iter().map(|class| {
+                let segment = Segment { first: 0, class };
+                Ok((class, self.leaf(&[segment])?))
+            });
+            return lines.collect();
+        }
+        Ok(HashMap::new())
+    }
+
+    /// The entry for the addresses of a block. The first segment begins at or before
+    /// it, the others in it.
+    fn block(&mut self, segments: &[Segment]) -> Result<u32, CompileError> {
+        match segments {
+            [one] => Ok(one.class * self.unit),
+            segments if segments.len() <= self.form.leaf() => self.leaf(segments),
+            segments => self.branch(segments, self.form.each(segments.len())),
+        }
+    }
+
+    /// A line with nothing behind it.
+    fn leaf(&mut self, segments: &[Segment]) -> Result<u32, CompileError> {
+        if !self.form.pairs {
+            return self.branch(segments, 1);
+        }
+        self.begin(forms::PAIR);
+        self.level -= 1;
+        let start = self.words.reserve_lines(1)?;
+        self.boundaries(start, PAIR_WORDS, segments, 1);
+        let odd = segments.get(1).unwrap_or(&segments[0]).class;
+        let entries = [segments[0].class * self.unit, odd * self.unit];
+        self.words.at(start)[PAIR_ENTRIES..][..2].copy_from_slice(&entries);
+        Ok(POINTER | PAIR | (start / LINE_WORDS as u32))
+    }
+
+    /// A line with a way for each so many segments.
+    fn branch(&mut self, segments: &[Segment], each: usize) -> Result<u32, CompileError> {
+        self.begin(forms::BRANCH);
+        let start = self.words.reserve_lines(1)?;
+        self.boundaries(start, BRANCH_WORDS, segments, each);
+        let mut entry = 0;
+        let mut ways = segments.chunks(each);
+        for place in BRANCH_ENTRIES..LINE_WORDS {
+            // Behind the last one nothing is looked up.
+            if let Some(way) = ways.next() {
+                entry = self.block(way)?;
+            }
+            self.words.at(start)[place] = entry;
+        }
+        self.level -= 1;
+        Ok(POINTER | (start / LINE_WORDS as u32))
+    }
+
+    /// Begins one level more, of this form.
+    fn begin(&mut self, form: u32) {
+        self.level += 1;
+        self.levels = self.levels.max(self.level);
+        self.forms |= form;
+    }
+
+    /// Writes where all ways of so many segments but the first begin.
+    fn boundaries(&mut self, start: u32, words: usize, segments: &[Segment], each: usize) {
+        let firsts = segments.chunks(each).skip(1);
+        let firsts: Vec<u32> = firsts
+            .map(|way| address(&way[0]) & self.lanes.mask)
+            .collect();
+        let mut firsts = firsts.chunks(Lanes::count(self.form.bits) as usize);
+        for word in 0..words {
+            let lanes: [u32; 2] =
+                bytemuck::cast(self.lanes.word(firsts.next().unwrap_or_default()));
+            self.words.at(start)[word * 2..][..2].copy_from_slice(&lanes);
+        }
+    }
+}
+
+/// The segments behind each entry of a table: the first begins at or before its
+/// addresses, the others in them.
+struct Blocks<'s> {
+    segments: &'s [Segment],
+    next: u64,
+    bits: u32,
+}
+
+impl<'s> Blocks<'s> {
+    fn of(segments: &'s [Segment], bits: u32) -> Self {
+        Self {
+            segments,
+            next: 0,
+            bits,
+        }
+    }
+}
+
+impl<'s> Iterator for Blocks<'s> {
+    type Item = &'s [Segment];
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next == 1 << self.bits {
+            return None;
+        }
+        let left = u64::BITS - self.bits;
+        let first = self.next << left;
+        let last = first | ((1 << left) - 1);
+        self.next += 1;
+        let begun = self.segments[1..]
+            .iter()
+            .take_while(|segment| segment.first <= first);
+        self.segments = &self.segments[begun.count()..];
+        let inside = self.segments[1..]
+            .iter()
+            .take_while(|segment| segment.first <= last);
+        Some(&self.segments[..=inside.count()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use filter_common::abi::{Line, lanes};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Walks as the kernel does, in the plainest way; the class and the levels that
+    /// it took.
+    fn look_up(lines: &[Line], root: Root, address: u32) -> (u32, u32) {
+        let words: &[u32] = bytemuck::cast_slice(lines);
+        let entry = match root.table {
+            NONE => root.entry,
+            table => words[(table + (address >> root.lanes.shift)) as usize],
+        };
+        let key = u64::from(address & root.lanes.mask);
+        let width = root.lanes.last + 1;
+        let (mut entry, mut levels) = (entry, 0);
+        while entry & POINTER != 0 {
+            levels += 1;
+            let line = &lines[(entry & lanes::PLACE) as usize].0;
+            let is_pair = entry & PAIR != 0;
+            let count = if is_pair { PAIR_WORDS } else { BRANCH_WORDS };
+            let mut rank = 0;
+            for word in line.chunks(2).take(count) {
+                let word = u64::from(word[0]) | u64::from(word[1]) << 32;
+                for lane in 0..64 / width {
+                    let boundary = word >> (lane * width) & (u64::MAX >> (64 - width));
+                    rank += usize::from(boundary <= key);
+                }
+            }
+            entry = if is_pair {
+                line[PAIR_ENTRIES + rank % 2]
+            } else {
+                line[BRANCH_ENTRIES + rank]
+            };
+        }
+        (entry, levels)
+    }
+
+    /// Checks each boundary and its neighbours, for the classes that `class` gives
+    /// segments.
+    fn check(firsts: &[u32], class: impl Fn(u32) -> u32) -> Root {
+        let mut firsts = firsts.to_vec();
+        firsts.push(0);
+        firsts.sort_unstable();
+        firsts.dedup();
+        let segments: Vec<Segment> = (0..)
+            .zip(&firsts)
+            .map(|(index, &first)| Segment {
+                first: u64::from(first) << 32,
+                class: class(index),
+            })
+            .collect();
+        let mut words = Words::new(1 << 32);
+        words.reserve(5).expect("within the budget");
+        let root = write(&segments, 3, &mut words).expect("within the budget");
+        let lines = words.finish();
+        for &first in &firsts {
+            for address in [first, first.wrapping_sub(1), first.wrapping_add(1)] {
+                let index = firsts.partition_point(|&other| other <= address) - 1;
+                let (found, levels) = look_up(&lines, root, address);
+                assert_eq!(found, segments[index].class * 3, "{address:08x}, {root:?}");
+                assert!(levels <= root.levels, "{levels} levels at {address:08x}");
+            }
+        }
+        assert!(root.levels as usize <= LEVELS_V4, "{root:?}");
+        root
+    }
+
+    fn check_all(firsts: &[u32]) {
+        check(firsts, |index| index);
+        check(firsts, |index| index % 2);
+        check(firsts, |index| index % 3);
+    }
+
+    /// Boundaries that share long prefixes here and there.
+    fn clustered() -> impl Strategy<Value = Vec<u32>> {
+        let cluster = (
+            any::<u32>(),
+            0..32_u32,
+            prop::collection::vec(any::<u32>(), 1..90),
+        );
+        let clusters = prop::collection::vec(cluster, 0..6);
+        clusters.prop_map(|clusters| {
+            let values = clusters.into_iter().flat_map(|(prefix, length, below)| {
+                let mask = u32::MAX.checked_shl(32 - length).unwrap_or(0);
+                below
+                    .into_iter()
+                    .map(move |value| prefix & mask | value & !mask)
+            });
+            values.collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn each_address_has_its_class(firsts in clustered()) {
+            check_all(&firsts);
+        }
+    }
+
+    #[test]
+    fn every_number_of_boundaries_around_the_changes_of_form() {
+        for count in (0..40).chain([60, 69, 70, 71, 99, 100, 101, 216, 343, 344, 1_000]) {
+            // Dense at the end and in the middle, then far apart.
+            let dense: Vec<u32> = (1..=count).map(|index| u32::MAX - index + 1).collect();
+            check_all(&dense);
+            let middle: Vec<u32> = (1..=count).map(|index| (7 << 28) + index).collect();
+            check_all(&middle);
+            let apart: Vec<u32> = (1..=count).map(|index| index << 20).collect();
+            check_all(&apart);
+        }
+    }
+
+    #[test]
+    fn many_boundaries() {
+        for count in [2_000, 20_000, 200_000] {
+            let spread: Vec<u32> = (1..=count)
+                .map(|index: u32| index.wrapping_mul(0x9e37_79b1))
+                .collect();
+            check_all(&spread);
+            // All in one place: the longest way there is.
+            let dense: Vec<u32> = (1..=count).map(|index| (10 << 24) + index * 3).collect();
+            check_all(&dense);
+        }
+    }
+
+    #[test]
+    fn each_width_of_lanes_is_used() {
+        let spread = |count: u32| -> Vec<u32> {
+            let each = u32::MAX / count;
+            (1..count).map(|index| index * each).collect()
+        };
+        let counts = [3, 400, 250_000, 1_500_000];
+        let widths = counts.map(|count| check(&spread(count), |index| index % 2).lanes.last + 1);
+        assert_eq!(widths, [64, 32, 21, 16]);
+    }
+
+    #[test]
+    fn where_two_classes_take_turns_no_line_has_ways() {
+        let spread: Vec<u32> = (1..100_000_u32)
+            .map(|index| index.wrapping_mul(0x9e37_79b1))
+            .collect();
+        let root = check(&spread, |index| index % 2);
+        assert_eq!(root.forms, forms::PAIR | forms::CERTAIN);
+        let root = check(&spread, |index| index);
+        assert_eq!(root.forms & forms::PAIR, 0);
+    }
+}
