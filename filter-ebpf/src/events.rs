@@ -20,7 +20,7 @@ use filter_common::event::{BUDGETS, Budget, Event, HEADER, Kind, OF_DROPS, OF_RU
 use filter_common::verdict::Verdict;
 
 use crate::frame::Frame;
-use crate::image::constant;
+use crate::image::{constant, opaque};
 
 /// The loader sets the size: a page where nothing is reported.
 #[cfg(not(feature = "trace"))]
@@ -56,7 +56,10 @@ pub(crate) fn sample(frame: &Frame<'_>, outcome: Outcome, length: u64) {
         events: constant::<{ at::SAMPLING }, { at::EVENTS }, 0>(),
         jiffies: constant::<{ at::SAMPLING }, { at::JIFFIES }, 0>(),
     };
-    if rate.events == 0 || outcome.drops() == 0 {
+    // By itself, and what comes behind hidden from the compiler: it would ask first
+    // whether the packet is dropped, and leave a jump that can't be foreseen where
+    // the verifier has deleted all else (6 ns of random traffic).
+    if rate.events == 0 || opaque(outcome.drops()) == 0 {
         return;
     }
     if let Some(budget) = take(OF_DROPS, rate) {

@@ -55,7 +55,7 @@ pub(crate) fn constant<const A: usize, const B: usize, const C: usize>() -> u32 
     not(target_arch = "bpf"),
     expect(unused_mut, reason = "only the kernel's compiler has to be deceived")
 )]
-fn opaque(mut number: u32) -> u32 {
+pub(crate) fn opaque(mut number: u32) -> u32 {
     // An instruction and not none: the kernel refuses line information in which
     // two lines begin at one instruction.
     #[cfg(target_arch = "bpf")]
