@@ -35,17 +35,34 @@ pub const MAX_LINES: usize = (1 << 29) / size_of::<Line>() - 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Root {
-    /// First word of a table of entries for the first bits, 16 of IPv6;
-    /// [`NONE`] where there is none.
+    /// First word of a table of [entries](POINTER) for the first bits; [`NONE`] where
+    /// there is none.
     pub table: u32,
-    /// Without such a table: the [entry](POINTER) that all values have.
+    /// Without such a table: the entry that all values have.
     pub entry: u32,
-    /// Nodes and branches on the longest way, behind the table or the entry.
+    /// Lines on the longest way, behind the table or the entry.
     pub levels: u32,
     /// Which [`forms`] there are among them.
     pub forms: u32,
     /// How lines are searched, of IPv4.
     pub lanes: Lanes,
+    /// What the table reaches over, of IPv6.
+    pub range: Range,
+}
+
+/// The addresses that a table has entries for. Addresses are their first 64 bits
+/// here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Range {
+    /// The lower half of the first one.
+    pub base: u32,
+    /// Its upper half.
+    pub base_high: u32,
+    /// Bits that an entry leaves.
+    pub shift: u32,
+    /// The number of the last entry, which all addresses have that no other is for.
+    pub last: u32,
 }
 
 /// How the [lines](lanes) of one trie are searched. A lane holds the bits that the
@@ -120,12 +137,8 @@ impl Lanes {
     }
 }
 
-/// Lines of boundaries in lanes, several in a word. A line is led to by its number.
+/// Lines of IPv4: boundaries in lanes, several in a word.
 pub mod lanes {
-    /// Beside [`super::POINTER`]: the line is a pair, else a branch.
-    pub const PAIR: u32 = 1 << 30;
-    /// The line's number.
-    pub const PLACE: u32 = PAIR - 1;
     /// Words of 64 bits with the boundaries of a branch.
     pub const BRANCH_WORDS: usize = 3;
     /// Its first entry, behind them: that of values below all boundaries; each
@@ -140,6 +153,20 @@ pub mod lanes {
     pub const PAIR_ENTRIES: usize = PAIR_WORDS * 2;
 }
 
+/// Lines of IPv6: boundaries of 64 bits.
+pub mod trie {
+    /// Boundaries of a branch, in order; unused ones have all bits set.
+    pub const BRANCH_BOUNDARIES: usize = 5;
+    /// Its first entry, behind them: that of values above all boundaries; each
+    /// boundary above a value leads one further.
+    pub const BRANCH_ENTRIES: usize = BRANCH_BOUNDARIES * 2;
+    /// Boundaries of a pair, likewise.
+    pub const PAIR_BOUNDARIES: usize = 7;
+    /// Its entries, behind them: of values with an even number of boundaries above
+    /// them, and with an odd one.
+    pub const PAIR_ENTRIES: usize = PAIR_BOUNDARIES * 2;
+}
+
 impl Default for Root {
     /// All values are of class 0.
     fn default() -> Self {
@@ -149,6 +176,7 @@ impl Default for Root {
             levels: 0,
             forms: 0,
             lanes: Lanes::default(),
+            range: Range::default(),
         }
     }
 }
@@ -370,7 +398,7 @@ pub mod at {
     use core::mem::{offset_of, size_of};
 
     use super::{
-        Constants, FamilyLayout, HashLayout, Lanes, Layout, PartsLayout, Rate, Root, Table16,
+        Constants, FamilyLayout, HashLayout, Lanes, Layout, PartsLayout, Range, Rate, Root, Table16,
     };
 
     macro_rules! places {
@@ -457,6 +485,8 @@ pub mod at {
 
         /// In a root.
         LANES = Root.lanes;
+        /// In a root.
+        RANGE = Root.range;
 
         /// In a table.
         TABLE16_ENTRY = Table16.entry;
@@ -464,22 +494,29 @@ pub mod at {
         TABLE16_WIDTH = Table16.width;
     }
 
-    macro_rules! lanes {
-        ($($name:ident = $field:ident;)*) => {
+    macro_rules! below {
+        ($of:ident in $place:ident: $($name:ident = $field:ident;)*) => {
             $(
-                /// In the lanes of a root.
-                pub const $name: usize = LANES + offset_of!(Lanes, $field);
+                /// In a root.
+                pub const $name: usize = $place + offset_of!($of, $field);
             )*
         };
     }
 
-    lanes! {
+    below! { Lanes in LANES:
         SHIFT = shift;
         MASK = mask;
         ONES = ones;
         ONES_HIGH = ones_high;
         LAST = last;
         FOLD = fold;
+    }
+
+    below! { Range in RANGE:
+        BASE = base;
+        BASE_HIGH = base_high;
+        RANGE_SHIFT = shift;
+        LAST_PLACE = last;
     }
 
     /// [`Layout::families`]: that of IPv6.
@@ -491,56 +528,35 @@ pub mod at {
 /// No table.
 pub const NONE: u32 = u32::MAX;
 
-/// In an entry of a trie: it leads on, to a node or a line; else it is a class.
+/// In an entry of a trie: it leads on, to a line; else it is a class.
 ///
-/// Of IPv4 it leads to one of the [lines in lanes](lanes). Of IPv6 a node has 256 entries, for the next 8 bits. A branch has boundaries (values
-/// of 64 bits, of which the bits that nodes have taken are shifted out) and one
-/// entry more than boundaries: behind as many entries as boundaries are above
-/// the value.
+/// A line has boundaries and, behind them, entries. A *branch* has an entry for
+/// each way between two boundaries; a *pair* has two, which take turns.
 pub const POINTER: u32 = 1 << 31;
-/// It leads to a branch, not to a node.
-pub const BRANCH: u32 = 1 << 30;
-/// The branch is a whole line: [`WIDE_BOUNDARIES`] boundaries, then the entries;
-/// else half a line with [`NARROW_BOUNDARIES`].
-pub const WIDE: u32 = 1 << 29;
+/// The line is a pair, else a branch.
+pub const PAIR: u32 = 1 << 30;
 /// From here on, the low 64 bits of the value.
-pub const LOW: u32 = 1 << 28;
-/// Where it leads to, in half lines.
+pub const LOW: u32 = 1 << 29;
+/// The number of the line.
 pub const PLACE: u32 = LOW - 1;
-/// Words of half a line.
-pub const PLACE_WORDS: u32 = 8;
-/// Boundaries of a wide branch; unused ones have all bits set.
-pub const WIDE_BOUNDARIES: usize = 5;
-/// Boundaries of a narrow branch.
-pub const NARROW_BOUNDARIES: usize = 2;
 /// [`Root::forms`].
 pub mod forms {
-    /// Nodes.
-    pub const NODE: u32 = 1;
-    /// Narrow branches.
-    pub const NARROW: u32 = 1 << 1;
-    /// Wide branches.
-    pub const WIDE: u32 = 1 << 2;
+    /// Branches.
+    pub const BRANCH: u32 = 1;
+    /// Pairs.
+    pub const PAIR: u32 = 1 << 1;
     /// Somewhere the low 64 bits of a value are asked for.
-    pub const LOW: u32 = 1 << 3;
-    /// Branches in lanes.
-    pub const BRANCH: u32 = 1 << 4;
-    /// Pairs in lanes.
-    pub const PAIR: u32 = 1 << 5;
+    pub const LOW: u32 = 1 << 2;
     /// All entries of the table lead on.
-    pub const CERTAIN: u32 = 1 << 6;
+    pub const CERTAIN: u32 = 1 << 3;
 }
-/// Words of a node.
-pub const NODE_WORDS: u32 = 1 << 8;
-/// Words of a [`Root::table`] of IPv6.
-pub const ROOT_WORDS: u32 = 1 << 16;
 /// Elements of a [`Table16`].
 pub const TABLE16: usize = 1 << 16;
 /// Lines on the longest way through a trie of IPv4.
 pub const LEVELS_V4: usize = 5;
-/// Nodes and branches on the longest way through one of IPv6.
+/// Lines on the longest way through one of IPv6.
 pub const LEVELS_V6: usize = 18;
-/// Nodes and branches on the longest way that the program for
+/// Lines on the longest way that the program for
 /// [small](Layout::is_small) images goes along.
 pub const LEVELS_SMALL: usize = 3;
 /// Words of a row of [`Layout::protocols`]: one for each [`crate::parse::L4`], and
@@ -629,8 +645,8 @@ pub fn reason_counters() -> impl Iterator<Item = (Reason, Verdict)> {
 
 const _: () = {
     assert!(size_of::<PartsLayout>() == 52);
-    assert!(size_of::<FamilyLayout>() == 140);
-    assert!(size_of::<Layout>() == 320);
+    assert!(size_of::<FamilyLayout>() == 172);
+    assert!(size_of::<Layout>() == 384);
     assert!(size_of::<Line>() == 64);
     assert!(DECLARED_LINES <= MAX_LINES);
     assert!(size_of::<Count>() == 16);

@@ -7,8 +7,10 @@
 //! (Lamport 1975, "Multiple byte processing with full-word instructions").
 
 use super::Tables;
-use crate::abi::lanes::{BRANCH_ENTRIES, BRANCH_WORDS, PAIR, PAIR_ENTRIES, PAIR_WORDS, PLACE};
-use crate::abi::{LEVELS_SMALL, LEVELS_V4, LINE_WORDS, Line, NONE, POINTER, at, forms};
+use crate::abi::lanes::{BRANCH_ENTRIES, BRANCH_WORDS, PAIR_ENTRIES, PAIR_WORDS};
+use crate::abi::{
+    LEVELS_SMALL, LEVELS_V4, LINE_WORDS, Line, NONE, PAIR, PLACE, POINTER, at, forms,
+};
 use crate::parse::Address;
 
 /// The class of an IPv4 address, by the root at the sum of `A` and `B` among the

@@ -1,13 +1,14 @@
-//! IPv6 address → class, by a trie whose ways are compressed: nodes of 8 bits where
-//! boundaries are dense, branches of up to six ways where they are not.
+//! IPv6 address → class: a table over the part of the address space that has
+//! boundaries, and behind it lines of boundaries of 64 bits; where the first half of
+//! an address leaves it open, lines of the second half.
 //!
-//! A step costs one access to memory; no step calls a helper, and the search in
-//! a branch takes no jump that traffic could make unpredictable.
+//! A step costs one access to memory. No step calls a helper, and the search in a
+//! line takes no jump that traffic could make unpredictable.
 
 use super::Tables;
+use crate::abi::trie::{BRANCH_BOUNDARIES, BRANCH_ENTRIES, PAIR_BOUNDARIES, PAIR_ENTRIES};
 use crate::abi::{
-    BRANCH, LEVELS_SMALL, LEVELS_V6, LINE_WORDS, LOW, Line, NARROW_BOUNDARIES, NONE, PLACE,
-    PLACE_WORDS, POINTER, WIDE, WIDE_BOUNDARIES, at, forms,
+    LEVELS_SMALL, LEVELS_V6, LINE_WORDS, LOW, Line, NONE, PAIR, PLACE, POINTER, at, forms,
 };
 use crate::parse::Address;
 
@@ -22,24 +23,13 @@ pub(super) fn class<const A: usize, const B: usize, T: Tables>(
     tables: &T,
 ) -> Option<u32> {
     let table = tables.constant::<A, B, { at::TABLE }>();
-    if table == NONE {
-        let entry = tables.constant::<A, B, { at::ENTRY }>();
-        walk::<A, B, T>(value, value.high, entry, tables)
+    let mut entry = if table == NONE {
+        tables.constant::<A, B, { at::ENTRY }>()
     } else {
-        let top = (value.high >> 48) as u32;
-        let entry = tables.word(table.wrapping_add(top))?;
-        walk::<A, B, T>(value, value.high << 16, entry, tables)
-    }
-}
-
-/// From an entry on; `key` is what is left of the value's half.
-#[inline(always)]
-fn walk<const A: usize, const B: usize, T: Tables>(
-    value: Address,
-    mut key: u64,
-    mut entry: u32,
-    tables: &T,
-) -> Option<u32> {
+        let place = place::<A, B, T>(value.high, tables);
+        tables.word(table.wrapping_add(place))?
+    };
+    let mut key = value.high;
     let levels = || tables.constant::<A, B, { at::LEVELS }>();
     let has = |form: u32| tables.constant::<A, B, { at::FORMS }>() & form != 0;
     // Written out, level by level: the verifier remembers too few states in a
@@ -47,57 +37,71 @@ fn walk<const A: usize, const B: usize, T: Tables>(
     macro_rules! descend {
         ($($level:literal)*) => {$(
             if $level < LEVELS_V6 && !(T::SMALL && $level >= LEVELS_SMALL) {
-                if $level >= levels() || entry & POINTER == 0 {
+                let certain = $level == 0 && has(forms::CERTAIN);
+                if $level >= levels() || !certain && entry & POINTER == 0 {
                     return Some(entry);
                 }
-                if has(forms::LOW) && entry & LOW != 0 {
-                    key = value.low;
+                if has(forms::LOW) {
+                    let is_low = u64::from(entry & LOW) / u64::from(LOW);
+                    key ^= (key ^ value.low) & is_low.wrapping_neg();
                 }
-                let place = entry & PLACE;
-                entry = if has(forms::NODE)
-                    && (!has(forms::NARROW | forms::WIDE) || entry & BRANCH == 0)
-                {
-                    let next = place
-                        .wrapping_mul(PLACE_WORDS)
-                        .wrapping_add((key >> 56) as u32);
-                    key <<= 8;
-                    tables.word(next)?
+                let line = tables.line(entry & PLACE)?;
+                entry = if has(forms::PAIR) && (!has(forms::BRANCH) || entry & PAIR != 0) {
+                    pair(line, key)
                 } else {
-                    let line = tables.line(place / 2)?;
-                    if has(forms::NARROW) && (!has(forms::WIDE) || entry & WIDE == 0) {
-                        narrow(line, key, place as usize % 2)
-                    } else {
-                        wide(line, key)
-                    }
+                    branch(line, key)
                 };
             }
         )*};
     }
+    const { assert!(LEVELS_V6 == 18) };
     descend!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17);
-    // Nothing is left to take bits from.
+    // Nothing is left to look for.
     let _ = key;
     (entry & POINTER == 0).then_some(entry)
 }
 
+/// Which entry of the table is an address's: the last where the table does not
+/// reach.
 #[inline(always)]
-fn wide(line: &Line, key: u64) -> u32 {
-    let boundaries: &[u64; LINE_WORDS / 2] = bytemuck::cast_ref(line);
-    let mut above = 0;
-    let mut index = 0;
-    while index < WIDE_BOUNDARIES {
-        above += is_above(boundaries[index], key);
-        index += 1;
-    }
-    line.0[(WIDE_BOUNDARIES * 2 + above) % LINE_WORDS]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "compared by its sign; at most the number of entries"
+)]
+fn place<const A: usize, const B: usize, T: Tables>(high: u64, tables: &T) -> u32 {
+    let base = u64::from(tables.constant::<A, B, { at::BASE_HIGH }>()) << 32
+        | u64::from(tables.constant::<A, B, { at::BASE }>());
+    let last = u64::from(tables.constant::<A, B, { at::LAST_PLACE }>());
+    let shift = tables.constant::<A, B, { at::RANGE_SHIFT }>() & 63;
+    let beyond = (high.wrapping_sub(base) >> shift).wrapping_sub(last);
+    // Without a jump.
+    (last as u32).wrapping_add((beyond & (beyond as i64 >> 63) as u64) as u32)
 }
 
 #[inline(always)]
-fn narrow(line: &Line, key: u64, half: usize) -> u32 {
+fn above<const COUNT: usize>(line: &Line, key: u64) -> usize {
     let boundaries: &[u64; LINE_WORDS / 2] = bytemuck::cast_ref(line);
-    let first = half * (LINE_WORDS / 4);
-    let above = is_above(boundaries[first % (LINE_WORDS / 2)], key)
-        + is_above(boundaries[(first + 1) % (LINE_WORDS / 2)], key);
-    line.0[(half * PLACE_WORDS as usize + NARROW_BOUNDARIES * 2 + above) % LINE_WORDS]
+    let mut above = 0;
+    let mut index = 0;
+    while index < COUNT {
+        above += is_above(boundaries[index], key);
+        index += 1;
+    }
+    above
+}
+
+/// The entry of the way that the key takes.
+#[inline(always)]
+fn branch(line: &Line, key: u64) -> u32 {
+    line.0[(BRANCH_ENTRIES + above::<BRANCH_BOUNDARIES>(line, key)) % LINE_WORDS]
+}
+
+/// The entry of the key, where two take turns.
+#[inline(always)]
+fn pair(line: &Line, key: u64) -> u32 {
+    line.0[PAIR_ENTRIES + above::<PAIR_BOUNDARIES>(line, key) % 2]
 }
 
 /// 1 where `boundary > key`, else 0: by the borrow of the subtraction, since a

@@ -8,20 +8,17 @@
 use hashbrown::{HashMap, HashSet};
 
 use filter_common::abi::lanes::{
-    BRANCH_BOUNDARIES, BRANCH_ENTRIES, BRANCH_WORDS, PAIR, PAIR_ENTRIES, PAIR_WORDS,
+    BRANCH_BOUNDARIES, BRANCH_ENTRIES, BRANCH_WORDS, PAIR_ENTRIES, PAIR_WORDS,
 };
-use filter_common::abi::{LEVELS_V4, LINE_WORDS, Lanes, NONE, POINTER, Root, forms};
+use filter_common::abi::{LEVELS_V4, LINE_WORDS, Lanes, NONE, PAIR, POINTER, Range, Root, forms};
 
 use super::CompileError;
+use super::blocks::{self, Blocks, CERTAIN};
 use super::trie::Segment;
 use super::words::Words;
 
 /// Bits that a table takes at most: 4 MiB.
 const MAX_BITS: u32 = 20;
-/// Entries that are no more than a class and have a line all the same, at most, so
-/// that each entry leads on: a jump less that can't be foreseen.
-const CERTAIN: usize = 64;
-
 /// Writes the trie. `segments` covers all addresses, in order, neighbours of
 /// different classes; addresses are aligned to the top of 64 bits.
 ///
@@ -57,6 +54,7 @@ pub(super) fn write(
         levels: writer.levels,
         forms: writer.forms,
         lanes: writer.lanes,
+        range: Range::default(),
     })
 }
 
@@ -121,82 +119,20 @@ impl Form {
             .unwrap_or(form(MAX_BITS))
     }
 
-    /// What it costs in ps, and in bytes.
+    /// What it costs (see [`blocks::Form::cost`]).
     fn cost(self, segments: &[Segment]) -> (u64, u64) {
-        const WINDOWS: usize = 32;
-        const WINDOW: usize = 2_048;
-        let mut found = Shape::default();
-        // Of many segments a part tells enough.
-        if segments.len() <= WINDOWS * WINDOW {
-            found.look(self, segments);
-        } else {
-            for window in 0..WINDOWS {
-                let start = (segments.len() - WINDOW) / (WINDOWS - 1) * window;
-                found.look(self, &segments[start..start + WINDOW]);
-            }
-        }
-        let all = segments.len() as u64;
-        let looked_at = all.min((WINDOWS * WINDOW) as u64);
-        let table = 4 << self.bits;
-        let lines = found.lines * all / looked_at * size_of_lines(1);
-        let line = access(lines);
-        let further = found.further * (line + MISPREDICTED) / looked_at;
-        (access(table) + line + further, table + lines)
+        let form = blocks::Form {
+            shift: u64::BITS - self.bits,
+            entries: 1 << self.bits,
+            leaf: self.leaf(),
+            branch: self.branch(),
+        };
+        form.cost(segments)
     }
-}
 
-/// Bytes of so many lines.
-const fn size_of_lines(count: u64) -> u64 {
-    count * LINE_WORDS as u64 * 4
-}
-
-/// A jump that was not foreseen, in ps.
-const MISPREDICTED: u64 = 6_000;
-
-/// An access at random to so many bytes of a BPF array, in ps, about (AMD EPYC, 1 MiB
-/// of L2, pages of 4 KiB): how the choice is made, not what is promised.
-const fn access(bytes: u64) -> u64 {
-    match bytes >> 10 {
-        0..=24 => 1_500,
-        25..=128 => 3_000,
-        129..=384 => 4_000,
-        385..=768 => 5_500,
-        769..=1_536 => 9_000,
-        1_537..=4_096 => 16_000,
-        4_097..=16_384 => 28_000,
-        16_385..=65_536 => 50_000,
-        _ => 80_000,
-    }
-}
-
-/// What was found of a form.
-#[derive(Default)]
-struct Shape {
-    lines: u64,
-    /// Boundaries behind more than one line.
-    further: u64,
-}
-
-impl Shape {
-    fn look(&mut self, form: Form, segments: &[Segment]) {
-        let left = u32::BITS - form.bits;
-        let inside = |segment: &&Segment| address(segment) << form.bits != 0;
-        let blocks = segments.chunk_by(|one, two| address(one) >> left == address(two) >> left);
-        for block in blocks {
-            let boundaries = block.iter().filter(inside).count();
-            if boundaries == 0 {
-                continue;
-            }
-            let mut lines = (boundaries + 1).div_ceil(form.leaf());
-            if lines > 1 {
-                self.further += boundaries as u64;
-            }
-            self.lines += lines as u64;
-            while lines > 1 {
-                lines = lines.div_ceil(form.branch());
-                self.lines += lines as u64;
-            }
-        }
+    /// The segments behind each entry.
+    fn blocks(self, segments: &[Segment]) -> Blocks<'_> {
+        Blocks::of(segments, 0, u64::BITS - self.bits, 1 << self.bits)
     }
 }
 
@@ -220,7 +156,7 @@ impl Writer<'_> {
         let lines = entries.div_ceil(LINE_WORDS as u64);
         let table = self.words.reserve_lines(lines)?;
         let alone = self.alone(segments)?;
-        for (word, block) in (table..).zip(Blocks::of(segments, self.form.bits)) {
+        for (word, block) in (table..).zip(self.form.blocks(segments)) {
             let entry = match block {
                 [one] if !alone.is_empty() => alone[&one.class],
                 block => self.block(block)?,
@@ -235,7 +171,7 @@ impl Writer<'_> {
     fn alone(&mut self, segments: &[Segment]) -> Result<HashMap<u32, u32>, CompileError> {
         let mut classes = HashSet::new();
         let mut leads_on = false;
-        for block in Blocks::of(segments, self.form.bits) {
+        for block in self.form.blocks(segments) {
             if let [one] = block {
                 classes.insert(one.class);
                 if classes.len() > CERTAIN {
@@ -323,49 +259,9 @@ impl Writer<'_> {
     }
 }
 
-/// The segments behind each entry of a table: the first begins at or before its
-/// addresses, the others in them.
-struct Blocks<'s> {
-    segments: &'s [Segment],
-    next: u64,
-    bits: u32,
-}
-
-impl<'s> Blocks<'s> {
-    fn of(segments: &'s [Segment], bits: u32) -> Self {
-        Self {
-            segments,
-            next: 0,
-            bits,
-        }
-    }
-}
-
-impl<'s> Iterator for Blocks<'s> {
-    type Item = &'s [Segment];
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.next == 1 << self.bits {
-            return None;
-        }
-        let left = u64::BITS - self.bits;
-        let first = self.next << left;
-        let last = first | ((1 << left) - 1);
-        self.next += 1;
-        let begun = self.segments[1..]
-            .iter()
-            .take_while(|segment| segment.first <= first);
-        self.segments = &self.segments[begun.count()..];
-        let inside = self.segments[1..]
-            .iter()
-            .take_while(|segment| segment.first <= last);
-        Some(&self.segments[..=inside.count()])
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use filter_common::abi::{Line, lanes};
+    use filter_common::abi::{Line, PLACE};
     use proptest::prelude::*;
 
     use super::*;
@@ -383,7 +279,7 @@ mod tests {
         let (mut entry, mut levels) = (entry, 0);
         while entry & POINTER != 0 {
             levels += 1;
-            let line = &lines[(entry & lanes::PLACE) as usize].0;
+            let line = &lines[(entry & PLACE) as usize].0;
             let is_pair = entry & PAIR != 0;
             let count = if is_pair { PAIR_WORDS } else { BRANCH_WORDS };
             let mut rank = 0;

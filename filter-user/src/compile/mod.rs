@@ -13,6 +13,7 @@
 mod address;
 mod analysis;
 mod bits;
+mod blocks;
 mod class;
 mod classes;
 mod combination;
@@ -92,6 +93,13 @@ pub enum CompileError {
     /// More kinds of packets than are asked one by one.
     #[error("{0} kinds of packets are too many to ask what happens to each")]
     TooManyKinds(u64),
+    /// More lines behind each other than the program goes along.
+    #[error(
+        "the IPv6 addresses of this ruleset lie so close together that finding one takes more than \
+         {max} steps; merge some of its networks",
+        max = abi::LEVELS_V6
+    )]
+    TooDeep,
     /// More rules than a decision can name.
     #[error("{0} rules are more than the {max} a ruleset can have", max = abi::MAX_RULES)]
     TooManyRules(usize),

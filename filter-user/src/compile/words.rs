@@ -1,10 +1,9 @@
 //! The image's one array of words, filled from the front.
 
-use filter_common::abi::{self, LINE_WORDS, Line, MAX_LINES, NODE_WORDS, PLACE_WORDS};
+use filter_common::abi::{LINE_WORDS, Line, MAX_LINES};
 
 use super::CompileError;
 
-const HALF_LINE: usize = PLACE_WORDS as usize;
 const EMPTY: Line = Line([0; LINE_WORDS]);
 
 /// Bytes of the largest image that the kernel takes.
@@ -16,8 +15,6 @@ pub(super) struct Words {
     lines: Vec<Line>,
     /// Words in use.
     length: usize,
-    /// The place of a half line that alignment has left.
-    spare: Option<u32>,
     budget: u64,
 }
 
@@ -27,7 +24,6 @@ impl Words {
         Self {
             lines: Vec::new(),
             length: 0,
-            spare: None,
             budget: budget.min(LARGEST),
         }
     }
@@ -67,47 +63,11 @@ impl Words {
         Ok(start)
     }
 
-    /// The next word to reserve is the first of a multiple of `unit`.
-    fn align(&mut self, unit: usize) -> Result<(), CompileError> {
-        let padding = self.length.next_multiple_of(unit) - self.length;
-        if unit == LINE_WORDS && padding >= HALF_LINE {
-            let half = self.length.next_multiple_of(HALF_LINE);
-            self.spare = Some((half / HALF_LINE) as u32);
-        }
-        self.reserve(padding as u64).map(drop)
-    }
-
-    /// Room for a trie's root, from the beginning of a line on.
-    pub(super) fn reserve_root(&mut self) -> Result<u32, CompileError> {
-        self.align(LINE_WORDS)?;
-        self.reserve(u64::from(abi::ROOT_WORDS))
-    }
-
-    /// Room for a node of a trie; its place.
-    pub(super) fn reserve_node(&mut self) -> Result<u32, CompileError> {
-        self.align(LINE_WORDS)?;
-        Ok(self.reserve(u64::from(NODE_WORDS))? / PLACE_WORDS)
-    }
-
     /// Room for `count` lines; the first word of the first one.
     pub(super) fn reserve_lines(&mut self, count: u64) -> Result<u32, CompileError> {
-        self.align(LINE_WORDS)?;
+        let padding = self.length.next_multiple_of(LINE_WORDS) - self.length;
+        self.reserve(padding as u64)?;
         self.reserve(count * LINE_WORDS as u64)
-    }
-
-    /// Room for a wide branch; its place.
-    pub(super) fn reserve_line(&mut self) -> Result<u32, CompileError> {
-        self.align(LINE_WORDS)?;
-        Ok(self.reserve(LINE_WORDS as u64)? / PLACE_WORDS)
-    }
-
-    /// Room for a narrow branch; its place.
-    pub(super) fn reserve_half_line(&mut self) -> Result<u32, CompileError> {
-        if let Some(place) = self.spare.take() {
-            return Ok(place);
-        }
-        self.align(HALF_LINE)?;
-        Ok(self.reserve(HALF_LINE as u64)? / PLACE_WORDS)
     }
 
     /// The words from `start` on.
@@ -133,16 +93,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn narrow_branches_fill_what_alignment_leaves() {
+    fn lines_begin_where_cache_lines_do() {
         let mut words = Words::new(1 << 20);
         assert_eq!(words.reserve(3), Ok(0));
-        assert_eq!(words.reserve_line(), Ok(2));
-        assert_eq!(words.reserve_half_line(), Ok(1));
-        assert_eq!(words.reserve_half_line(), Ok(4));
-        assert_eq!(words.reserve_half_line(), Ok(5));
-        assert_eq!(words.reserve_node(), Ok(6));
-        assert_eq!(words.reserve(1), Ok(6 * 8 + 256));
-        assert_eq!(words.finish().len(), 20);
+        assert_eq!(words.reserve_lines(2), Ok(16));
+        assert_eq!(words.reserve(1), Ok(48));
+        assert_eq!(words.reserve_lines(1), Ok(64));
+        assert_eq!(words.finish().len(), 5);
     }
 
     #[test]

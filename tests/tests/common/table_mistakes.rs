@@ -2,8 +2,8 @@
 //! reading them: a look at the right tables through a wrong glass.
 
 use filter_common::abi::{
-    Constants, FamilyLayout, LINE_WORDS, LOW, Layout, Line, NARROW_BOUNDARIES, NONE, POINTER,
-    PROTOCOL_WORDS, ROOT_WORDS, Root, SHAPE, WIDE_BOUNDARIES, WIDTH_BYTE, WIDTH_HALF, flags, forms,
+    Constants, FamilyLayout, LINE_WORDS, LOW, Lanes, Layout, Line, NONE, POINTER, PROTOCOL_WORDS,
+    Root, SHAPE, WIDTH_BYTE, WIDTH_HALF, flags, forms, lanes, trie,
 };
 use filter_common::classify::{self, Tables};
 use filter_common::event::Rate;
@@ -29,47 +29,65 @@ pub(crate) enum Mistake {
 pub(crate) const ALL: &[(&str, Mistake)] = &[
     // The trie.
     (
-        "a branch of six ways: a boundary is one too high",
+        "IPv6: a boundary is one too high",
         Mistake::Line(|line| {
-            for boundary in 0..WIDE_BOUNDARIES {
+            for boundary in 0..trie::BRANCH_BOUNDARIES {
                 line.0[boundary * 2] = line.0[boundary * 2].saturating_add(1);
             }
         }),
     ),
     (
-        "a branch of three ways: the last boundary is not asked",
+        "IPv6: the last boundary of a branch is not asked",
         Mistake::Line(|line| {
-            for half in [0, LINE_WORDS / 2] {
-                let last = half + NARROW_BOUNDARIES * 2 - 2;
-                line.0[last..last + 2].fill(u32::MAX);
-            }
-        }),
-    ),
-    (
-        "a branch of six ways: the last boundary is not asked",
-        Mistake::Line(|line| {
-            let last = WIDE_BOUNDARIES * 2 - 2;
+            let last = trie::BRANCH_BOUNDARIES * 2 - 2;
             line.0[last..last + 2].fill(u32::MAX);
         }),
     ),
     (
-        "of two branches in a line the first is taken",
-        Mistake::Line(|line| {
-            let first: [u32; LINE_WORDS / 2] = std::array::from_fn(|word| line.0[word]);
-            line.0[LINE_WORDS / 2..].copy_from_slice(&first);
+        "IPv4: boundaries are one too high",
+        Mistake::Layout(|layout| {
+            lanes(layout, |lanes| lanes.mask &= !1);
         }),
     ),
     (
-        "branches of six ways are taken for some of three",
-        Mistake::Layout(|layout| roots(layout, |root| root.forms &= !forms::WIDE)),
+        "IPv4: an address is searched with a bit that the table has taken",
+        Mistake::Layout(|layout| lanes(layout, |lanes| lanes.mask = lanes.mask << 1 | 1)),
     ),
     (
-        "nodes are taken for branches",
-        Mistake::Layout(|layout| roots(layout, |root| root.forms &= !forms::NODE)),
+        "IPv4: the last lane of each word is not asked",
+        Mistake::Layout(|layout| {
+            lanes(layout, |lanes| {
+                if lanes.fold >= 32 {
+                    lanes.ones_high &= !(1 << (lanes.fold - 32));
+                }
+            });
+        }),
+    ),
+    (
+        "the two of a pair are swapped",
+        Mistake::Line(|line| line.0.swap(lanes::PAIR_ENTRIES, lanes::PAIR_ENTRIES + 1)),
+    ),
+    (
+        "pairs are taken for branches",
+        Mistake::Layout(|layout| roots(layout, |root| root.forms &= !forms::PAIR)),
+    ),
+    (
+        "branches are taken for pairs",
+        Mistake::Layout(|layout| roots(layout, |root| root.forms &= !forms::BRANCH)),
     ),
     (
         "no address is searched to its low half",
         Mistake::Layout(|layout| roots(layout, |root| root.forms &= !forms::LOW)),
+    ),
+    (
+        "each address is searched to its low half",
+        Mistake::Line(|line| {
+            for word in &mut line.0[trie::BRANCH_ENTRIES..] {
+                if *word & POINTER != 0 {
+                    *word |= LOW;
+                }
+            }
+        }),
     ),
     (
         "the last level of the deepest way is forgotten",
@@ -78,10 +96,19 @@ pub(crate) const ALL: &[(&str, Mistake)] = &[
         }),
     ),
     (
+        "an entry that is a class is taken for a line",
+        Mistake::Layout(|layout| {
+            roots(layout, |root| {
+                if root.table != NONE {
+                    root.forms |= forms::CERTAIN;
+                }
+            });
+        }),
+    ),
+    (
         "the low half of an IPv6 address is never come to",
         Mistake::Line(|line| {
-            // The last ways of both kinds.
-            for word in &mut line.0[LINE_WORDS - 4..] {
+            for word in &mut line.0[trie::BRANCH_ENTRIES..] {
                 if *word & POINTER != 0 {
                     *word &= !LOW;
                 }
@@ -89,15 +116,41 @@ pub(crate) const ALL: &[(&str, Mistake)] = &[
         }),
     ),
     (
-        "the table of the first 16 bits has only even places",
+        "the table of the first bits has only even places",
         Mistake::Index(|index, layout| {
-            let roots = layout.families.iter();
-            for Root { table, .. } in roots.flat_map(|family| [family.src, family.dst]) {
-                if table != NONE && (table..table + ROOT_WORDS).contains(&index) {
+            let [v4, v6] = &layout.families;
+            let entries = [
+                (v4.src, 1 << (32 - v4.src.lanes.shift)),
+                (v4.dst, 1 << (32 - v4.dst.lanes.shift)),
+                (v6.src, v6.src.range.last),
+                (v6.dst, v6.dst.range.last),
+            ];
+            for (Root { table, .. }, count) in entries {
+                if table != NONE && (table..table + count).contains(&index) {
                     return table + ((index - table) & !1);
                 }
             }
             index
+        }),
+    ),
+    (
+        "IPv6: what is beyond the table is its last but one entry",
+        Mistake::Index(|index, layout| {
+            let v6 = &layout.families[1];
+            for root in [v6.src, v6.dst] {
+                if root.table != NONE && index == root.table + root.range.last {
+                    return index - 1;
+                }
+            }
+            index
+        }),
+    ),
+    (
+        "IPv6: the table begins one address later",
+        Mistake::Layout(|layout| {
+            for root in [&mut layout.families[1].src, &mut layout.families[1].dst] {
+                root.range.base += 1;
+            }
         }),
     ),
     // Ports.
@@ -234,6 +287,12 @@ fn roots(layout: &mut Layout, change: impl Fn(&mut Root)) {
         change(&mut family.src);
         change(&mut family.dst);
     });
+}
+
+fn lanes(layout: &mut Layout, change: impl Fn(&mut Lanes)) {
+    let [v4, _] = &mut layout.families;
+    change(&mut v4.src.lanes);
+    change(&mut v4.dst.lanes);
 }
 
 /// The tables as they are seen.
