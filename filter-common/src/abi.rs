@@ -11,7 +11,7 @@ use crate::verdict::{Reason, Verdict};
 
 /// Changes with everything in this module. Pinned state of another version is
 /// not read.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Words in a line: what a branch of a trie takes, and no cache line is crossed by.
 pub const LINE_WORDS: usize = 16;
@@ -101,63 +101,80 @@ pub struct FamilyLayout {
 /// Parts that ask for both addresses: narrow or wide sources, with narrow or
 /// wide destinations.
 pub const PARTS: usize = 4;
-/// Words of the record of an address class: its class in the part that asks for
-/// this address only, then in each part that asks for both, 0 where none of
-/// its lines asks for it.
-pub const PARTS_RECORD_WORDS: u32 = 8;
-/// Words of a slot: source class, destination class, first word of the list of
-/// its lines, first word of the row (L4 class → index in the list << 8, and 1
-/// more where that line can't be decided; [`NONE`] where there is none; or, with
-/// [`BY_SOURCE_PORT`], where those of source ports are). An empty slot has source
-/// class 0.
-pub const PART_SLOT_WORDS: usize = 4;
+/// Words of a [`Record`].
+pub const RECORD_WORDS: usize = 8;
+/// What all parts ask of an address class, read together:
+/// the [first words of a list](RECORD_LIST) of the part that asks for this address
+/// only, then, from [`RECORD_PARTS`] on, a word for each part that asks for both.
+///
+/// Of a source that word is the displacement of its row of slots, counted in slots
+/// from the beginning of the image; of a destination the distance from there on. So
+/// the sum is the pair's slot, whose owner is the displacement: no two sources
+/// of a part have the same one. Addresses that no line of the part asks for
+/// have a displacement that owns no slot, and a distance at which no row has one.
+pub type Record = [u32; RECORD_WORDS];
+/// Words of a [`Slot`].
+pub const SLOT_WORDS: usize = 4;
+/// The lines of a pair of address classes: the owner, and the
+/// [first words of a list](RECORD_LIST).
+pub type Slot = [u32; SLOT_WORDS];
+/// In a slot: the displacement of its source.
+pub const SLOT_OWNER: usize = 0;
+/// In a slot: where its row of places begins, in a record the same. A row has for
+/// each L4 class the place of the list's value, counted from 1 on, 0 where no line
+/// matches, or with the highest bit set the place of the line that can't be decided.
+/// It is counted in elements from [`PartsLayout::rows`] on.
+pub const SLOT_ROW: usize = 1;
+/// In a slot: the word before the first value of the list. Where the list has one
+/// value only, it is the next word of the slot itself.
+pub const SLOT_LIST: usize = 2;
+/// In a record: see [`SLOT_ROW`].
+pub const RECORD_ROW: usize = 0;
+/// In a record: see [`SLOT_LIST`].
+pub const RECORD_LIST: usize = 1;
+/// In a record: the first of [`PARTS`] words.
+pub const RECORD_PARTS: usize = 3;
+const _: () = assert!(RECORD_PARTS + PARTS <= RECORD_WORDS);
 /// In the low 8 bits of a value: source ports decide. What is in the higher 24
 /// bits is a line: from there on, each sixteen classes of source ports have a word,
 /// which is their value, or with this again the line of their sixteen values.
-/// [`NONE`] is none such.
 pub const BY_SOURCE_PORT: u32 = 0x80;
-/// Lines that are searched for a pair, from the one on that its hash gives.
-pub const HASH_PROBES: u32 = 4;
+/// The value where no line matches: no other one is greater, but for those
+/// that are [`BY_SOURCE_PORT`].
+pub const NO_LINE: u32 = !BY_SOURCE_PORT;
 
-/// The pairs of a part that asks for both addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct HashLayout {
-    /// Its first line (not word); [`NONE`] where the part has no lines.
-    pub table: u32,
-    /// Lines less one: they are a power of two.
-    pub mask: u32,
-}
-
-impl Default for HashLayout {
-    fn default() -> Self {
-        Self {
-            table: NONE,
-            mask: 0,
-        }
-    }
-}
-
-/// The combination by parts, of one IP version. A value of a table or list is
-/// the [decision](DECISION_COUNTER), rotated to the left by 8 bits so that the
-/// least is the first in order; [`NONE`] where no line matches; or, in tables, with
-/// [`BY_SOURCE_PORT`] where those of source ports are.
+/// The combination by parts, of one IP version. A value is the
+/// [decision](DECISION_COUNTER), rotated to the left by 8 bits so that the least is
+/// the first in order; [`NO_LINE`] where no line matches; or, in lists,
+/// with [`BY_SOURCE_PORT`] where those of source ports are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct PartsLayout {
-    /// First word of the records of source classes.
+    /// First [`Record`] of source classes, counted in records.
     pub src: u32,
     /// The same of destination classes.
     pub dst: u32,
-    /// First word of the table (class × L4 classes + L4 class) of the part that
-    /// asks for sources only, or for no address; [`NONE`] where it has no lines.
-    pub by_src: u32,
-    /// The same for destinations.
-    pub by_dst: u32,
-    /// The parts that ask for both.
-    pub both: [HashLayout; PARTS],
-    /// The decision where no line matches.
+    /// First word of the table of L4 classes → value, of the lines that ask for no
+    /// address; [`NONE`] where there are none.
+    pub any: u32,
+    /// First element of the rows, which begin with a row of zeros.
+    pub rows: u32,
+    /// [Width](WIDTH_BYTE) of the elements of rows.
+    pub width: u32,
+    /// Which parts have lines: [`used`].
+    pub used: u32,
+    /// The value that stands for the default: greater than those of rules.
     pub default: u32,
+}
+
+/// [`PartsLayout::used`].
+pub mod used {
+    /// The part that asks for sources only.
+    pub const SRC: u32 = 1;
+    /// The part that asks for destinations only.
+    pub const DST: u32 = 1 << 1;
+    /// The first of those that ask for both; the others are shifted by their number.
+    pub const BOTH: u32 = 1 << 2;
 }
 
 impl Default for PartsLayout {
@@ -165,10 +182,11 @@ impl Default for PartsLayout {
         Self {
             src: NONE,
             dst: NONE,
-            by_src: NONE,
-            by_dst: NONE,
-            both: [HashLayout::default(); PARTS],
-            default: reason_counter(Reason::DefaultAllow, Verdict::Pass),
+            any: NONE,
+            rows: NONE,
+            width: WIDTH_BYTE,
+            used: 0,
+            default: NO_LINE,
         }
     }
 }
@@ -242,6 +260,10 @@ pub struct Constants {
     pub halves: u32,
     /// Bytes.
     pub bytes: u32,
+    /// What would be [`Slot`]s.
+    pub slots: u32,
+    /// What would be [`Record`]s.
+    pub records: u32,
     /// How many dropped packets are reported.
     pub sampling: Rate,
 }
@@ -256,6 +278,8 @@ impl Constants {
             words,
             halves: words * 2,
             bytes: words * 4,
+            slots: words / SLOT_WORDS as u32,
+            records: words / RECORD_WORDS as u32,
             sampling,
         }
     }
@@ -276,7 +300,7 @@ pub const PLACEHOLDER_NUMBER: u32 = 0xffff;
 pub mod at {
     use core::mem::{offset_of, size_of};
 
-    use super::{Constants, FamilyLayout, HashLayout, Layout, PartsLayout, Rate, Root, Table16};
+    use super::{Constants, FamilyLayout, Layout, PartsLayout, Rate, Root, Table16};
 
     macro_rules! places {
         ($($(#[$doc:meta])* $name:ident = $of:ident.$field:ident;)*) => {
@@ -301,6 +325,10 @@ pub mod at {
         HALVES = Constants.halves;
         /// [`Constants::bytes`].
         BYTES = Constants.bytes;
+        /// [`Constants::slots`].
+        SLOTS = Constants.slots;
+        /// [`Constants::records`].
+        RECORDS = Constants.records;
 
         /// [`Layout::lines`].
         LINES = Layout.lines;
@@ -320,8 +348,6 @@ pub mod at {
         JOINT = Layout.joint;
         /// [`Layout::source_port_classes`].
         SOURCE_PORT_CLASSES = Layout.source_port_classes;
-        /// [`Layout::l4_classes`].
-        L4_CLASSES = Layout.l4_classes;
         /// [`Layout::notes`].
         NOTES = Layout.notes;
         /// [`Layout::flags`].
@@ -343,17 +369,15 @@ pub mod at {
         /// In the parts.
         DST_RECORDS = PartsLayout.dst;
         /// In the parts.
-        BY_SRC = PartsLayout.by_src;
+        ANY = PartsLayout.any;
         /// In the parts.
-        BY_DST = PartsLayout.by_dst;
-        /// In the parts: the first of several.
-        BOTH = PartsLayout.both;
+        ROWS = PartsLayout.rows;
+        /// In the parts.
+        ROW_WIDTH = PartsLayout.width;
+        /// In the parts.
+        USED = PartsLayout.used;
         /// In the parts.
         DEFAULT = PartsLayout.default;
-        /// In one of [`BOTH`].
-        HASH_TABLE = HashLayout.table;
-        /// In one of [`BOTH`].
-        HASH_MASK = HashLayout.mask;
 
         /// In a root.
         TABLE = Root.table;
@@ -372,8 +396,6 @@ pub mod at {
 
     /// [`Layout::families`]: that of IPv6.
     pub const V6: usize = V4 + size_of::<FamilyLayout>();
-    /// From one of [`BOTH`] to the next.
-    pub const NEXT_HASH: usize = size_of::<HashLayout>();
 }
 
 /// No table.
@@ -508,9 +530,9 @@ pub fn reason_counters() -> impl Iterator<Item = (Reason, Verdict)> {
 }
 
 const _: () = {
-    assert!(size_of::<PartsLayout>() == 52);
-    assert!(size_of::<FamilyLayout>() == 92);
-    assert!(size_of::<Layout>() == 232);
+    assert!(size_of::<PartsLayout>() == 28);
+    assert!(size_of::<FamilyLayout>() == 68);
+    assert!(size_of::<Layout>() == 184);
     assert!(size_of::<Line>() == 64);
     assert!(DECLARED_LINES <= MAX_LINES);
     assert!(size_of::<Count>() == 16);

@@ -2,13 +2,13 @@
 //! rules: each dimension of the packet is mapped to its equivalence class,
 //! and the classes to the decision.
 
-pub mod parts;
+mod parts;
 mod trie;
 
 use crate::abi::{
     DECIDE_ASK, DECIDE_DEFAULT, DECIDE_DROP, DECIDE_FAILSAFE, DECISION_COUNTER, LEVELS_V4,
-    LEVELS_V6, Line, NONE, NOTED, POINTER, REASON_COUNTERS, WIDTH_BYTE, WIDTH_HALF, at, flags,
-    reason_counter,
+    LEVELS_V6, Line, NONE, NOTED, POINTER, REASON_COUNTERS, Record, Slot, WIDTH_BYTE, WIDTH_HALF,
+    at, flags, reason_counter,
 };
 use crate::packet::Packet;
 use crate::parse::{Family, Key, L4, NoKey, parse, plain};
@@ -33,6 +33,12 @@ pub trait Tables {
 
     /// The line with this number; `None` likewise.
     fn line(&self, number: u32) -> Option<&Line>;
+
+    /// The slot with this number; `None` likewise.
+    fn slot(&self, number: u32) -> Option<&Slot>;
+
+    /// The record with this number; `None` likewise.
+    fn record(&self, number: u32) -> Option<&Record>;
 
     /// The word of [`crate::abi::Constants`] at the sum of these places, in
     /// bytes (see [`at`]). It is asked for where it is needed, each time: nothing
@@ -211,14 +217,14 @@ fn decision<const PLAIN: bool, T: Tables>(key: &Key, tables: &T) -> Option<u32> 
     // Apart, so that the verifier knows the tables of each and deletes what it
     // has none of.
     match key.family {
-        Family::V4 => combine::<LEVELS_V4, { at::V4 }, T>(key, l4, tables),
-        Family::V6 => combine::<LEVELS_V6, { at::V6 }, T>(key, l4, tables),
+        Family::V4 => combine::<LEVELS_V4, { at::V4 }, PLAIN, T>(key, l4, tables),
+        Family::V6 => combine::<LEVELS_V6, { at::V6 }, PLAIN, T>(key, l4, tables),
     }
 }
 
 /// The decision for the addresses of a key and an L4 class.
 #[inline(always)]
-fn combine<const LEVELS: usize, const FAMILY: usize, T: Tables>(
+fn combine<const LEVELS: usize, const FAMILY: usize, const PLAIN: bool, T: Tables>(
     key: &Key,
     l4: u32,
     tables: &T,
@@ -232,7 +238,7 @@ fn combine<const LEVELS: usize, const FAMILY: usize, T: Tables>(
             0
         };
         let l4 = parts::L4Classes { l4, sport };
-        return parts::decision::<FAMILY, T>(src, dst, l4, tables);
+        return parts::decision::<FAMILY, PLAIN, T>(src, dst, l4, tables);
     }
     let pairs = tables.constant::<FAMILY, { at::PAIRS }, 0>();
     let mut pair = src.wrapping_add(dst);

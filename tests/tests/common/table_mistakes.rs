@@ -2,8 +2,10 @@
 //! reading them: a look at the right tables through a wrong glass.
 
 use filter_common::abi::{
-    Constants, FamilyLayout, LINE_WORDS, LOW, Layout, Line, NARROW_BOUNDARIES, NONE, POINTER,
-    ROOT_WORDS, Root, WIDE_BOUNDARIES, WIDTH_BYTE, WIDTH_HALF, flags, forms,
+    Constants, DECIDE_DROP, FamilyLayout, LINE_WORDS, LOW, Layout, Line, NARROW_BOUNDARIES, NONE,
+    POINTER, RECORD_LIST, RECORD_PARTS, RECORD_ROW, ROOT_WORDS, Record, Root, SLOT_LIST,
+    SLOT_OWNER, SLOT_ROW, SLOT_WORDS, Slot, WIDE_BOUNDARIES, WIDTH_BYTE, WIDTH_HALF, flags, forms,
+    used,
 };
 use filter_common::classify::{self, Tables};
 use filter_common::event::Rate;
@@ -18,8 +20,12 @@ pub(crate) enum Mistake {
     None,
     /// With what the program is specialised with.
     Layout(fn(&mut Layout)),
-    /// With a line: the words of a branch or of a hash table.
+    /// With a line: the words of a branch.
     Line(fn(&mut Line)),
+    /// With the slot of a pair, at this number.
+    Slot(fn(u32, &mut Slot)),
+    /// With the record of an address class.
+    Record(fn(&mut Record)),
     /// With the index of a word.
     Index(fn(u32, &Layout) -> u32),
 }
@@ -149,54 +155,95 @@ pub(crate) const ALL: &[(&str, Mistake)] = &[
     ),
     // The parts.
     (
-        "parts: the table of sources is forgotten",
-        Mistake::Layout(|layout| families(layout, |family| family.parts.by_src = NONE)),
+        "parts: lines of any address are forgotten",
+        Mistake::Layout(|layout| families(layout, |family| family.parts.any = NONE)),
     ),
     (
-        "parts: the table of destinations is forgotten",
-        Mistake::Layout(|layout| families(layout, |family| family.parts.by_dst = NONE)),
+        "parts: the lists of sources are forgotten",
+        Mistake::Layout(|layout| forget(layout, used::SRC)),
+    ),
+    (
+        "parts: the lists of destinations are forgotten",
+        Mistake::Layout(|layout| forget(layout, used::DST)),
     ),
     (
         "parts: narrow sources with narrow destinations are forgotten",
-        Mistake::Layout(|layout| families(layout, |family| family.parts.both[0].table = NONE)),
+        Mistake::Layout(|layout| forget(layout, used::BOTH << 0)),
     ),
     (
         "parts: narrow sources with wide destinations are forgotten",
-        Mistake::Layout(|layout| families(layout, |family| family.parts.both[1].table = NONE)),
+        Mistake::Layout(|layout| forget(layout, used::BOTH << 1)),
     ),
     (
         "parts: wide sources with narrow destinations are forgotten",
-        Mistake::Layout(|layout| families(layout, |family| family.parts.both[2].table = NONE)),
+        Mistake::Layout(|layout| forget(layout, used::BOTH << 2)),
     ),
     (
         "parts: wide sources with wide destinations are forgotten",
-        Mistake::Layout(|layout| families(layout, |family| family.parts.both[3].table = NONE)),
+        Mistake::Layout(|layout| forget(layout, used::BOTH << 3)),
     ),
     (
         "parts: wide sources are looked for among narrow ones, and these among those",
-        Mistake::Layout(|layout| families(layout, |family| family.parts.both.swap(1, 2))),
+        Mistake::Record(|record| record.swap(RECORD_PARTS + 1, RECORD_PARTS + 2)),
     ),
     (
-        "parts: the rows of L4 classes are one short",
-        Mistake::Layout(|layout| layout.l4_classes -= 1),
+        "parts: displacements or distances are one too high",
+        Mistake::Record(|record| record[RECORD_PARTS] += 1),
     ),
     (
-        "parts: a hash table is taken for a shorter one",
-        Mistake::Layout(|layout| {
-            families(layout, |family| {
-                for hash in &mut family.parts.both {
-                    hash.mask >>= 1;
-                }
-            });
+        "parts: a slot belongs to nobody",
+        Mistake::Slot(|_, slot| slot[SLOT_OWNER] = NONE),
+    ),
+    (
+        "parts: a list of one value is not beside its slot",
+        Mistake::Slot(|number, slot| {
+            if slot[SLOT_LIST] == number * SLOT_WORDS as u32 + SLOT_LIST as u32 {
+                slot[SLOT_LIST] = 0;
+            }
         }),
     ),
     (
-        "parts: a pair that found its line full is not looked for in the next",
-        Mistake::Line(|line| line.0[LINE_WORDS - 4] = 0),
+        "parts: a list of several values begins one too late",
+        Mistake::Slot(|number, slot| {
+            if slot[SLOT_LIST] != number * SLOT_WORDS as u32 + SLOT_LIST as u32 {
+                slot[SLOT_LIST] += 1;
+            }
+        }),
+    ),
+    (
+        "parts: lists of an address begin one too late",
+        Mistake::Record(|record| record[RECORD_LIST] += 1),
+    ),
+    (
+        "parts: rows of an address begin one too late",
+        Mistake::Record(|record| record[RECORD_ROW] += 1),
+    ),
+    (
+        "parts: rows of a pair begin one too late",
+        Mistake::Slot(|_, slot| slot[SLOT_ROW] += 1),
+    ),
+    (
+        "parts: what stands behind a row of zeros is taken for it",
+        Mistake::Layout(|layout| {
+            let classes = layout.l4_classes;
+            families(layout, |family| family.parts.rows += classes);
+        }),
+    ),
+    (
+        "parts: the places of rows are a byte each",
+        Mistake::Layout(|layout| families(layout, |family| family.parts.width = WIDTH_BYTE)),
+    ),
+    (
+        "parts: the places of rows are half a word each",
+        Mistake::Layout(|layout| families(layout, |family| family.parts.width = WIDTH_HALF)),
     ),
     (
         "parts: what no line decides is allowed",
-        Mistake::Layout(|layout| families(layout, |family| family.parts.default = 0)),
+        Mistake::Layout(|layout| {
+            families(layout, |family| {
+                family.parts.default &= !(DECIDE_DROP >> 24)
+            });
+        }),
     ),
     (
         "parts: source ports are not asked",
@@ -206,6 +253,10 @@ pub(crate) const ALL: &[(&str, Mistake)] = &[
 
 fn families(layout: &mut Layout, change: impl FnMut(&mut FamilyLayout)) {
     layout.families.iter_mut().for_each(change);
+}
+
+fn forget(layout: &mut Layout, part: u32) {
+    families(layout, |family| family.parts.used &= !part);
 }
 
 fn roots(layout: &mut Layout, change: impl Fn(&mut Root)) {
@@ -221,14 +272,20 @@ pub(crate) struct Glass<'a> {
     mistake: Mistake,
     constants: Constants,
     lines: Vec<Line>,
+    slots: Vec<Slot>,
+    records: Vec<Record>,
 }
 
 impl<'a> Glass<'a> {
     pub(crate) fn new(image: &'a Image, mistake: Mistake) -> Self {
         let (mut layout, mut lines) = (*image.layout(), image.lines().to_vec());
+        let mut slots: Vec<Slot> = bytemuck::cast_slice(&lines).to_vec();
+        let mut records: Vec<Record> = bytemuck::cast_slice(&lines).to_vec();
         match mistake {
             Mistake::Line(change) => lines.iter_mut().for_each(change),
             Mistake::Layout(change) => change(&mut layout),
+            Mistake::Slot(change) => (0..).zip(&mut slots).for_each(|(n, slot)| change(n, slot)),
+            Mistake::Record(change) => records.iter_mut().for_each(change),
             Mistake::None | Mistake::Index(_) => {}
         }
         Self {
@@ -236,6 +293,8 @@ impl<'a> Glass<'a> {
             mistake,
             constants: Constants::new(&layout, Rate::OFF),
             lines,
+            slots,
+            records,
         }
     }
 
@@ -263,6 +322,14 @@ impl Tables for Glass<'_> {
 
     fn line(&self, number: u32) -> Option<&Line> {
         self.lines.get(number as usize)
+    }
+
+    fn slot(&self, number: u32) -> Option<&Slot> {
+        self.slots.get(number as usize)
+    }
+
+    fn record(&self, number: u32) -> Option<&Record> {
+        self.records.get(number as usize)
     }
 
     fn constant<const A: usize, const B: usize, const C: usize>(&self) -> u32 {
