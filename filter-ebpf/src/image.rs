@@ -93,7 +93,14 @@ impl<const SMALL: bool> Image<SMALL> {
     #[inline(always)]
     fn element<E>(self, index: u32, count: u32) -> Option<*const E> {
         let index = opaque(index);
-        (index < count).then(|| self.0.cast::<E>().wrapping_add(opaque(index) as usize))
+        if index >= count {
+            return None;
+        }
+        let element = self.0.cast::<E>().wrapping_add(opaque(index) as usize);
+        // Or it would be compared with null, where a reference is made of it.
+        // SAFETY: it is in the image.
+        unsafe { core::hint::assert_unchecked(!element.is_null()) };
+        Some(element)
     }
 }
 
@@ -146,6 +153,20 @@ impl<const SMALL: bool> Tables for Image<SMALL> {
         // SAFETY: the image has this many records, and nobody writes to it.
         self.element(number, records)
             .map(|record: *const Record| unsafe { &*record })
+    }
+
+    #[inline(always)]
+    #[cfg_attr(
+        not(target_arch = "bpf"),
+        expect(unused_mut, reason = "only the kernel's compiler has to be deceived")
+    )]
+    fn opaque(&self, mut number: u64) -> u64 {
+        #[cfg(target_arch = "bpf")]
+        // SAFETY: a register is copied to itself.
+        unsafe {
+            core::arch::asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack));
+        }
+        number
     }
 
     #[inline(always)]

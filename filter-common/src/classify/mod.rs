@@ -40,6 +40,14 @@ pub trait Tables {
     /// The record with this number; `None` likewise.
     fn record(&self, number: u32) -> Option<&Record>;
 
+    /// The same number, of which the compiler knows nothing: it would make a jump of
+    /// arithmetic that does what a comparison does, and no jump can be foretold that
+    /// depends on the packet.
+    #[inline(always)]
+    fn opaque(&self, number: u64) -> u64 {
+        number
+    }
+
     /// The word of [`crate::abi::Constants`] at the sum of these places, in
     /// bytes (see [`at`]). It is asked for where it is needed, each time: nothing
     /// then has to be kept for later.

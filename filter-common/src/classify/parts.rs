@@ -67,22 +67,23 @@ pub(super) fn decision<const FAMILY: usize, const PLAIN: bool, T: Tables>(
             if constant!(USED) & used::BOTH << $part != 0 {
                 let displacement = src[RECORD_PARTS + $part];
                 let slot = tables.slot(displacement.wrapping_add(dst[RECORD_PARTS + $part]))?;
-                let owned = ones_if_zero(displacement ^ slot[SLOT_OWNER]);
-                first = least(first, value!(slot[SLOT_ROW] & owned, slot[SLOT_LIST]));
+                let owned = ones_if_zero(displacement ^ slot[SLOT_OWNER], tables);
+                first = least(first, value!(slot[SLOT_ROW] & owned, slot[SLOT_LIST]), tables);
             }
         )*};
     }
     const { assert!(PARTS == 4) };
     both!(0 1 2 3);
     if constant!(USED) & used::SRC != 0 {
-        first = least(first, value!(src[RECORD_ROW], src[RECORD_LIST]));
+        first = least(first, value!(src[RECORD_ROW], src[RECORD_LIST]), tables);
     }
     if constant!(USED) & used::DST != 0 {
-        first = least(first, value!(dst[RECORD_ROW], dst[RECORD_LIST]));
+        first = least(first, value!(dst[RECORD_ROW], dst[RECORD_LIST]), tables);
     }
     if constant!(ANY) != NONE {
         let value = tables.word(constant!(ANY).wrapping_add(l4.l4))?;
-        first = least(first, by_source_port(value, l4.sport, tables)?);
+        let value = by_source_port(value, l4.sport, tables)?;
+        first = least(first, value, tables);
     }
     Some(first.rotate_right(8))
 }
@@ -102,45 +103,47 @@ fn value<const FAMILY: usize, const PLAIN: bool, T: Tables>(
     };
     if PLAIN {
         let value = tables.word(list.wrapping_add(place))?;
-        return Some(unless_zero(place, value));
+        return Some(unless_zero(place, value, tables));
     }
-    let undecidable = (place >> highest).wrapping_neg();
+    let undecidable = !ones_if_zero(place >> highest, tables);
     let place = place & !(1 << highest);
     let value = tables.word(list.wrapping_add(place))?;
     let dropped = value & !0xff | (DECIDE_ASK | DECIDE_DROP) >> 24;
     let value = value & !undecidable | dropped & undecidable;
-    Some(unless_zero(place, value))
+    Some(unless_zero(place, value, tables))
 }
 
 /// The value at a place; [`NO_LINE`] where that is 0.
 #[inline(always)]
-const fn unless_zero(place: u32, value: u32) -> u32 {
-    (value ^ NO_LINE) & !ones_if_zero(place) ^ NO_LINE
+fn unless_zero<T: Tables>(place: u32, value: u32, tables: &T) -> u32 {
+    (value ^ NO_LINE) & !ones_if_zero(place, tables) ^ NO_LINE
 }
 
-/// All bits where the number is 0, else none: by the borrow of a subtraction, since a
-/// comparison would be compiled to a jump.
+/// All bits where the number is 0, else none: by the borrow of a subtraction.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "all bits are alike")]
+fn ones_if_zero<T: Tables>(number: u32, tables: &T) -> u32 {
+    tables.opaque(borrow(number, 1).1) as u32
+}
+
+/// The less of two.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "of two words one is left")]
+fn least<T: Tables>(one: u32, other: u32, tables: &T) -> u32 {
+    let (difference, borrow) = borrow(one, other);
+    u64::from(other).wrapping_add(difference & tables.opaque(borrow)) as u32
+}
+
+/// The first less the second, and all bits where that is less than 0.
 #[inline(always)]
 #[expect(
-    clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
     reason = "bits are moved"
 )]
-const fn ones_if_zero(number: u32) -> u32 {
-    ((number as i64).wrapping_sub(1) >> 63) as u32
-}
-
-/// The less of two, likewise.
-#[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "bits are moved"
-)]
-const fn least(one: u32, other: u32) -> u32 {
-    let difference = one as i64 - other as i64;
-    other.wrapping_add((difference & difference >> 63) as u32)
+const fn borrow(one: u32, other: u32) -> (u64, u64) {
+    let difference = (one as u64).wrapping_sub(other as u64);
+    (difference, (difference as i64 >> 63) as u64)
 }
 
 const _: () = assert!(LINE_WORDS == 1 << 4);
@@ -160,16 +163,52 @@ fn by_source_port<T: Tables>(value: u32, sport: u32, tables: &T) -> Option<u32> 
 
 #[cfg(test)]
 mod tests {
+    use crate::abi::{Line, Record, Slot};
+
     use super::*;
+
+    struct Nothing;
+
+    impl Tables for Nothing {
+        fn word(&self, _: u32) -> Option<u32> {
+            None
+        }
+
+        fn half(&self, _: u32) -> Option<u16> {
+            None
+        }
+
+        fn byte(&self, _: u32) -> Option<u8> {
+            None
+        }
+
+        fn line(&self, _: u32) -> Option<&Line> {
+            None
+        }
+
+        fn slot(&self, _: u32) -> Option<&Slot> {
+            None
+        }
+
+        fn record(&self, _: u32) -> Option<&Record> {
+            None
+        }
+
+        fn constant<const A: usize, const B: usize, const C: usize>(&self) -> u32 {
+            NONE
+        }
+    }
 
     #[test]
     fn arithmetic_does_what_comparisons_do() {
-        let numbers = [0, 1, 2, 0x7f, 0x80, i32::MAX as u32, 1 << 31, NO_LINE, NONE];
+        let numbers = [0, 1, 2, 0x7f, 0x80, 1 << 30, 1 << 31, NO_LINE, NONE];
         for one in numbers {
-            assert_eq!(ones_if_zero(one), if one == 0 { NONE } else { 0 });
-            assert_eq!(unless_zero(one, 7), if one == 0 { NO_LINE } else { 7 });
+            let is_zero = one == 0;
+            assert_eq!(ones_if_zero(one, &Nothing), if is_zero { NONE } else { 0 });
+            let value = unless_zero(one, 7, &Nothing);
+            assert_eq!(value, if is_zero { NO_LINE } else { 7 });
             for other in numbers {
-                assert_eq!(least(one, other), one.min(other));
+                assert_eq!(least(one, other, &Nothing), one.min(other));
             }
         }
     }
