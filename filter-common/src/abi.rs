@@ -103,9 +103,9 @@ pub struct FamilyLayout {
 pub const PARTS: usize = 4;
 /// Words of a [`Record`].
 pub const RECORD_WORDS: usize = 8;
-/// What all parts ask of an address class, read together:
-/// the [first words of a list](RECORD_LIST) of the part that asks for this address
-/// only, then, from [`RECORD_PARTS`] on, a word for each part that asks for both.
+/// What all parts ask of an address class, read together: of the part that asks for
+/// this address only, where its [row](RECORD_ROW) is and its [values](RECORD_VALUES);
+/// then, from [`RECORD_PARTS`] on, a word for each part that asks for both.
 ///
 /// Of a source that word is the displacement of its row of slots, counted in slots
 /// from the beginning of the image; of a destination the distance from there on. So
@@ -115,38 +115,55 @@ pub const RECORD_WORDS: usize = 8;
 pub type Record = [u32; RECORD_WORDS];
 /// Words of a [`Slot`].
 pub const SLOT_WORDS: usize = 4;
-/// The lines of a pair of address classes: the owner, and the
-/// [first words of a list](RECORD_LIST).
+/// What a part that asks for both addresses has for a pair of classes.
 pub type Slot = [u32; SLOT_WORDS];
 /// In a slot: the displacement of its source.
 pub const SLOT_OWNER: usize = 0;
-/// In a slot: where its row of places begins, in a record the same. A row has for
-/// each L4 class the place of the list's value, counted from 1 on, 0 where no line
-/// matches, or with the highest bit set the place of the line that can't be decided.
-/// It is counted in elements from [`PartsLayout::rows`] on.
+/// In a slot: the element, from [`PartsLayout::rows`] on, at which its row begins.
+///
+/// A row has an element for each L4 class: 0 where no line matches; else an odd
+/// number, whose half is the place of the class's value in the list. The highest bit is
+/// set where the line of that place can't be decided.
 pub const SLOT_ROW: usize = 1;
-/// In a slot: the word before the first value of the list. Where the list has one
-/// value only, it is the next word of the slot itself.
-pub const SLOT_LIST: usize = 2;
+/// In a slot: [`NO_LINE`], for elements that are even, and then the value for those
+/// that are odd.
+pub const SLOT_VALUES: usize = 2;
 /// In a record: see [`SLOT_ROW`].
 pub const RECORD_ROW: usize = 0;
-/// In a record: see [`SLOT_LIST`].
-pub const RECORD_LIST: usize = 1;
+/// In a record: see [`SLOT_VALUES`].
+pub const RECORD_VALUES: usize = 1;
 /// In a record: the first of [`PARTS`] words.
 pub const RECORD_PARTS: usize = 3;
 const _: () = assert!(RECORD_PARTS + PARTS <= RECORD_WORDS);
-/// In the low 8 bits of a value: source ports decide. What is in the higher 24
-/// bits is a line: from there on, each sixteen classes of source ports have a word,
-/// which is their value, or with this again the line of their sixteen values.
-pub const BY_SOURCE_PORT: u32 = 0x80;
+/// In the low 8 bits of a value: it is elsewhere. What is in the higher 24 bits is a
+/// line, which source ports decide on: from there on, each sixteen classes of source
+/// ports have a word, which is their value, or with this again the line of their
+/// sixteen values.
+pub const ELSEWHERE: u32 = 0x80;
+/// Beside it: not source ports decide, but the place in the list. The bits that are
+/// left are the list's first word, with the lowest three of it in front.
+pub const IN_A_LIST: u32 = 0x40;
 /// The value where no line matches: no other one is greater, but for those
-/// that are [`BY_SOURCE_PORT`].
-pub const NO_LINE: u32 = !BY_SOURCE_PORT;
+/// that are [`ELSEWHERE`].
+pub const NO_LINE: u32 = !ELSEWHERE;
+
+/// The value that stands for those of a list.
+#[must_use]
+pub const fn list_at(word: u32) -> u32 {
+    (word >> 3) << 8 | word & 7 | ELSEWHERE | IN_A_LIST
+}
+
+/// Where a list begins.
+#[inline(always)]
+#[must_use]
+pub const fn list_of(value: u32) -> u32 {
+    value >> 8 << 3 | value & 7
+}
 
 /// The combination by parts, of one IP version. A value is the
 /// [decision](DECISION_COUNTER), rotated to the left by 8 bits so that the least is
-/// the first in order; [`NO_LINE`] where no line matches; or, in lists,
-/// with [`BY_SOURCE_PORT`] where those of source ports are.
+/// the first in order; [`NO_LINE`] where no line matches; or says that it is
+/// [`ELSEWHERE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct PartsLayout {
@@ -157,7 +174,7 @@ pub struct PartsLayout {
     /// First word of the table of L4 classes → value, of the lines that ask for no
     /// address; [`NONE`] where there are none.
     pub any: u32,
-    /// First element of the rows, which begin with a row of zeros.
+    /// First element of the rows, which begin with one of zeros.
     pub rows: u32,
     /// [Width](WIDTH_BYTE) of the elements of rows.
     pub width: u32,

@@ -155,16 +155,12 @@ impl<const SMALL: bool> Tables for Image<SMALL> {
             .map(|record: *const Record| unsafe { &*record })
     }
 
+    #[cfg(target_arch = "bpf")]
     #[inline(always)]
-    #[cfg_attr(
-        not(target_arch = "bpf"),
-        expect(unused_mut, reason = "only the kernel's compiler has to be deceived")
-    )]
-    fn opaque(&self, mut number: u64) -> u64 {
-        #[cfg(target_arch = "bpf")]
-        // SAFETY: a register is copied to itself.
+    fn sign(&self, mut number: u64) -> u64 {
+        // SAFETY: a register is shifted.
         unsafe {
-            core::arch::asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack));
+            core::arch::asm!("{0} s>>= 63", inout(reg) number, options(pure, nomem, nostack));
         }
         number
     }

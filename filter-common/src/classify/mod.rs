@@ -40,12 +40,17 @@ pub trait Tables {
     /// The record with this number; `None` likewise.
     fn record(&self, number: u32) -> Option<&Record>;
 
-    /// The same number, of which the compiler knows nothing: it would make a jump of
-    /// arithmetic that does what a comparison does, and no jump can be foretold that
-    /// depends on the packet.
+    /// All bits where the number, taken with its sign, is less than 0, else none. The
+    /// compiler must not see how: it would make a jump of arithmetic that does
+    /// what a comparison does, and no jump is foretold that depends on the packet.
     #[inline(always)]
-    fn opaque(&self, number: u64) -> u64 {
-        number
+    #[expect(
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss,
+        reason = "bits are moved"
+    )]
+    fn sign(&self, number: u64) -> u64 {
+        (number as i64 >> 63) as u64
     }
 
     /// The word of [`crate::abi::Constants`] at the sum of these places, in

@@ -9,9 +9,10 @@
 //! [displaced](super::displacement).
 
 use filter_common::abi::{
-    BY_SOURCE_PORT, DECIDE_ASK, DECIDE_DEFAULT, DECIDE_DROP, DECISION_COUNTER, LINE_WORDS, NO_LINE,
-    NONE, PARTS, PartsLayout, RECORD_LIST, RECORD_PARTS, RECORD_ROW, RECORD_WORDS, Record,
-    SLOT_LIST, SLOT_OWNER, SLOT_ROW, SLOT_WORDS, Slot, WIDTH_BYTE, WIDTH_HALF, WIDTH_WORD, used,
+    DECIDE_ASK, DECIDE_DEFAULT, DECIDE_DROP, DECISION_COUNTER, ELSEWHERE, LINE_WORDS, NO_LINE,
+    NONE, PARTS, PartsLayout, RECORD_PARTS, RECORD_ROW, RECORD_VALUES, RECORD_WORDS, Record,
+    SLOT_OWNER, SLOT_ROW, SLOT_VALUES, SLOT_WORDS, Slot, WIDTH_BYTE, WIDTH_HALF, WIDTH_WORD,
+    list_at, used,
 };
 use hashbrown::HashMap;
 
@@ -55,7 +56,9 @@ pub(super) fn write(
         default: behind_all(default),
         ..PartsLayout::default()
     };
-    let records = |dimension: &Dimension| vec![[0; RECORD_WORDS]; dimension.count()];
+    let mut record: Record = [0; RECORD_WORDS];
+    record[RECORD_VALUES] = NO_LINE;
+    let records = |dimension: &Dimension| vec![record; dimension.count()];
     let (mut src, mut dst) = (records(&family.src), records(&family.dst));
     let mut finder = Finder::of(classes);
 
@@ -81,19 +84,17 @@ pub(super) fn write(
     let mut one = |dimension, members: &Bits, records: &mut [Record]| {
         one_address(dimension, members, records, &mut finder, words)
     };
-    let [by_src, by_dst] = [
-        one(&family.src, &split.by_src, &mut src)?,
-        one(&family.dst, &split.by_dst, &mut dst)?,
-    ];
-    for (has_lines, part) in [(&by_src, used::SRC), (&by_dst, used::DST)] {
-        if has_lines.is_some() {
-            layout.used |= part;
-        }
+    if one(&family.src, &split.by_src, &mut src)? {
+        layout.used |= used::SRC;
     }
-    layout.any = no_address(&split.any, &mut finder, words)?;
+    if one(&family.dst, &split.by_dst, &mut dst)? {
+        layout.used |= used::DST;
+    }
     (layout.rows, layout.width) = finder.write_rows(words)?;
-    layout.src = write_records(&src, by_src, words)?;
-    layout.dst = write_records(&dst, by_dst, words)?;
+    // Behind that: their one row is read here, and can be of more values.
+    layout.any = no_address(&split.any, &mut finder, words)?;
+    layout.src = write_records(&src, words)?;
+    layout.dst = write_records(&dst, words)?;
     Ok(layout)
 }
 
@@ -104,20 +105,9 @@ const fn behind_all(default: u32) -> u32 {
     word.rotate_left(8)
 }
 
-/// Writes records, and in each whose list has its one value beside it where that
-/// is; the first, counted in records.
-fn write_records(
-    records: &[Record],
-    beside: Option<Bits>,
-    words: &mut Words,
-) -> Result<u32, CompileError> {
-    let start = words.reserve_lines((records.len() * RECORD_WORDS).div_ceil(LINE_WORDS) as u64)?;
-    let all = &mut words.at(start)[..records.len() * RECORD_WORDS];
-    all.copy_from_slice(records.as_flattened());
-    for number in beside.iter().flat_map(Bits::iter) {
-        let list = number * RECORD_WORDS + RECORD_LIST;
-        all[list] = start + list as u32;
-    }
+/// Writes records; the first, counted in records.
+fn write_records(records: &[Record], words: &mut Words) -> Result<u32, CompileError> {
+    let start = words.reserve_lines_of(records.as_flattened())?;
     Ok(start / RECORD_WORDS as u32)
 }
 
@@ -194,67 +184,50 @@ fn no_address(
     let row = finder.rows.get(row / finder.l4_classes);
     let all: Vec<u32> = row
         .iter()
-        .map(
-            |&place| match ((place & !UNDECIDABLE) as usize).checked_sub(1) {
-                None => NO_LINE,
-                Some(at) if place & UNDECIDABLE == 0 => finder.values[at],
-                Some(at) => finder.values[at] & !0xff | (DECIDE_ASK | DECIDE_DROP) >> 24,
-            },
-        )
+        .map(|&element| {
+            let place = (element & !UNDECIDABLE) as usize / 2;
+            match (element & 1, element & UNDECIDABLE) {
+                (0, _) => NO_LINE,
+                (_, 0) => finder.values[place],
+                _ => finder.values[place] & !0xff | (DECIDE_ASK | DECIDE_DROP) >> 24,
+            }
+        })
         .collect();
     words.reserve_lines_of(&all)
 }
 
-/// Puts the lists of the lines that ask for one address only into the records. The
-/// records that have a list's one value beside them; `None` where no line matches.
+/// Puts the lists of the lines that ask for one address only into the records;
+/// whether there are any.
 fn one_address(
     dimension: &Dimension,
     members: &Bits,
     records: &mut [Record],
     finder: &mut Finder<'_>,
     words: &mut Words,
-) -> Result<Option<Bits>, CompileError> {
+) -> Result<bool, CompileError> {
     let asked = Asked::of(dimension, members);
     let mut found = Vec::with_capacity(asked.lists.len());
     for list in asked.lists.iter() {
         found.push(finder.list(list, words)?);
     }
-    if found.iter().all(|list| list.row == 0) {
-        return Ok(None);
-    }
-    let mut beside = Bits::empty(records.len());
-    for (number, &class) in asked.class_of.iter().enumerate() {
-        let List { row, values } = found[class as usize];
-        let record = &mut records[number];
+    for (record, &class) in records.iter_mut().zip(&asked.class_of) {
+        let List { row, value } = found[class as usize];
         record[RECORD_ROW] = row;
-        match values {
-            Values::One(value) => {
-                record[RECORD_LIST + 1] = value;
-                beside.insert(number);
-            }
-            Values::Behind(word) => record[RECORD_LIST] = word,
-        }
+        record[RECORD_VALUES + 1] = value;
     }
-    Ok(Some(beside))
+    Ok(found.iter().any(|list| list.row != 0))
 }
 
-/// In a row: the line can't be decided.
+/// In an element of a row, before it has its width: the line can't be decided.
 const UNDECIDABLE: u32 = 1 << 31;
 
 /// A list as a slot or a record has it.
 #[derive(Clone, Copy)]
 struct List {
-    /// Its first element, from the first row on.
+    /// Its first element, from the first row on: 0 where no line matches.
     row: u32,
-    values: Values,
-}
-
-#[derive(Clone, Copy)]
-enum Values {
-    /// There is only this one.
-    One(u32),
-    /// They stand behind this word.
-    Behind(u32),
+    /// Its one value, or where they are.
+    value: u32,
 }
 
 /// What lists that ask the same of the L4 header have in common.
@@ -279,10 +252,10 @@ struct Finder<'c> {
     by_source_port: SourcePortRows,
     /// The shapes so far, by what the lists ask.
     shapes: HashMap<Vec<u32>, Shape>,
-    /// A place for each L4 class.
+    /// An element for each L4 class.
     rows: Lists,
-    /// The highest place.
-    most: u32,
+    /// Values of the longest list.
+    most: usize,
     /// Those of the present list.
     values: Vec<u32>,
 }
@@ -307,13 +280,12 @@ impl<'c> Finder<'c> {
     /// The same with the values written, but for a single one.
     fn list(&mut self, list: &[u32], words: &mut Words) -> Result<List, CompileError> {
         let row = self.find(list, words)?;
-        let values = match *self.values.as_slice() {
-            // Read like all lists, and not used.
-            [] => Values::Behind(0),
-            [value] => Values::One(value),
-            ref values => Values::Behind(words.reserve_all(values)? - 1),
+        let value = match *self.values.as_slice() {
+            [] => NO_LINE,
+            [value] => value,
+            ref values => list_at(words.reserve_all(values)?),
         };
-        Ok(List { row, values })
+        Ok(List { row, value })
     }
 
     /// The row of a list of lines, and in [`Self::values`] what its places stand for.
@@ -379,11 +351,11 @@ impl<'c> Finder<'c> {
                     First::Same(_) => Outcome::Line(number),
                     First::BySourcePort(_, keys) => Outcome::BySourcePort(keys.to_vec()),
                 });
-                outcomes.len() as u32
+                outcomes.len() as u32 - 1
             });
-            row.push(*place | undecidable);
+            row.push(*place << 1 | 1 | undecidable);
         }
-        self.most = self.most.max(outcomes.len() as u32);
+        self.most = self.most.max(outcomes.len());
         let row = u64::from(self.rows.number(&row)) * u64::from(self.l4_classes);
         words.check(row / 4)?;
         Ok(Shape {
@@ -395,16 +367,16 @@ impl<'c> Finder<'c> {
     /// Writes the rows; the first element, and the width.
     fn write_rows(&self, words: &mut Words) -> Result<(u32, u32), CompileError> {
         let (width, bits) = match self.most {
-            0..=0x7f => (WIDTH_BYTE, 8),
-            0x80..=0x7fff => (WIDTH_HALF, 16),
+            0..=0x40 => (WIDTH_BYTE, 8),
+            0x41..=0x4000 => (WIDTH_HALF, 16),
             _ => (WIDTH_WORD, 32),
         };
         let in_a_word = 32 / bits;
         let count = self.rows.len() as u64 * u64::from(self.l4_classes);
         let count = count.div_ceil(u64::from(in_a_word));
         let start = words.reserve_lines(count.div_ceil(LINE_WORDS as u64))?;
-        let element = |place: u32| place & !UNDECIDABLE | (place & UNDECIDABLE) >> (32 - bits);
-        let elements = self.rows.iter().flatten().map(|&place| element(place));
+        let elements = self.rows.iter().flatten();
+        let elements = elements.map(|&all| all & !UNDECIDABLE | (all & UNDECIDABLE) >> (32 - bits));
         let room = words.at(start);
         match width {
             WIDTH_BYTE => bytemuck::cast_slice_mut(room)
@@ -441,7 +413,7 @@ impl SourcePortRows {
         value: impl Fn(u32) -> u32,
         words: &mut Words,
     ) -> Result<u32, CompileError> {
-        let place = |start: u32| (start / LINE_WORDS as u32) << 8 | BY_SOURCE_PORT;
+        let place = |start: u32| (start / LINE_WORDS as u32) << 8 | ELSEWHERE;
         let mut head = Vec::with_capacity(keys.len().div_ceil(LINE_WORDS));
         for keys in keys.chunks(LINE_WORDS) {
             let first = value(keys[0]);
@@ -465,7 +437,7 @@ impl SourcePortRows {
         }
         if head
             .iter()
-            .all(|&word| word == head[0] && word & BY_SOURCE_PORT == 0)
+            .all(|&word| word == head[0] && word & ELSEWHERE == 0)
         {
             return Ok(head[0]);
         }
@@ -590,20 +562,16 @@ fn both_addresses(
     displacements
         .iter_mut()
         .for_each(|displacement| *displacement += first);
-    for (source, destination, List { row, values }) in entries {
-        let owner = displacements[source as usize];
-        let place = (owner + destination) * SLOT_WORDS as u32;
-        let mut slot: Slot = [0; SLOT_WORDS];
-        slot[SLOT_OWNER] = owner;
+    let mut slot: Slot = [0; SLOT_WORDS];
+    slot[SLOT_VALUES] = NO_LINE;
+    let room = &mut words.at(start)[..slots * SLOT_WORDS];
+    let (room, _) = room.as_chunks_mut::<SLOT_WORDS>();
+    room.fill(slot);
+    for (source, destination, List { row, value }) in entries {
+        slot[SLOT_OWNER] = displacements[source as usize];
         slot[SLOT_ROW] = row;
-        match values {
-            Values::One(value) => {
-                slot[SLOT_LIST] = place + SLOT_LIST as u32;
-                slot[SLOT_LIST + 1] = value;
-            }
-            Values::Behind(word) => slot[SLOT_LIST] = word,
-        }
-        words.at(place)[..SLOT_WORDS].copy_from_slice(&slot);
+        slot[SLOT_VALUES + 1] = value;
+        room[(slot[SLOT_OWNER] - first + destination) as usize] = slot;
     }
     Ok(Some(displacements))
 }

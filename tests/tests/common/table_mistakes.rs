@@ -2,10 +2,10 @@
 //! reading them: a look at the right tables through a wrong glass.
 
 use filter_common::abi::{
-    Constants, DECIDE_DROP, FamilyLayout, LINE_WORDS, LOW, Layout, Line, NARROW_BOUNDARIES, NONE,
-    POINTER, RECORD_LIST, RECORD_PARTS, RECORD_ROW, ROOT_WORDS, Record, Root, SLOT_LIST,
-    SLOT_OWNER, SLOT_ROW, SLOT_WORDS, Slot, WIDE_BOUNDARIES, WIDTH_BYTE, WIDTH_HALF, flags, forms,
-    used,
+    Constants, DECIDE_DROP, ELSEWHERE, FamilyLayout, IN_A_LIST, LINE_WORDS, LOW, Layout, Line,
+    NARROW_BOUNDARIES, NO_LINE, NONE, POINTER, RECORD_PARTS, RECORD_ROW, RECORD_VALUES, ROOT_WORDS,
+    Record, Root, SLOT_OWNER, SLOT_ROW, SLOT_VALUES, Slot, WIDE_BOUNDARIES, WIDTH_BYTE, WIDTH_HALF,
+    flags, forms, list_at, list_of, used,
 };
 use filter_common::classify::{self, Tables};
 use filter_common::event::Rate;
@@ -22,8 +22,8 @@ pub(crate) enum Mistake {
     Layout(fn(&mut Layout)),
     /// With a line: the words of a branch.
     Line(fn(&mut Line)),
-    /// With the slot of a pair, at this number.
-    Slot(fn(u32, &mut Slot)),
+    /// With the slot of a pair of address classes.
+    Slot(fn(&mut Slot)),
     /// With the record of an address class.
     Record(fn(&mut Record)),
     /// With the index of a word.
@@ -188,39 +188,35 @@ pub(crate) const ALL: &[(&str, Mistake)] = &[
     ),
     (
         "parts: displacements or distances are one too high",
-        Mistake::Record(|record| record[RECORD_PARTS] += 1),
+        Mistake::Record(|record| record[RECORD_PARTS] = record[RECORD_PARTS].wrapping_add(1)),
     ),
     (
         "parts: a slot belongs to nobody",
-        Mistake::Slot(|_, slot| slot[SLOT_OWNER] = NONE),
+        Mistake::Slot(|slot| slot[SLOT_OWNER] = NONE),
     ),
     (
-        "parts: a list of one value is not beside its slot",
-        Mistake::Slot(|number, slot| {
-            if slot[SLOT_LIST] == number * SLOT_WORDS as u32 + SLOT_LIST as u32 {
-                slot[SLOT_LIST] = 0;
-            }
-        }),
+        "parts: no value is taken for that of a line that matches",
+        Mistake::Slot(|slot| slot.swap(SLOT_VALUES, SLOT_VALUES + 1)),
     ),
     (
         "parts: a list of several values begins one too late",
-        Mistake::Slot(|number, slot| {
-            if slot[SLOT_LIST] != number * SLOT_WORDS as u32 + SLOT_LIST as u32 {
-                slot[SLOT_LIST] += 1;
-            }
-        }),
+        Mistake::Slot(|slot| one_too_late(&mut slot[SLOT_VALUES + 1])),
     ),
     (
-        "parts: lists of an address begin one too late",
-        Mistake::Record(|record| record[RECORD_LIST] += 1),
+        "parts: a list of several values of one address begins one too late",
+        Mistake::Record(|record| one_too_late(&mut record[RECORD_VALUES + 1])),
+    ),
+    (
+        "parts: the value of an address is not asked",
+        Mistake::Record(|record| record[RECORD_VALUES + 1] = NO_LINE),
     ),
     (
         "parts: rows of an address begin one too late",
-        Mistake::Record(|record| record[RECORD_ROW] += 1),
+        Mistake::Record(|record| record[RECORD_ROW] = record[RECORD_ROW].wrapping_add(1)),
     ),
     (
         "parts: rows of a pair begin one too late",
-        Mistake::Slot(|_, slot| slot[SLOT_ROW] += 1),
+        Mistake::Slot(|slot| slot[SLOT_ROW] = slot[SLOT_ROW].wrapping_add(1)),
     ),
     (
         "parts: what stands behind a row of zeros is taken for it",
@@ -255,6 +251,13 @@ fn families(layout: &mut Layout, change: impl FnMut(&mut FamilyLayout)) {
     layout.families.iter_mut().for_each(change);
 }
 
+fn one_too_late(value: &mut u32) {
+    const A_LIST: u32 = ELSEWHERE | IN_A_LIST;
+    if *value != NO_LINE && *value & A_LIST == A_LIST {
+        *value = list_at(list_of(*value) + 1);
+    }
+}
+
 fn forget(layout: &mut Layout, part: u32) {
     families(layout, |family| family.parts.used &= !part);
 }
@@ -284,7 +287,7 @@ impl<'a> Glass<'a> {
         match mistake {
             Mistake::Line(change) => lines.iter_mut().for_each(change),
             Mistake::Layout(change) => change(&mut layout),
-            Mistake::Slot(change) => (0..).zip(&mut slots).for_each(|(n, slot)| change(n, slot)),
+            Mistake::Slot(change) => slots.iter_mut().for_each(change),
             Mistake::Record(change) => records.iter_mut().for_each(change),
             Mistake::None | Mistake::Index(_) => {}
         }
