@@ -183,8 +183,8 @@ pub(crate) const ALL: &[(&str, Mistake)] = &[
         Mistake::Layout(|layout| forget(layout, used::BOTH << 3)),
     ),
     (
-        "parts: wide sources are looked for among narrow ones, and these among those",
-        Mistake::Record(|record| record.swap(RECORD_PARTS + 1, RECORD_PARTS + 2)),
+        "parts: the second part is asked in the place of the third",
+        Mistake::Record(|record| record[RECORD_PARTS + 2] = record[RECORD_PARTS + 1]),
     ),
     (
         "parts: displacements or distances are one too high",
@@ -222,7 +222,9 @@ pub(crate) const ALL: &[(&str, Mistake)] = &[
         "parts: what stands behind a row of zeros is taken for it",
         Mistake::Layout(|layout| {
             let classes = layout.l4_classes;
-            families(layout, |family| family.parts.rows += classes);
+            families(layout, |family| {
+                family.parts.rows = family.parts.rows.wrapping_add(classes);
+            });
         }),
     ),
     (
