@@ -21,7 +21,13 @@ pub const LINE_WORDS: usize = 16;
 pub struct Line(pub [u32; LINE_WORDS]);
 
 const LINE: u32 = 16;
-const _: () = assert!(LINE as usize == LINE_WORDS);
+const SLOTS_A_LINE: u32 = 4;
+const RECORDS_A_LINE: u32 = 2;
+const _: () = {
+    assert!(LINE as usize == LINE_WORDS);
+    assert!(SLOTS_A_LINE as usize * SLOT_WORDS == LINE_WORDS);
+    assert!(RECORDS_A_LINE as usize * RECORD_WORDS == LINE_WORDS);
+};
 
 /// Lines that the kernel program's map is declared with. The loader makes the map
 /// with those of the image: it is the map's one value, whose address the loader
@@ -295,8 +301,8 @@ impl Constants {
             words,
             halves: words * 2,
             bytes: words * 4,
-            slots: words / SLOT_WORDS as u32,
-            records: words / RECORD_WORDS as u32,
+            slots: layout.lines * SLOTS_A_LINE,
+            records: layout.lines * RECORDS_A_LINE,
             sampling,
         }
     }

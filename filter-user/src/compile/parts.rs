@@ -555,13 +555,13 @@ fn both_addresses(
         budget,
     })?;
     // Any source may meet any destination.
-    let last = displacements.iter().max().copied().unwrap_or(0) as usize;
-    let slots = last + destinations.lists.len();
+    let most = displacements.iter().max().copied().unwrap_or(0) as usize;
+    let slots = most + destinations.lists.len();
     let start = words.reserve_lines((slots * SLOT_WORDS).div_ceil(LINE_WORDS) as u64)?;
     let first = start / SLOT_WORDS as u32;
-    displacements
-        .iter_mut()
-        .for_each(|displacement| *displacement += first);
+    for displacement in &mut displacements {
+        *displacement += first;
+    }
     let mut slot: Slot = [0; SLOT_WORDS];
     slot[SLOT_VALUES] = NO_LINE;
     let room = &mut words.at(start)[..slots * SLOT_WORDS];

@@ -168,7 +168,7 @@ pub(crate) const ALL: &[(&str, Mistake)] = &[
     ),
     (
         "parts: narrow sources with narrow destinations are forgotten",
-        Mistake::Layout(|layout| forget(layout, used::BOTH << 0)),
+        Mistake::Layout(|layout| forget(layout, used::BOTH)),
     ),
     (
         "parts: narrow sources with wide destinations are forgotten",
@@ -239,7 +239,7 @@ pub(crate) const ALL: &[(&str, Mistake)] = &[
         "parts: what no line decides is allowed",
         Mistake::Layout(|layout| {
             families(layout, |family| {
-                family.parts.default &= !(DECIDE_DROP >> 24)
+                family.parts.default &= !(DECIDE_DROP >> 24);
             });
         }),
     ),
