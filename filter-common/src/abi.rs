@@ -21,7 +21,13 @@ pub const LINE_WORDS: usize = 16;
 pub struct Line(pub [u32; LINE_WORDS]);
 
 const LINE: u32 = 16;
-const _: () = assert!(LINE as usize == LINE_WORDS);
+const SLOTS_A_LINE: u32 = 4;
+const RECORDS_A_LINE: u32 = 2;
+const _: () = {
+    assert!(LINE as usize == LINE_WORDS);
+    assert!(SLOTS_A_LINE as usize * SLOT_WORDS == LINE_WORDS);
+    assert!(RECORDS_A_LINE as usize * RECORD_WORDS == LINE_WORDS);
+};
 
 /// Lines that the kernel program's map is declared with. The loader makes the map
 /// with those of the image: it is the map's one value, whose address the loader
@@ -224,63 +230,97 @@ pub struct FamilyLayout {
 /// Parts that ask for both addresses: narrow or wide sources, with narrow or
 /// wide destinations.
 pub const PARTS: usize = 4;
-/// Words of the record of an address class: its class in the part that asks for
-/// this address only, then in each part that asks for both, 0 where none of
-/// its lines asks for it.
-pub const PARTS_RECORD_WORDS: u32 = 8;
-/// Words of a slot: source class, destination class, first word of the list of
-/// its lines, first word of the row (L4 class → index in the list << 8, and 1
-/// more where that line can't be decided; [`NONE`] where there is none; or, with
-/// [`BY_SOURCE_PORT`], where those of source ports are). An empty slot has source
-/// class 0.
-pub const PART_SLOT_WORDS: usize = 4;
-/// In the low 8 bits of a value: source ports decide. What is in the higher 24
-/// bits is a line: from there on, each sixteen classes of source ports have a word,
-/// which is their value, or with this again the line of their sixteen values.
-/// [`NONE`] is none such.
-pub const BY_SOURCE_PORT: u32 = 0x80;
-/// Lines that are searched for a pair, from the one on that its hash gives.
-pub const HASH_PROBES: u32 = 4;
+/// Words of a [`Record`].
+pub const RECORD_WORDS: usize = 8;
+/// What all parts ask of an address class, read together: of the part that asks for
+/// this address only, where its [row](RECORD_ROW) is and its [values](RECORD_VALUES);
+/// then, from [`RECORD_PARTS`] on, a word for each part that asks for both.
+///
+/// Of a source that word is the displacement of its row of slots, counted in slots
+/// from the beginning of the image; of a destination the distance from there on. So
+/// the sum is the pair's slot, whose owner is the displacement: no two sources
+/// of a part have the same one. Addresses that no line of the part asks for
+/// have a displacement that owns no slot, and a distance at which no row has one.
+pub type Record = [u32; RECORD_WORDS];
+/// Words of a [`Slot`].
+pub const SLOT_WORDS: usize = 4;
+/// What a part that asks for both addresses has for a pair of classes.
+pub type Slot = [u32; SLOT_WORDS];
+/// In a slot: the displacement of its source.
+pub const SLOT_OWNER: usize = 0;
+/// In a slot: the element, from [`PartsLayout::rows`] on, at which its row begins.
+///
+/// A row has an element for each L4 class: 0 where no line matches; else an odd
+/// number, whose half is the place of the class's value in the list. The highest bit is
+/// set where the line of that place can't be decided.
+pub const SLOT_ROW: usize = 1;
+/// In a slot: [`NO_LINE`], for elements that are even, and then the value for those
+/// that are odd.
+pub const SLOT_VALUES: usize = 2;
+/// In a record: see [`SLOT_ROW`].
+pub const RECORD_ROW: usize = 0;
+/// In a record: see [`SLOT_VALUES`].
+pub const RECORD_VALUES: usize = 1;
+/// In a record: the first of [`PARTS`] words.
+pub const RECORD_PARTS: usize = 3;
+const _: () = assert!(RECORD_PARTS + PARTS <= RECORD_WORDS);
+/// In the low 8 bits of a value: it is elsewhere. What is in the higher 24 bits is a
+/// line, which source ports decide on: from there on, each sixteen classes of source
+/// ports have a word, which is their value, or with this again the line of their
+/// sixteen values.
+pub const ELSEWHERE: u32 = 0x80;
+/// Beside it: not source ports decide, but the place in the list. The bits that are
+/// left are the list's first word, with the lowest three of it in front.
+pub const IN_A_LIST: u32 = 0x40;
+/// The value where no line matches: no other one is greater, but for those
+/// that are [`ELSEWHERE`].
+pub const NO_LINE: u32 = !ELSEWHERE;
 
-/// The pairs of a part that asks for both addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct HashLayout {
-    /// Its first line (not word); [`NONE`] where the part has no lines.
-    pub table: u32,
-    /// Lines less one: they are a power of two.
-    pub mask: u32,
+/// The value that stands for those of a list.
+#[must_use]
+pub const fn list_at(word: u32) -> u32 {
+    (word >> 3) << 8 | word & 7 | ELSEWHERE | IN_A_LIST
 }
 
-impl Default for HashLayout {
-    fn default() -> Self {
-        Self {
-            table: NONE,
-            mask: 0,
-        }
-    }
+/// Where a list begins.
+#[inline(always)]
+#[must_use]
+pub const fn list_of(value: u32) -> u32 {
+    value >> 8 << 3 | value & 7
 }
 
-/// The combination by parts, of one IP version. A value of a table or list is
-/// the [decision](DECISION_COUNTER), rotated to the left by 8 bits so that the
-/// least is the first in order; [`NONE`] where no line matches; or, in tables, with
-/// [`BY_SOURCE_PORT`] where those of source ports are.
+/// The combination by parts, of one IP version. A value is the
+/// [decision](DECISION_COUNTER), rotated to the left by 8 bits so that the least is
+/// the first in order; [`NO_LINE`] where no line matches; or says that it is
+/// [`ELSEWHERE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct PartsLayout {
-    /// First word of the records of source classes.
+    /// First [`Record`] of source classes, counted in records.
     pub src: u32,
     /// The same of destination classes.
     pub dst: u32,
-    /// First word of the table (class × L4 classes + L4 class) of the part that
-    /// asks for sources only, or for no address; [`NONE`] where it has no lines.
-    pub by_src: u32,
-    /// The same for destinations.
-    pub by_dst: u32,
-    /// The parts that ask for both.
-    pub both: [HashLayout; PARTS],
-    /// The decision where no line matches.
+    /// First word of the table of L4 classes → value, of the lines that ask for no
+    /// address; [`NONE`] where there are none.
+    pub any: u32,
+    /// First element of the rows, which begin with one of zeros.
+    pub rows: u32,
+    /// [Width](WIDTH_BYTE) of the elements of rows.
+    pub width: u32,
+    /// Which parts have lines: [`used`].
+    pub used: u32,
+    /// The value that stands for the default: greater than those of rules.
     pub default: u32,
+}
+
+/// [`PartsLayout::used`].
+pub mod used {
+    /// The part that asks for sources only.
+    pub const SRC: u32 = 1;
+    /// The part that asks for destinations only.
+    pub const DST: u32 = 1 << 1;
+    /// The first of those that ask for both; the others are shifted by their number.
+    pub const BOTH: u32 = 1 << 2;
 }
 
 impl Default for PartsLayout {
@@ -288,10 +328,11 @@ impl Default for PartsLayout {
         Self {
             src: NONE,
             dst: NONE,
-            by_src: NONE,
-            by_dst: NONE,
-            both: [HashLayout::default(); PARTS],
-            default: reason_counter(Reason::DefaultAllow, Verdict::Pass),
+            any: NONE,
+            rows: NONE,
+            width: WIDTH_BYTE,
+            used: 0,
+            default: NO_LINE,
         }
     }
 }
@@ -363,6 +404,10 @@ pub struct Constants {
     pub halves: u32,
     /// Bytes.
     pub bytes: u32,
+    /// What would be [`Slot`]s.
+    pub slots: u32,
+    /// What would be [`Record`]s.
+    pub records: u32,
     /// How many dropped packets are reported.
     pub sampling: Rate,
 }
@@ -377,6 +422,8 @@ impl Constants {
             words,
             halves: words * 2,
             bytes: words * 4,
+            slots: layout.lines * SLOTS_A_LINE,
+            records: layout.lines * RECORDS_A_LINE,
             sampling,
         }
     }
@@ -397,9 +444,7 @@ pub const PLACEHOLDER_NUMBER: u32 = 0xffff;
 pub mod at {
     use core::mem::{offset_of, size_of};
 
-    use super::{
-        Constants, FamilyLayout, HashLayout, Lanes, Layout, PartsLayout, Range, Rate, Root, Table16,
-    };
+    use super::{Constants, FamilyLayout, Lanes, Layout, PartsLayout, Range, Rate, Root, Table16};
 
     macro_rules! places {
         ($($(#[$doc:meta])* $name:ident = $of:ident.$field:ident;)*) => {
@@ -424,6 +469,10 @@ pub mod at {
         HALVES = Constants.halves;
         /// [`Constants::bytes`].
         BYTES = Constants.bytes;
+        /// [`Constants::slots`].
+        SLOTS = Constants.slots;
+        /// [`Constants::records`].
+        RECORDS = Constants.records;
 
         /// [`Layout::lines`].
         LINES = Layout.lines;
@@ -439,8 +488,6 @@ pub mod at {
         JOINT = Layout.joint;
         /// [`Layout::source_port_classes`].
         SOURCE_PORT_CLASSES = Layout.source_port_classes;
-        /// [`Layout::l4_classes`].
-        L4_CLASSES = Layout.l4_classes;
         /// [`Layout::notes`].
         NOTES = Layout.notes;
         /// [`Layout::flags`].
@@ -462,17 +509,15 @@ pub mod at {
         /// In the parts.
         DST_RECORDS = PartsLayout.dst;
         /// In the parts.
-        BY_SRC = PartsLayout.by_src;
+        ANY = PartsLayout.any;
         /// In the parts.
-        BY_DST = PartsLayout.by_dst;
-        /// In the parts: the first of several.
-        BOTH = PartsLayout.both;
+        ROWS = PartsLayout.rows;
+        /// In the parts.
+        ROW_WIDTH = PartsLayout.width;
+        /// In the parts.
+        USED = PartsLayout.used;
         /// In the parts.
         DEFAULT = PartsLayout.default;
-        /// In one of [`BOTH`].
-        HASH_TABLE = HashLayout.table;
-        /// In one of [`BOTH`].
-        HASH_MASK = HashLayout.mask;
 
         /// In a root.
         TABLE = Root.table;
@@ -521,8 +566,6 @@ pub mod at {
 
     /// [`Layout::families`]: that of IPv6.
     pub const V6: usize = V4 + size_of::<FamilyLayout>();
-    /// From one of [`BOTH`] to the next.
-    pub const NEXT_HASH: usize = size_of::<HashLayout>();
 }
 
 /// No table.
@@ -644,9 +687,9 @@ pub fn reason_counters() -> impl Iterator<Item = (Reason, Verdict)> {
 }
 
 const _: () = {
-    assert!(size_of::<PartsLayout>() == 52);
-    assert!(size_of::<FamilyLayout>() == 172);
-    assert!(size_of::<Layout>() == 384);
+    assert!(size_of::<PartsLayout>() == 28);
+    assert!(size_of::<FamilyLayout>() == 148);
+    assert!(size_of::<Layout>() == 336);
     assert!(size_of::<Line>() == 64);
     assert!(DECLARED_LINES <= MAX_LINES);
     assert!(size_of::<Count>() == 16);

@@ -6,7 +6,7 @@ use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use aya_ebpf::{macros::map, maps::Array};
 #[cfg(target_arch = "bpf")]
 use filter_common::abi::PLACEHOLDER;
-use filter_common::abi::{DECLARED_LINES, Line, at};
+use filter_common::abi::{DECLARED_LINES, Line, Record, Slot, at};
 use filter_common::classify::Tables;
 
 /// `BPF_F_MMAPABLE`: the loader fills the tables by a copy of memory; and they
@@ -93,7 +93,14 @@ impl<const SMALL: bool> Image<SMALL> {
     #[inline(always)]
     fn element<E>(self, index: u32, count: u32) -> Option<*const E> {
         let index = opaque(index);
-        (index < count).then(|| self.0.cast::<E>().wrapping_add(opaque(index) as usize))
+        if index >= count {
+            return None;
+        }
+        let element = self.0.cast::<E>().wrapping_add(opaque(index) as usize);
+        // Or it would be compared with null, where a reference is made of it.
+        // SAFETY: it is in the image.
+        unsafe { core::hint::assert_unchecked(!element.is_null()) };
+        Some(element)
     }
 }
 
@@ -130,6 +137,32 @@ impl<const SMALL: bool> Tables for Image<SMALL> {
         // SAFETY: the image has this many lines, and nobody writes to it.
         self.element(number, lines)
             .map(|line: *const Line| unsafe { &*line })
+    }
+
+    #[inline(always)]
+    fn slot(&self, number: u32) -> Option<&Slot> {
+        let slots = constant::<{ at::SLOTS }, 0, 0>();
+        // SAFETY: the image has this many slots, and nobody writes to it.
+        self.element(number, slots)
+            .map(|slot: *const Slot| unsafe { &*slot })
+    }
+
+    #[inline(always)]
+    fn record(&self, number: u32) -> Option<&Record> {
+        let records = constant::<{ at::RECORDS }, 0, 0>();
+        // SAFETY: the image has this many records, and nobody writes to it.
+        self.element(number, records)
+            .map(|record: *const Record| unsafe { &*record })
+    }
+
+    #[cfg(target_arch = "bpf")]
+    #[inline(always)]
+    fn sign(&self, mut number: u64) -> u64 {
+        // SAFETY: a register is shifted.
+        unsafe {
+            core::arch::asm!("{0} s>>= 63", inout(reg) number, options(pure, nomem, nostack));
+        }
+        number
     }
 
     #[inline(always)]

@@ -3,13 +3,13 @@
 //! and the classes to the decision.
 
 mod lanes;
-pub mod parts;
+mod parts;
 mod trie;
 
 use crate::abi::{
     DECIDE_ASK, DECIDE_DEFAULT, DECIDE_DROP, DECIDE_FAILSAFE, DECISION_COUNTER, Line, NONE, NOTED,
-    POINTER, PROTOCOL_WORDS, REASON_COUNTERS, SHAPE, WIDTH_BYTE, WIDTH_HALF, at, flags,
-    reason_counter,
+    POINTER, PROTOCOL_WORDS, REASON_COUNTERS, Record, SHAPE, Slot, WIDTH_BYTE, WIDTH_HALF, at,
+    flags, reason_counter,
 };
 use crate::packet::Packet;
 use crate::parse::{Family, Key, L4, NoKey, parse, plain};
@@ -34,6 +34,25 @@ pub trait Tables {
 
     /// The line with this number; `None` likewise.
     fn line(&self, number: u32) -> Option<&Line>;
+
+    /// The slot with this number; `None` likewise.
+    fn slot(&self, number: u32) -> Option<&Slot>;
+
+    /// The record with this number; `None` likewise.
+    fn record(&self, number: u32) -> Option<&Record>;
+
+    /// All bits where the number, taken with its sign, is less than 0, else none. The
+    /// compiler must not see how: it would make a jump of arithmetic that does
+    /// what a comparison does, and no jump is foretold that depends on the packet.
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss,
+        reason = "bits are moved"
+    )]
+    fn sign(&self, number: u64) -> u64 {
+        (number as i64 >> 63) as u64
+    }
 
     /// The word of [`crate::abi::Constants`] at the sum of these places, in
     /// bytes (see [`at`]). It is asked for where it is needed, each time: nothing
@@ -217,19 +236,19 @@ fn decision<const PLAIN: bool, T: Tables>(key: &Key, tables: &T) -> Option<u32> 
         Family::V4 => {
             let src = lanes::class::<{ at::V4 }, { at::SRC }, T>(key.src, tables)?;
             let dst = lanes::class::<{ at::V4 }, { at::DST }, T>(key.dst, tables)?;
-            combine::<{ at::V4 }, T>(src, dst, l4, key, tables)
+            combine::<{ at::V4 }, PLAIN, T>(src, dst, l4, key, tables)
         }
         Family::V6 => {
             let src = trie::class::<{ at::V6 }, { at::SRC }, T>(key.src, tables)?;
             let dst = trie::class::<{ at::V6 }, { at::DST }, T>(key.dst, tables)?;
-            combine::<{ at::V6 }, T>(src, dst, l4, key, tables)
+            combine::<{ at::V6 }, PLAIN, T>(src, dst, l4, key, tables)
         }
     }
 }
 
 /// The decision for classes of addresses and of an L4 header.
 #[inline(always)]
-fn combine<const FAMILY: usize, T: Tables>(
+fn combine<const FAMILY: usize, const PLAIN: bool, T: Tables>(
     src: u32,
     dst: u32,
     l4: u32,
@@ -243,7 +262,7 @@ fn combine<const FAMILY: usize, T: Tables>(
             0
         };
         let l4 = parts::L4Classes { l4, sport };
-        return parts::decision::<FAMILY, T>(src, dst, l4, tables);
+        return parts::decision::<FAMILY, PLAIN, T>(src, dst, l4, tables);
     }
     let pairs = tables.constant::<FAMILY, { at::PAIRS }, 0>();
     let mut pair = src.wrapping_add(dst);

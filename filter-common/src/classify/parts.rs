@@ -2,10 +2,18 @@
 //! are split into parts, each part gives its first line, and the first of those
 //! decides.
 //!
-//! A part of lines that ask for one address only is a table (class × L4
-//! class). A part of lines that ask for both is a hash table of the pairs of
-//! classes that have a line at all; an address in no line of the part asks
-//! nothing of it.
+//! A part of lines that ask for one address only has a list of lines for each
+//! class of it. A part of lines that ask for both has a list for each pair of
+//! classes that has a line at all: the rows of a sparse matrix, laid one over
+//! the other so that no two of their slots meet, and each slot knows its owner.
+//! Which value of a list an L4 class has, a row says that is shared by all
+//! lists which ask the same. Most lists have one value, and it stands beside what leads
+//! to it.
+//!
+//! No jump here depends on the packet, but where a list has several values or
+//! source ports decide: the parts know nothing of each other, so a processor that
+//! need not guess reads what all of them want at the same time. The slot of
+//! another source is masked out, and its row is one that is read all the time.
 //!
 //! Where source ports decide, a value leads to a row of one for each sixteen
 //! classes of them, and from there to one for each: all L4 classes with all
@@ -13,8 +21,9 @@
 
 use super::{Tables, is_set};
 use crate::abi::{
-    BY_SOURCE_PORT, DECIDE_ASK, DECIDE_DROP, HASH_PROBES, HashLayout, LINE_WORDS, NONE,
-    PART_SLOT_WORDS, PARTS, PARTS_RECORD_WORDS, at, flags,
+    DECIDE_ASK, DECIDE_DROP, ELSEWHERE, IN_A_LIST, LINE_WORDS, NONE, PARTS, RECORD_PARTS,
+    RECORD_ROW, RECORD_VALUES, SLOT_OWNER, SLOT_ROW, SLOT_VALUES, WIDTH_BYTE, WIDTH_HALF, at,
+    flags, list_of, used,
 };
 
 /// The classes of an L4 header.
@@ -27,63 +36,115 @@ pub(super) struct L4Classes {
 }
 
 /// The decision for a packet of these classes. `None` where the tables are
-/// broken.
+/// broken. Of a `PLAIN` frame the L4 header was read: all lines can be decided.
 #[inline(always)]
-pub(super) fn decision<const FAMILY: usize, T: Tables>(
+pub(super) fn decision<const FAMILY: usize, const PLAIN: bool, T: Tables>(
     src: u32,
     dst: u32,
     l4: L4Classes,
     tables: &T,
 ) -> Option<u32> {
     macro_rules! constant {
-        ($($at:ident)+) => {
-            tables.constant::<FAMILY, { at::PARTS }, { 0 $(+ at::$at)+ }>()
+        ($at:ident) => {
+            tables.constant::<FAMILY, { at::PARTS }, { at::$at }>()
         };
     }
-    let record =
-        |class: u32, records: u32| records.wrapping_add(class.wrapping_mul(PARTS_RECORD_WORDS));
-    let src = record(src, constant!(SRC_RECORDS));
-    let dst = record(dst, constant!(DST_RECORDS));
-    let mut first = NONE;
-    if constant!(BY_SRC) != NONE {
-        first = by_one(constant!(BY_SRC), src, l4, tables)?;
-    }
-    if constant!(BY_DST) != NONE {
-        first = first.min(by_one(constant!(BY_DST), dst, l4, tables)?);
+    let src = tables.record(constant!(SRC_RECORDS).wrapping_add(src))?;
+    let dst = tables.record(constant!(DST_RECORDS).wrapping_add(dst))?;
+    let rows = constant!(ROWS).wrapping_add(l4.l4);
+    let mut first = constant!(DEFAULT);
+    // No closure: it would become a function of its own.
+    macro_rules! ask {
+        ($row:expr, $has:ident[$values:ident]) => {{
+            let index = rows.wrapping_add($row);
+            let element = element::<FAMILY, T>(index, tables)?;
+            let value = $has[$values + (element.number & 1) as usize];
+            let value = settled::<PLAIN, T>(value, element, l4.sport, tables)?;
+            first = least(first, value, tables);
+        }};
     }
     // Written out, like the levels of a trie.
     macro_rules! both {
-        ($($part:literal)*) => {$({
-            const HASH: usize = at::BOTH + $part * at::NEXT_HASH;
-            let hash = HashLayout {
-                table: tables.constant::<FAMILY, { at::PARTS }, { HASH + at::HASH_TABLE }>(),
-                mask: tables.constant::<FAMILY, { at::PARTS }, { HASH + at::HASH_MASK }>(),
-            };
-            if hash.table != NONE {
-                let src = tables.word(src.wrapping_add(1 + $part))?;
-                let dst = tables.word(dst.wrapping_add(1 + $part))?;
-                if src != 0 && dst != 0 {
-                    first = first.min(by_both(hash, src, dst, l4, tables)?);
-                }
+        ($($part:literal)*) => {$(
+            if constant!(USED) & used::BOTH << $part != 0 {
+                let displacement = src[RECORD_PARTS + $part];
+                let slot = tables.slot(displacement.wrapping_add(dst[RECORD_PARTS + $part]))?;
+                let owned = ones_if_zero(displacement ^ slot[SLOT_OWNER], tables);
+                ask!(slot[SLOT_ROW] & owned, slot[SLOT_VALUES]);
             }
-        })*};
+        )*};
     }
     const { assert!(PARTS == 4) };
     both!(0 1 2 3);
-    Some(if first == NONE {
-        constant!(DEFAULT)
-    } else {
-        first.rotate_right(8)
-    })
+    if constant!(USED) & used::SRC != 0 {
+        ask!(src[RECORD_ROW], src[RECORD_VALUES]);
+    }
+    if constant!(USED) & used::DST != 0 {
+        ask!(dst[RECORD_ROW], dst[RECORD_VALUES]);
+    }
+    if constant!(ANY) != NONE {
+        let value = tables.word(constant!(ANY).wrapping_add(l4.l4))?;
+        let value = by_source_port(value, l4.sport, tables)?;
+        first = least(first, value, tables);
+    }
+    Some(first.rotate_right(8))
 }
 
-/// The first line of a part that asks for one address: `record` has the class.
+/// An element of a row.
+#[derive(Clone, Copy)]
+struct Element {
+    number: u32,
+    /// Which bit is the highest.
+    highest: u32,
+}
+
 #[inline(always)]
-fn by_one<T: Tables>(table: u32, record: u32, l4: L4Classes, tables: &T) -> Option<u32> {
-    let class = tables.word(record)?;
-    let row = class.wrapping_mul(tables.constant::<{ at::L4_CLASSES }, 0, 0>());
-    let value = tables.word(table.wrapping_add(row).wrapping_add(l4.l4))?;
-    by_source_port(value, l4.sport, tables)
+fn element<const FAMILY: usize, T: Tables>(index: u32, tables: &T) -> Option<Element> {
+    let (number, highest) = match tables.constant::<FAMILY, { at::PARTS }, { at::ROW_WIDTH }>() {
+        WIDTH_BYTE => (u32::from(tables.byte(index)?), 7),
+        WIDTH_HALF => (u32::from(tables.half(index)?), 15),
+        _ => (tables.word(index)?, 31),
+    };
+    Some(Element { number, highest })
+}
+
+/// The value itself, and not where it is.
+#[inline(always)]
+fn settled<const PLAIN: bool, T: Tables>(
+    mut value: u32,
+    element: Element,
+    sport: u32,
+    tables: &T,
+) -> Option<u32> {
+    if value & ELSEWHERE != 0 {
+        if value & IN_A_LIST != 0 {
+            let place = (element.number & !(1 << element.highest)) >> 1;
+            value = tables.word(list_of(value).wrapping_add(place))?;
+        }
+        value = by_source_port(value, sport, tables)?;
+    }
+    if PLAIN {
+        return Some(value);
+    }
+    let undecidable = !ones_if_zero(element.number >> element.highest, tables);
+    let dropped = value & !0xff | (DECIDE_ASK | DECIDE_DROP) >> 24;
+    Some(value & !undecidable | dropped & undecidable)
+}
+
+/// All bits where the number is 0, else none: by the borrow of a subtraction.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "all bits are alike")]
+fn ones_if_zero<T: Tables>(number: u32, tables: &T) -> u32 {
+    tables.sign(u64::from(number).wrapping_sub(1)) as u32
+}
+
+/// The less of two, likewise.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "of two words one is left")]
+fn least<T: Tables>(one: u32, other: u32, tables: &T) -> u32 {
+    let (one, other) = (u64::from(one), u64::from(other));
+    let difference = one.wrapping_sub(other);
+    other.wrapping_add(difference & tables.sign(difference)) as u32
 }
 
 const _: () = assert!(LINE_WORDS == 1 << 4);
@@ -91,70 +152,63 @@ const _: () = assert!(LINE_WORDS == 1 << 4);
 /// The value itself, or where source ports decide, that of their class.
 #[inline(always)]
 fn by_source_port<T: Tables>(value: u32, sport: u32, tables: &T) -> Option<u32> {
-    let decide = |value: u32| value != NONE && value & BY_SOURCE_PORT != 0;
-    if !is_set(flags::SOURCE_PORTS, tables) || !decide(value) {
+    if !is_set(flags::SOURCE_PORTS, tables) || value & ELSEWHERE == 0 {
         return Some(value);
     }
     let value = tables.word((value >> 8 << 4).wrapping_add(sport >> 4))?;
-    if !decide(value) {
+    if value & ELSEWHERE == 0 {
         return Some(value);
     }
     tables.word((value >> 8 << 4).wrapping_add(sport & 0xf))
 }
 
-/// The first line of a part that asks for both.
-#[inline(always)]
-fn by_both<T: Tables>(
-    hash: HashLayout,
-    src: u32,
-    dst: u32,
-    l4: L4Classes,
-    tables: &T,
-) -> Option<u32> {
-    let place = hash_of(src, dst);
-    macro_rules! probe {
-        ($($probe:literal)*) => {$(
-            let line = tables.line(hash.table.wrapping_add(place.wrapping_add($probe) & hash.mask))?;
-            let mut slot = 0;
-            while slot < LINE_WORDS {
-                if line.0[slot] == src && line.0[slot + 1] == dst {
-                    return first_of(line.0[slot + 2], line.0[slot + 3], l4, tables);
-                }
-                slot += PART_SLOT_WORDS;
-            }
-            // Lines are filled from the front.
-            if line.0[LINE_WORDS - PART_SLOT_WORDS] == 0 {
-                return Some(NONE);
-            }
-        )*};
-    }
-    const { assert!(HASH_PROBES == 4) };
-    probe!(0 1 2 3);
-    Some(NONE)
-}
+#[cfg(test)]
+mod tests {
+    use crate::abi::{Line, NO_LINE, Record, Slot};
 
-/// The first line of a list: which of them the L4 class has in `row`.
-#[inline(always)]
-fn first_of<T: Tables>(list: u32, row: u32, l4: L4Classes, tables: &T) -> Option<u32> {
-    let index = tables.word(row.wrapping_add(l4.l4))?;
-    let index = by_source_port(index, l4.sport, tables)?;
-    if index == NONE {
-        return Some(NONE);
-    }
-    let value = tables.word(list.wrapping_add(index >> 8))?;
-    Some(if index & 1 == 0 {
-        value
-    } else {
-        value & !0xff | (DECIDE_ASK | DECIDE_DROP) >> 24
-    })
-}
+    use super::*;
 
-/// Where the search for a pair begins. Mixed like in Appleby's `MurmurHash3`.
-#[inline(always)]
-#[must_use]
-pub const fn hash_of(src: u32, dst: u32) -> u32 {
-    let mut hash = src.wrapping_mul(0xcc9e_2d51).rotate_left(15) ^ dst;
-    hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
-    hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
-    hash ^ hash >> 16
+    struct Nothing;
+
+    impl Tables for Nothing {
+        fn word(&self, _: u32) -> Option<u32> {
+            None
+        }
+
+        fn half(&self, _: u32) -> Option<u16> {
+            None
+        }
+
+        fn byte(&self, _: u32) -> Option<u8> {
+            None
+        }
+
+        fn line(&self, _: u32) -> Option<&Line> {
+            None
+        }
+
+        fn slot(&self, _: u32) -> Option<&Slot> {
+            None
+        }
+
+        fn record(&self, _: u32) -> Option<&Record> {
+            None
+        }
+
+        fn constant<const A: usize, const B: usize, const C: usize>(&self) -> u32 {
+            NONE
+        }
+    }
+
+    #[test]
+    fn arithmetic_does_what_comparisons_do() {
+        let numbers = [0, 1, 2, 0x7f, 0x80, 1 << 30, 1 << 31, NO_LINE, NONE];
+        for one in numbers {
+            let is_zero = one == 0;
+            assert_eq!(ones_if_zero(one, &Nothing), if is_zero { NONE } else { 0 });
+            for other in numbers {
+                assert_eq!(least(one, other, &Nothing), one.min(other));
+            }
+        }
+    }
 }

@@ -19,8 +19,8 @@ pub enum Combination {
     /// A table of all source classes with all destination classes, and one of
     /// the pairs that are found there with all L4 classes.
     Dense,
-    /// Tables by what lines ask for, and hash tables of the pairs of classes that
-    /// have a line at all.
+    /// Tables by what lines ask for; for those that ask for both addresses, of the
+    /// pairs of classes that have a line at all.
     Parts,
 }
 

@@ -19,6 +19,7 @@ mod classes;
 mod combination;
 mod combine;
 mod decide;
+mod displacement;
 mod first;
 mod l4;
 mod lanes;
@@ -33,7 +34,7 @@ mod words;
 
 use std::collections::HashMap;
 
-use filter_common::abi::{self, LINE_WORDS, Layout, Line, NONE, NOTED};
+use filter_common::abi::{self, LINE_WORDS, Layout, Line, NONE, NOTED, Record, Slot};
 use filter_common::classify::{self, Outcome, Tables};
 use filter_common::packet::Cursor;
 
@@ -394,6 +395,16 @@ impl Tables for Image {
 
     fn line(&self, number: u32) -> Option<&Line> {
         self.lines.get(number as usize)
+    }
+
+    fn slot(&self, number: u32) -> Option<&Slot> {
+        let slots: &[Slot] = bytemuck::cast_slice(&self.lines);
+        slots.get(number as usize)
+    }
+
+    fn record(&self, number: u32) -> Option<&Record> {
+        let records: &[Record] = bytemuck::cast_slice(&self.lines);
+        records.get(number as usize)
     }
 
     fn constant<const A: usize, const B: usize, const C: usize>(&self) -> u32 {

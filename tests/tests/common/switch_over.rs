@@ -135,6 +135,10 @@ pub(crate) fn quick() -> Vec<Case> {
         let both = ports(named, true).map(with_addresses);
         cases.push(Case::new(name, both).forced(Combination::Parts));
     }
+    // Places in a list of values: those of a byte end here.
+    for values in [63, 64, 65] {
+        cases.push(values_of_a_pair(values));
+    }
     for forced in [Combination::Dense, Combination::Parts] {
         let name = "narrow and wide networks".to_owned();
         cases.push(Case::new(name, narrow_and_wide()).forced(forced));
@@ -167,6 +171,10 @@ pub(crate) fn slow() -> Vec<Case> {
         let mut case = Case::new(name, binary_ports(alike));
         case.l4_classes = Some(l4_classes);
         cases.push(case);
+    }
+    // Those of half a word end here.
+    for values in [16_383, 16_384, 16_385] {
+        cases.push(values_of_a_pair(values));
     }
     // The largest dense table, and what is larger.
     for (sources, expected) in [
@@ -288,6 +296,18 @@ fn with_addresses(asked: Match) -> Match {
         dst: within(0xc0a8_0000, port % 3),
         ..asked
     }
+}
+
+/// One pair of networks, with a rule for each port.
+fn values_of_a_pair(values: u32) -> Case {
+    let within = |base: u128| vec![net(Family::V4, base, 24)].into();
+    let name = format!("{values} rules of a pair of networks");
+    let rules = ports(values, false).map(|asked| Match {
+        src: within(0x0a00_0000),
+        dst: within(0xc0a8_0000),
+        ..asked
+    });
+    Case::new(name, rules).forced(Combination::Parts)
 }
 
 /// So many sources and destinations: some lines ask for one, some for both.

@@ -2,8 +2,10 @@
 //! reading them: a look at the right tables through a wrong glass.
 
 use filter_common::abi::{
-    Constants, FamilyLayout, LINE_WORDS, LOW, Lanes, Layout, Line, NONE, POINTER, PROTOCOL_WORDS,
-    Root, SHAPE, WIDTH_BYTE, WIDTH_HALF, flags, forms, lanes, trie,
+    Constants, DECIDE_DROP, ELSEWHERE, FamilyLayout, IN_A_LIST, LOW, Lanes, Layout, Line, NO_LINE,
+    NONE, POINTER, PROTOCOL_WORDS, RECORD_PARTS, RECORD_ROW, RECORD_VALUES, Record, Root, SHAPE,
+    SLOT_OWNER, SLOT_ROW, SLOT_VALUES, Slot, WIDTH_BYTE, WIDTH_HALF, flags, forms, lanes, list_at,
+    list_of, trie, used,
 };
 use filter_common::classify::{self, Tables};
 use filter_common::event::Rate;
@@ -19,8 +21,12 @@ pub(crate) enum Mistake {
     None,
     /// With what the program is specialised with.
     Layout(fn(&mut Layout)),
-    /// With a line: the words of a branch or of a hash table.
+    /// With a line: the words of a branch.
     Line(fn(&mut Line)),
+    /// With the slot of a pair of address classes.
+    Slot(fn(&mut Slot)),
+    /// With the record of an address class.
+    Record(fn(&mut Record)),
     /// With the index of a word.
     Index(fn(u32, &Layout) -> u32),
 }
@@ -223,54 +229,93 @@ pub(crate) const ALL: &[(&str, Mistake)] = &[
     ),
     // The parts.
     (
-        "parts: the table of sources is forgotten",
-        Mistake::Layout(|layout| families(layout, |family| family.parts.by_src = NONE)),
+        "parts: lines of any address are forgotten",
+        Mistake::Layout(|layout| families(layout, |family| family.parts.any = NONE)),
     ),
     (
-        "parts: the table of destinations is forgotten",
-        Mistake::Layout(|layout| families(layout, |family| family.parts.by_dst = NONE)),
+        "parts: the lists of sources are forgotten",
+        Mistake::Layout(|layout| forget(layout, used::SRC)),
+    ),
+    (
+        "parts: the lists of destinations are forgotten",
+        Mistake::Layout(|layout| forget(layout, used::DST)),
     ),
     (
         "parts: narrow sources with narrow destinations are forgotten",
-        Mistake::Layout(|layout| families(layout, |family| family.parts.both[0].table = NONE)),
+        Mistake::Layout(|layout| forget(layout, used::BOTH)),
     ),
     (
         "parts: narrow sources with wide destinations are forgotten",
-        Mistake::Layout(|layout| families(layout, |family| family.parts.both[1].table = NONE)),
+        Mistake::Layout(|layout| forget(layout, used::BOTH << 1)),
     ),
     (
         "parts: wide sources with narrow destinations are forgotten",
-        Mistake::Layout(|layout| families(layout, |family| family.parts.both[2].table = NONE)),
+        Mistake::Layout(|layout| forget(layout, used::BOTH << 2)),
     ),
     (
         "parts: wide sources with wide destinations are forgotten",
-        Mistake::Layout(|layout| families(layout, |family| family.parts.both[3].table = NONE)),
+        Mistake::Layout(|layout| forget(layout, used::BOTH << 3)),
     ),
     (
-        "parts: wide sources are looked for among narrow ones, and these among those",
-        Mistake::Layout(|layout| families(layout, |family| family.parts.both.swap(1, 2))),
+        "parts: the second part is asked in the place of the third",
+        Mistake::Record(|record| record[RECORD_PARTS + 2] = record[RECORD_PARTS + 1]),
     ),
     (
-        "parts: the rows of L4 classes are one short",
-        Mistake::Layout(|layout| layout.l4_classes -= 1),
+        "parts: displacements or distances are one too high",
+        Mistake::Record(|record| record[RECORD_PARTS] = record[RECORD_PARTS].wrapping_add(1)),
     ),
     (
-        "parts: a hash table is taken for a shorter one",
+        "parts: a slot belongs to nobody",
+        Mistake::Slot(|slot| slot[SLOT_OWNER] = NONE),
+    ),
+    (
+        "parts: no value is taken for that of a line that matches",
+        Mistake::Slot(|slot| slot.swap(SLOT_VALUES, SLOT_VALUES + 1)),
+    ),
+    (
+        "parts: a list of several values begins one too late",
+        Mistake::Slot(|slot| one_too_late(&mut slot[SLOT_VALUES + 1])),
+    ),
+    (
+        "parts: a list of several values of one address begins one too late",
+        Mistake::Record(|record| one_too_late(&mut record[RECORD_VALUES + 1])),
+    ),
+    (
+        "parts: the value of an address is not asked",
+        Mistake::Record(|record| record[RECORD_VALUES + 1] = NO_LINE),
+    ),
+    (
+        "parts: rows of an address begin one too late",
+        Mistake::Record(|record| record[RECORD_ROW] = record[RECORD_ROW].wrapping_add(1)),
+    ),
+    (
+        "parts: rows of a pair begin one too late",
+        Mistake::Slot(|slot| slot[SLOT_ROW] = slot[SLOT_ROW].wrapping_add(1)),
+    ),
+    (
+        "parts: what stands behind a row of zeros is taken for it",
         Mistake::Layout(|layout| {
+            let classes = layout.l4_classes;
             families(layout, |family| {
-                for hash in &mut family.parts.both {
-                    hash.mask >>= 1;
-                }
+                family.parts.rows = family.parts.rows.wrapping_add(classes);
             });
         }),
     ),
     (
-        "parts: a pair that found its line full is not looked for in the next",
-        Mistake::Line(|line| line.0[LINE_WORDS - 4] = 0),
+        "parts: the places of rows are a byte each",
+        Mistake::Layout(|layout| families(layout, |family| family.parts.width = WIDTH_BYTE)),
+    ),
+    (
+        "parts: the places of rows are half a word each",
+        Mistake::Layout(|layout| families(layout, |family| family.parts.width = WIDTH_HALF)),
     ),
     (
         "parts: what no line decides is allowed",
-        Mistake::Layout(|layout| families(layout, |family| family.parts.default = 0)),
+        Mistake::Layout(|layout| {
+            families(layout, |family| {
+                family.parts.default &= !(DECIDE_DROP >> 24);
+            });
+        }),
     ),
     (
         "parts: source ports are not asked",
@@ -280,6 +325,17 @@ pub(crate) const ALL: &[(&str, Mistake)] = &[
 
 fn families(layout: &mut Layout, change: impl FnMut(&mut FamilyLayout)) {
     layout.families.iter_mut().for_each(change);
+}
+
+fn one_too_late(value: &mut u32) {
+    const A_LIST: u32 = ELSEWHERE | IN_A_LIST;
+    if *value != NO_LINE && *value & A_LIST == A_LIST {
+        *value = list_at(list_of(*value) + 1);
+    }
+}
+
+fn forget(layout: &mut Layout, part: u32) {
+    families(layout, |family| family.parts.used &= !part);
 }
 
 fn roots(layout: &mut Layout, change: impl Fn(&mut Root)) {
@@ -301,14 +357,20 @@ pub(crate) struct Glass<'a> {
     mistake: Mistake,
     constants: Constants,
     lines: Vec<Line>,
+    slots: Vec<Slot>,
+    records: Vec<Record>,
 }
 
 impl<'a> Glass<'a> {
     pub(crate) fn new(image: &'a Image, mistake: Mistake) -> Self {
         let (mut layout, mut lines) = (*image.layout(), image.lines().to_vec());
+        let mut slots: Vec<Slot> = bytemuck::cast_slice(&lines).to_vec();
+        let mut records: Vec<Record> = bytemuck::cast_slice(&lines).to_vec();
         match mistake {
             Mistake::Line(change) => lines.iter_mut().for_each(change),
             Mistake::Layout(change) => change(&mut layout),
+            Mistake::Slot(change) => slots.iter_mut().for_each(change),
+            Mistake::Record(change) => records.iter_mut().for_each(change),
             Mistake::None | Mistake::Index(_) => {}
         }
         Self {
@@ -316,6 +378,8 @@ impl<'a> Glass<'a> {
             mistake,
             constants: Constants::new(&layout, Rate::OFF),
             lines,
+            slots,
+            records,
         }
     }
 
@@ -343,6 +407,14 @@ impl Tables for Glass<'_> {
 
     fn line(&self, number: u32) -> Option<&Line> {
         self.lines.get(number as usize)
+    }
+
+    fn slot(&self, number: u32) -> Option<&Slot> {
+        self.slots.get(number as usize)
+    }
+
+    fn record(&self, number: u32) -> Option<&Record> {
+        self.records.get(number as usize)
     }
 
     fn constant<const A: usize, const B: usize, const C: usize>(&self) -> u32 {

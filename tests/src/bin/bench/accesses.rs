@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use filter_common::abi::{LINE_WORDS, Line};
+use filter_common::abi::{LINE_WORDS, Line, RECORD_WORDS, Record, SLOT_WORDS, Slot};
 use filter_common::classify::{self, Tables};
 use filter_common::packet::Cursor;
 use filter_user::compile::Image;
@@ -46,6 +46,16 @@ impl Tables for Watched<'_> {
     fn byte(&self, index: u32) -> Option<u8> {
         self.see(index / u32::try_from(size_of::<Line>()).ok()?);
         self.image.byte(index)
+    }
+
+    fn slot(&self, number: u32) -> Option<&Slot> {
+        self.see(number / u32::try_from(LINE_WORDS / SLOT_WORDS).ok()?);
+        self.image.slot(number)
+    }
+
+    fn record(&self, number: u32) -> Option<&Record> {
+        self.see(number / u32::try_from(LINE_WORDS / RECORD_WORDS).ok()?);
+        self.image.record(number)
     }
 
     fn constant<const A: usize, const B: usize, const C: usize>(&self) -> u32 {
