@@ -187,13 +187,13 @@ impl Default for Root {
     }
 }
 
-/// Where the classes of values of 16 bits are.
+/// Where the classes of values of 16 bits are: in blocks of 256 for the lower byte.
+/// Which block an upper byte has, 256 half words say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Table16 {
-    /// The class of all values; or, with [`POINTER`], the first of 65,536
-    /// elements, counted in elements.
-    pub entry: u32,
+    /// The first element of the first block, counted in elements.
+    pub blocks: u32,
     /// [Width](WIDTH_BYTE) of the elements.
     pub width: u32,
 }
@@ -346,16 +346,18 @@ pub struct Layout {
     /// Indexed by [`crate::parse::Family`].
     pub families: [FamilyLayout; 2],
     /// First word of the protocol table: [`PROTOCOL_WORDS`] for each of 256
-    /// protocols and the unknown one. The first leads to the class where the L4
-    /// header was read: the index of an element, or with [`POINTER`] of the first
-    /// of 65,536, one a selector. The second is the class where the header is
-    /// unreadable; the third where the packet is a later fragment; the fourth
-    /// (see [`SHAPE`]) the header's [shape](crate::wire::l4::Shape).
+    /// protocols and the unknown one. The first is where the blocks of its selectors
+    /// are said, in half words; the second the class where the header is unreadable;
+    /// the third where the packet is a later fragment; the fourth (see [`SHAPE`]) the
+    /// header's [shape](crate::wire::l4::Shape).
     pub protocols: u32,
-    /// [Width](WIDTH_BYTE) of the classes of selectors.
-    pub l4_width: u32,
-    /// Source ports → class; one class where no rule asks for a source port.
+    /// Selectors → class.
+    pub selectors: Table16,
+    /// Source ports → class.
     pub source_ports: Table16,
+    /// Where the blocks of source ports are said, in half words; [`NONE`] where all
+    /// are of class 0.
+    pub source_port_heads: u32,
     /// First word of the table (L4 class × `source_port_classes` + source port
     /// class) → joint L4 class, which then stands for the L4 class; [`NONE`]
     /// where there is none.
@@ -480,10 +482,12 @@ pub mod at {
         V4 = Layout.families;
         /// [`Layout::protocols`].
         PROTOCOLS = Layout.protocols;
-        /// [`Layout::l4_width`].
-        L4_WIDTH = Layout.l4_width;
+        /// [`Layout::selectors`], a table.
+        SELECTORS = Layout.selectors;
         /// [`Layout::source_ports`], a table.
         SOURCE_PORTS = Layout.source_ports;
+        /// [`Layout::source_port_heads`].
+        SOURCE_PORT_HEADS = Layout.source_port_heads;
         /// [`Layout::joint`].
         JOINT = Layout.joint;
         /// [`Layout::source_port_classes`].
@@ -534,9 +538,9 @@ pub mod at {
         RANGE = Root.range;
 
         /// In a table.
-        TABLE16_ENTRY = Table16.entry;
+        BLOCKS = Table16.blocks;
         /// In a table.
-        TABLE16_WIDTH = Table16.width;
+        WIDTH = Table16.width;
     }
 
     macro_rules! below {
@@ -593,8 +597,6 @@ pub mod forms {
     /// All entries of the table lead on.
     pub const CERTAIN: u32 = 1 << 3;
 }
-/// Elements of a [`Table16`].
-pub const TABLE16: usize = 1 << 16;
 /// Lines on the longest way through a trie of IPv4.
 pub const LEVELS_V4: usize = 5;
 /// Lines on the longest way through one of IPv6.
@@ -689,7 +691,7 @@ pub fn reason_counters() -> impl Iterator<Item = (Reason, Verdict)> {
 const _: () = {
     assert!(size_of::<PartsLayout>() == 28);
     assert!(size_of::<FamilyLayout>() == 148);
-    assert!(size_of::<Layout>() == 336);
+    assert!(size_of::<Layout>() == 344);
     assert!(size_of::<Line>() == 64);
     assert!(DECLARED_LINES <= MAX_LINES);
     assert!(size_of::<Count>() == 16);

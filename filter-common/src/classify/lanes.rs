@@ -88,30 +88,54 @@ impl Search {
         }
     }
 
-    /// How many boundaries of the first words of a line are not above the key.
-    #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "of five bits")]
-    fn rank<const WORDS: usize>(&self, line: &Line) -> usize {
-        let words: &[u64; LINE_WORDS / 2] = bytemuck::cast_ref(line);
-        let mut kept = 0_u64;
-        let mut index = 0;
-        while index < WORDS {
-            kept += (self.keys.wrapping_sub(words[index]) >> self.last) & self.ones;
-            index += 1;
-        }
-        // The last lane of the product is the sum of all lanes.
-        (kept.wrapping_mul(self.ones) >> self.fold) as usize & 0x1f
-    }
-
-    /// The entry of the way that the key takes.
+    /// The entry of the way that the key takes: behind as many as boundaries are not
+    /// above it.
     #[inline(always)]
     fn branch(&self, line: &Line) -> u32 {
-        line.0[(BRANCH_ENTRIES + self.rank::<BRANCH_WORDS>(line)) % LINE_WORDS]
+        let mut kept = 0_u64;
+        let mut index = 0;
+        while index < BRANCH_WORDS {
+            kept += self.kept(self.difference(line, index));
+            index += 1;
+        }
+        line.0[(BRANCH_ENTRIES + (self.sum(kept) & 0x1f)) % LINE_WORDS]
     }
 
-    /// The entry of the key, where two take turns.
+    /// The entry of the key, where two take turns: whether the number of such
+    /// boundaries is odd is all there is to know.
     #[inline(always)]
     fn pair(&self, line: &Line) -> u32 {
-        line.0[PAIR_ENTRIES + self.rank::<PAIR_WORDS>(line) % 2]
+        let mut odd = 0_u64;
+        let mut index = 0;
+        while index < PAIR_WORDS {
+            odd ^= self.difference(line, index);
+            index += 1;
+        }
+        line.0[PAIR_ENTRIES + (self.sum(self.kept(odd)) & 1)]
+    }
+
+    /// In each lane the last bit is kept where the boundary of this word is not above
+    /// the key.
+    #[inline(always)]
+    fn difference(&self, line: &Line, index: usize) -> u64 {
+        let words: &[u64; LINE_WORDS / 2] = bytemuck::cast_ref(line);
+        self.keys.wrapping_sub(words[index])
+    }
+
+    /// 1 in each lane whose last bit is kept.
+    #[inline(always)]
+    const fn kept(&self, difference: u64) -> u64 {
+        (difference >> self.last) & self.ones
+    }
+
+    /// The sum of all lanes, in the last lane of a product, and above it what is no
+    /// part of it.
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the lowest bits are asked for"
+    )]
+    const fn sum(&self, lanes: u64) -> usize {
+        (lanes.wrapping_mul(self.ones) >> self.fold) as usize
     }
 }

@@ -8,8 +8,8 @@ mod trie;
 
 use crate::abi::{
     DECIDE_ASK, DECIDE_DEFAULT, DECIDE_DROP, DECIDE_FAILSAFE, DECISION_COUNTER, Line, NONE, NOTED,
-    POINTER, PROTOCOL_WORDS, REASON_COUNTERS, Record, SHAPE, Slot, WIDTH_BYTE, WIDTH_HALF, at,
-    flags, reason_counter,
+    PROTOCOL_WORDS, REASON_COUNTERS, Record, SHAPE, Slot, WIDTH_BYTE, WIDTH_HALF, at, flags,
+    reason_counter,
 };
 use crate::packet::Packet;
 use crate::parse::{Family, Key, L4, NoKey, parse, plain};
@@ -281,11 +281,19 @@ fn l4_class<const PLAIN: bool, T: Tables>(key: &Key, tables: &T) -> Option<u32> 
     if !PLAIN && key.fields.l4() != L4::Read {
         return Some(entry);
     }
-    // Whether its protocol asks for the selector is no jump.
-    let asks = entry / POINTER;
-    let selector = u32::from(key.fields.selector()) & asks.wrapping_neg();
-    let width = tables.constant::<{ at::L4_WIDTH }, 0, 0>();
-    element((entry & !POINTER).wrapping_add(selector), width, tables)
+    class16::<{ at::SELECTORS }, T>(entry, key.fields.selector(), tables)
+}
+
+/// The class of a value of 16 bits (see [`crate::abi::Table16`]); `heads` is where
+/// its blocks are said.
+#[inline(always)]
+fn class16<const TABLE: usize, T: Tables>(heads: u32, value: u16, tables: &T) -> Option<u32> {
+    let [upper, lower] = value.to_be_bytes();
+    let block = tables.half(heads.wrapping_add(upper.into()))?;
+    let blocks = tables.constant::<TABLE, { at::BLOCKS }, 0>();
+    let index = blocks.wrapping_add(u32::from(block) << 8 | u32::from(lower));
+    let width = tables.constant::<TABLE, { at::WIDTH }, 0>();
+    element(index, width, tables)
 }
 
 /// The element of this width at an index, counted in such.
@@ -312,14 +320,11 @@ fn with_source_port<T: Tables>(l4: u32, key: &Key, tables: &T) -> Option<u32> {
 
 #[inline(always)]
 fn sport_class<T: Tables>(key: &Key, tables: &T) -> Option<u32> {
-    let entry = tables.constant::<{ at::SOURCE_PORTS }, { at::TABLE16_ENTRY }, 0>();
-    // A constant: the verifier knows.
-    if entry & POINTER == 0 {
-        return Some(entry);
+    let heads = tables.constant::<{ at::SOURCE_PORT_HEADS }, 0, 0>();
+    if heads == NONE {
+        return Some(0);
     }
-    let width = tables.constant::<{ at::SOURCE_PORTS }, { at::TABLE16_WIDTH }, 0>();
-    let index = (entry & !POINTER).wrapping_add(key.fields.sport().into());
-    element(index, width, tables)
+    class16::<{ at::SOURCE_PORTS }, T>(heads, key.fields.sport(), tables)
 }
 
 /// The outcome of a decision, which may depend on more than classes say.

@@ -80,37 +80,44 @@ fn place<const A: usize, const B: usize, T: Tables>(high: u64, tables: &T) -> u3
     (last as u32).wrapping_add((beyond & (beyond as i64 >> 63) as u64) as u32)
 }
 
-#[inline(always)]
-fn above<const COUNT: usize>(line: &Line, key: u64) -> usize {
-    let boundaries: &[u64; LINE_WORDS / 2] = bytemuck::cast_ref(line);
-    let mut above = 0;
-    let mut index = 0;
-    while index < COUNT {
-        above += is_above(boundaries[index], key);
-        index += 1;
-    }
-    above
-}
-
-/// The entry of the way that the key takes.
+/// The entry of the way that the key takes: behind as many as boundaries are above
+/// it.
 #[inline(always)]
 fn branch(line: &Line, key: u64) -> u32 {
-    line.0[(BRANCH_ENTRIES + above::<BRANCH_BOUNDARIES>(line, key)) % LINE_WORDS]
+    let mut above = 0;
+    let mut index = 0;
+    while index < BRANCH_BOUNDARIES {
+        above += (borrow(line, index, key) >> 63) as usize;
+        index += 1;
+    }
+    line.0[(BRANCH_ENTRIES + above) % LINE_WORDS]
 }
 
-/// The entry of the key, where two take turns.
+/// The entry of the key, where two take turns: whether the number of such
+/// boundaries is odd is all there is to know.
 #[inline(always)]
 fn pair(line: &Line, key: u64) -> u32 {
-    line.0[PAIR_ENTRIES + above::<PAIR_BOUNDARIES>(line, key) % 2]
+    let mut odd = 0;
+    let mut index = 0;
+    while index < PAIR_BOUNDARIES {
+        odd ^= borrow(line, index, key);
+        index += 1;
+    }
+    line.0[PAIR_ENTRIES + (odd >> 63) as usize % 2]
 }
 
-/// 1 where `boundary > key`, else 0: by the borrow of the subtraction, since a
-/// comparison would be compiled to a jump.
+/// The highest bit is set where this boundary is above the key: by the borrow of a
+/// subtraction, since a comparison would be compiled to a jump.
 #[inline(always)]
-const fn is_above(boundary: u64, key: u64) -> usize {
-    // Warren, Hacker's Delight, 2-13.
-    let borrow = (!key & boundary) | (!(key ^ boundary) & key.wrapping_sub(boundary));
-    (borrow >> 63) as usize
+fn borrow(line: &Line, index: usize, key: u64) -> u64 {
+    let boundaries: &[u64; LINE_WORDS / 2] = bytemuck::cast_ref(line);
+    borrow_of(key, boundaries[index])
+}
+
+/// That of `key - boundary` (Warren, Hacker's Delight, 2-13).
+#[inline(always)]
+const fn borrow_of(key: u64, boundary: u64) -> u64 {
+    (!key & boundary) | (!(key ^ boundary) & key.wrapping_sub(boundary))
 }
 
 #[cfg(test)]
@@ -123,7 +130,7 @@ mod tests {
         let values = values.into_iter().flat_map(|value| [value, !value]);
         for boundary in values.clone() {
             for key in values.clone() {
-                assert_eq!(is_above(boundary, key), usize::from(boundary > key));
+                assert_eq!(borrow_of(key, boundary) >> 63 == 1, boundary > key);
             }
         }
     }

@@ -7,15 +7,14 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
-use filter_common::abi::{
-    POINTER, PROTOCOL_WORDS, SHAPE, TABLE16, Table16, WIDTH_BYTE, WIDTH_HALF, WIDTH_WORD,
-};
+use filter_common::abi::{PROTOCOL_WORDS, SHAPE, Table16};
 use filter_common::parse::UNKNOWN_PROTOCOL;
 use filter_common::wire::l4;
 
 use super::CompileError;
 use super::bits::Bits;
 use super::lines::Condition;
+use super::table16::Blocks;
 use super::words::Words;
 use crate::ruleset::{Fragments, Icmp, PortRange};
 
@@ -35,15 +34,6 @@ pub(super) struct Dimension {
     pub(super) classes: Vec<Class>,
     /// Each protocol from 0 on, at last the unknown one.
     pub(super) protocols: Vec<Protocol>,
-}
-
-/// Where the dimension is in the image.
-#[derive(Debug)]
-pub(super) struct Written {
-    /// First word of the table of protocols.
-    pub(super) protocols: u32,
-    /// The width of the classes of selectors.
-    pub(super) width: u32,
 }
 
 /// The classes of one protocol.
@@ -74,88 +64,28 @@ impl Dimension {
         }
     }
 
-    /// Writes the tables.
-    pub(super) fn write(&self, words: &mut Words) -> Result<Written, CompileError> {
+    /// Writes the tables: the first word of that of protocols, and where classes are.
+    pub(super) fn write(&self, words: &mut Words) -> Result<(u32, Table16), CompileError> {
         let count = self.protocols.len() as u64;
-        let width = width(self.classes.len());
         let start = words.reserve(count * u64::from(PROTOCOL_WORDS))?;
-        // Protocols of the same steps, the most, share a table.
+        let mut blocks = Blocks::default();
+        // Most protocols have the same steps.
         let mut written: HashMap<&[(u16, u32)], u32> = HashMap::new();
-        for (row, protocol) in (0..)
-            .map(|row| start + row * PROTOCOL_WORDS)
-            .zip(&self.protocols)
-        {
-            let entry = match written.entry(&protocol.read) {
-                Entry::Occupied(entry) => *entry.get(),
-                Entry::Vacant(entry) => *entry.insert(match protocol.read.as_slice() {
-                    [(_, class)] => write_one(*class, width, words)?,
-                    steps => POINTER | write_steps(steps, width, words)?,
-                }),
+        let rows = (start..).step_by(PROTOCOL_WORDS as usize);
+        for (row, protocol) in rows.clone().zip(&self.protocols) {
+            let heads = match written.entry(&protocol.read) {
+                Entry::Occupied(heads) => *heads.get(),
+                Entry::Vacant(heads) => *heads.insert(blocks.heads(&protocol.read, words)?),
             };
-            words.set(row, entry);
+            words.set(row, heads);
             words.set(row + 1, protocol.unreadable);
             words.set(row + 2, protocol.later_fragment);
         }
-        for (proto, row) in (0..=u8::MAX).zip((start..).step_by(PROTOCOL_WORDS as usize)) {
+        for (proto, row) in (0..=u8::MAX).zip(rows) {
             words.set(row + SHAPE, l4::Shape::of(proto).0);
         }
-        Ok(Written {
-            protocols: start,
-            width,
-        })
+        Ok((start, blocks.write(self.classes.len(), words)?))
     }
-}
-
-/// The width of elements that hold the numbers of so many classes.
-const fn width(classes: usize) -> u32 {
-    match classes {
-        0..=0x100 => WIDTH_BYTE,
-        0x101..=0x1_0000 => WIDTH_HALF,
-        _ => WIDTH_WORD,
-    }
-}
-
-/// Writes the classes of values of 16 bits, of which there are `classes`: from
-/// each first one on, the class.
-pub(super) fn write_table(
-    steps: &[(u16, u32)],
-    classes: usize,
-    words: &mut Words,
-) -> Result<Table16, CompileError> {
-    let width = width(classes);
-    let entry = match steps {
-        [(_, class)] => *class,
-        steps => POINTER | write_steps(steps, width, words)?,
-    };
-    Ok(Table16 { entry, width })
-}
-
-/// The same, of elements of this width; the index of the first.
-fn write_steps(steps: &[(u16, u32)], width: u32, words: &mut Words) -> Result<u32, CompileError> {
-    let in_word = 4 >> width;
-    let start = words.reserve((TABLE16 / in_word) as u64)?;
-    let room = words.at(start);
-    let next = steps.iter().skip(1).map(|(first, _)| usize::from(*first));
-    for ((first, class), end) in steps.iter().zip(next.chain([TABLE16])) {
-        let range = usize::from(*first)..end;
-        match width {
-            WIDTH_BYTE => bytemuck::cast_slice_mut::<_, u8>(room)[range].fill(*class as u8),
-            WIDTH_HALF => bytemuck::cast_slice_mut::<_, u16>(room)[range].fill(*class as u16),
-            _ => room[range].fill(*class),
-        }
-    }
-    Ok(start * in_word as u32)
-}
-
-/// Writes one element of this width; its index.
-fn write_one(class: u32, width: u32, words: &mut Words) -> Result<u32, CompileError> {
-    // The first of the word's elements, in any byte order of the machine.
-    let word = match width {
-        WIDTH_BYTE => u32::from_ne_bytes([class as u8; 4]),
-        WIDTH_HALF => class << 16 | class,
-        _ => class,
-    };
-    Ok(words.reserve_all(&[word])? * (4 >> width))
 }
 
 fn cut_protocol(

@@ -29,6 +29,7 @@ mod lines;
 mod lists;
 mod parts;
 mod source_port;
+mod table16;
 mod trie;
 mod words;
 
@@ -171,15 +172,16 @@ impl Image {
         let mut layout = Layout {
             l4_classes: classes.l4.classes.len() as u32,
             source_port_classes: classes.source_ports.classes.len() as u32,
+            source_port_heads: NONE,
             joint: NONE,
             notes: NONE,
             flags: flags(ruleset),
             ..Layout::default()
         };
-        let l4 = classes.l4.write(&mut words)?;
-        (layout.protocols, layout.l4_width) = (l4.protocols, l4.width);
+        (layout.protocols, layout.selectors) = classes.l4.write(&mut words)?;
         if classes.has_source_ports() {
-            layout.source_ports = classes.source_ports.write(&mut words)?;
+            (layout.source_port_heads, layout.source_ports) =
+                classes.source_ports.write(&mut words)?;
         }
         match plan {
             Plan::Parts => {

@@ -9,6 +9,7 @@ use super::CompileError;
 use super::bits::Bits;
 use super::l4::{self, Class};
 use super::lines::Condition;
+use super::table16::Blocks;
 use super::words::Words;
 
 /// The dimension, cut into classes.
@@ -77,8 +78,11 @@ impl Dimension {
         (classes.list, numbers)
     }
 
-    /// Writes the classes of ports.
-    pub(super) fn write(&self, words: &mut Words) -> Result<Table16, CompileError> {
-        l4::write_table(&self.steps, self.classes.len(), words)
+    /// Writes the classes of ports: where their blocks are said, and where classes
+    /// are.
+    pub(super) fn write(&self, words: &mut Words) -> Result<(u32, Table16), CompileError> {
+        let mut blocks = Blocks::default();
+        let heads = blocks.heads(&self.steps, words)?;
+        Ok((heads, blocks.write(self.classes.len(), words)?))
     }
 }

@@ -162,11 +162,11 @@ pub(crate) const ALL: &[(&str, Mistake)] = &[
     // Ports.
     (
         "the classes of ports are a byte each",
-        Mistake::Layout(|layout| layout.l4_width = WIDTH_BYTE),
+        Mistake::Layout(|layout| layout.selectors.width = WIDTH_BYTE),
     ),
     (
         "the classes of ports are half a word each",
-        Mistake::Layout(|layout| layout.l4_width = WIDTH_HALF),
+        Mistake::Layout(|layout| layout.selectors.width = WIDTH_HALF),
     ),
     (
         "the classes of source ports are a byte each",
