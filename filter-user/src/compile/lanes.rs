@@ -405,7 +405,17 @@ mod tests {
             .collect();
         let root = check(&spread, |index| index % 2);
         assert_eq!(root.forms, forms::PAIR | forms::CERTAIN);
-        let root = check(&spread, |index| index);
-        assert_eq!(root.forms & forms::PAIR, 0);
+        // Entries that are no more than a class, of too many classes for a line each.
+        let mut number = 0x9e37_79b9_u32;
+        let scattered: Vec<u32> = (0..1_000_000)
+            .map(|_| {
+                number ^= number << 13;
+                number ^= number >> 17;
+                number ^= number << 5;
+                number
+            })
+            .collect();
+        let root = check(&scattered, |index| index);
+        assert_eq!(root.forms, forms::BRANCH);
     }
 }

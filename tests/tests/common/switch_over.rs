@@ -115,14 +115,19 @@ pub(crate) fn quick() -> Vec<Case> {
             let name = format!("{classes} classes of {family:?} sources");
             cases.push(Case::new(name, sources(family, classes - 1)));
         }
-        // A branch of three ways, of six, two levels, three; a node; the table
-        // of the first 16 bits.
+        // One branch, in lanes of each width; a table; two levels, three.
         for &shift in shifts(family) {
             for steps in [
-                2, 3, 4, 6, 7, 35, 36, 37, 38, 215, 216, 217, 218, 511, 512, 513,
+                2, 3, 4, 5, 6, 7, 8, 10, 11, 35, 36, 37, 49, 50, 70, 71, 100, 101, 216, 217, 343,
+                344, 512,
             ] {
                 let name = format!("{steps} steps of {family:?} at bit {shift}");
                 cases.push(Case::new(name, adjacent(family, steps - 1, shift)));
+            }
+            // The same of pairs.
+            for nets in [1, 3, 4, 7, 8, 10, 11, 14, 15, 24, 25, 100, 600] {
+                let name = format!("{nets} networks of {family:?} at bit {shift} in one rule");
+                cases.push(Case::new(name, [in_turns(family, nets, shift)]));
             }
         }
     }
@@ -239,6 +244,18 @@ fn adjacent(family: Family, count: u32, shift: u32) -> impl Iterator<Item = Matc
     let (_, width) = base(family);
     let length = width - u8::try_from(shift).unwrap();
     (0..count).map(move |index| from(net(family, u128::from(index) << shift, length)))
+}
+
+/// Every second network from the lowest address on, in one rule: two classes that
+/// take turns.
+fn in_turns(family: Family, count: u32, shift: u32) -> Match {
+    let (_, width) = base(family);
+    let length = width - u8::try_from(shift).unwrap();
+    let nets = (0..count).map(|index| net(family, u128::from(index) << (shift + 1), length));
+    Match {
+        src: nets.collect::<Vec<_>>().into(),
+        ..Match::default()
+    }
 }
 
 /// A port each.

@@ -102,16 +102,6 @@ pub(crate) const ALL: &[(&str, Mistake)] = &[
         }),
     ),
     (
-        "an entry that is a class is taken for a line",
-        Mistake::Layout(|layout| {
-            roots(layout, |root| {
-                if root.table != NONE {
-                    root.forms |= forms::CERTAIN;
-                }
-            });
-        }),
-    ),
-    (
         "the low half of an IPv6 address is never come to",
         Mistake::Line(|line| {
             for word in &mut line.0[trie::BRANCH_ENTRIES..] {
@@ -140,15 +130,11 @@ pub(crate) const ALL: &[(&str, Mistake)] = &[
         }),
     ),
     (
-        "IPv6: what is beyond the table is its last but one entry",
-        Mistake::Index(|index, layout| {
-            let v6 = &layout.families[1];
-            for root in [v6.src, v6.dst] {
-                if root.table != NONE && index == root.table + root.range.last {
-                    return index - 1;
-                }
+        "IPv6: an entry of the table is for half of its addresses",
+        Mistake::Layout(|layout| {
+            for root in [&mut layout.families[1].src, &mut layout.families[1].dst] {
+                root.range.shift = root.range.shift.saturating_sub(1);
             }
-            index
         }),
     ),
     (
