@@ -232,8 +232,9 @@ fn refused(new: &NewProgram<'_>, error: &io::Error) -> Error {
     // A kernel under less pressure may take it this time, but not for good.
     let _ = sys::program_load(new, Some(&mut log));
     let log = String::from_utf8_lossy(&log);
+    // What is behind its end, the kernel may have written on the way.
+    let log = log.split('\0').next().unwrap_or_default();
     let mut last: Vec<&str> = log
-        .trim_end_matches('\0')
         .lines()
         .rev()
         .filter(|line| !line.trim().is_empty())
