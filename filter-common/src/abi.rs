@@ -44,7 +44,9 @@ pub struct Root {
     /// First word of a table of [entries](POINTER) for the first bits; [`NONE`] where
     /// there is none.
     pub table: u32,
-    /// Without such a table: the entry that all values have.
+    /// Without such a table: the entry that all values have; with
+    /// [`forms::DIRECT`], that of the lowest values, and each of the lines behind it is
+    /// for as many more.
     pub entry: u32,
     /// Lines on the longest way, behind the table or the entry.
     pub levels: u32,
@@ -76,7 +78,7 @@ pub struct Range {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Lanes {
-    /// Bits that the table leaves.
+    /// Bits that the table, or the row of lines, leaves.
     pub shift: u32,
     /// Those bits.
     pub mask: u32,
@@ -596,6 +598,8 @@ pub mod forms {
     pub const LOW: u32 = 1 << 2;
     /// All entries of the table lead on.
     pub const CERTAIN: u32 = 1 << 3;
+    /// There is no table: the lines that its entries would lead to lie in a row.
+    pub const DIRECT: u32 = 1 << 4;
 }
 /// Lines on the longest way through a trie of IPv4.
 pub const LEVELS_V4: usize = 5;

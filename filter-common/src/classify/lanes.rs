@@ -24,15 +24,19 @@ pub(super) fn class<const A: usize, const B: usize, T: Tables>(
     tables: &T,
 ) -> Option<u32> {
     let address = (value.high >> 32) as u32;
-    let table = tables.constant::<A, B, { at::TABLE }>();
-    let mut entry = if table == NONE {
-        tables.constant::<A, B, { at::ENTRY }>()
-    } else {
-        let shift = tables.constant::<A, B, { at::SHIFT }>();
-        tables.word(table.wrapping_add(address >> (shift & 31)))?
-    };
     let levels = || tables.constant::<A, B, { at::LEVELS }>();
     let has = |form: u32| tables.constant::<A, B, { at::FORMS }>() & form != 0;
+    let table = tables.constant::<A, B, { at::TABLE }>();
+    let place = || address >> (tables.constant::<A, B, { at::SHIFT }>() & 31);
+    let mut entry = if table != NONE {
+        tables.word(table.wrapping_add(place()))?
+    } else if has(forms::DIRECT) {
+        tables
+            .constant::<A, B, { at::ENTRY }>()
+            .wrapping_add(place())
+    } else {
+        tables.constant::<A, B, { at::ENTRY }>()
+    };
     if levels() == 0 {
         return Some(entry);
     }
@@ -42,7 +46,7 @@ pub(super) fn class<const A: usize, const B: usize, T: Tables>(
     macro_rules! descend {
         ($($level:literal)*) => {$(
             if $level < LEVELS_V4 && !(T::SMALL && $level >= LEVELS_SMALL) {
-                let certain = $level == 0 && has(forms::CERTAIN);
+                let certain = $level == 0 && has(forms::CERTAIN | forms::DIRECT);
                 if $level >= levels() || !certain && entry & POINTER == 0 {
                     return Some(entry);
                 }

@@ -22,22 +22,24 @@ pub(super) fn class<const A: usize, const B: usize, T: Tables>(
     value: Address,
     tables: &T,
 ) -> Option<u32> {
-    let table = tables.constant::<A, B, { at::TABLE }>();
-    let mut entry = if table == NONE {
-        tables.constant::<A, B, { at::ENTRY }>()
-    } else {
-        let place = place::<A, B, T>(value.high, tables);
-        tables.word(table.wrapping_add(place))?
-    };
-    let mut key = value.high;
     let levels = || tables.constant::<A, B, { at::LEVELS }>();
     let has = |form: u32| tables.constant::<A, B, { at::FORMS }>() & form != 0;
+    let table = tables.constant::<A, B, { at::TABLE }>();
+    let mut entry = if table != NONE {
+        tables.word(table.wrapping_add(place::<A, B, T>(value.high, tables)))?
+    } else if has(forms::DIRECT) {
+        let first = tables.constant::<A, B, { at::ENTRY }>();
+        first.wrapping_add(place::<A, B, T>(value.high, tables))
+    } else {
+        tables.constant::<A, B, { at::ENTRY }>()
+    };
+    let mut key = value.high;
     // Written out, level by level: the verifier remembers too few states in a
     // loop, and the ways through it would multiply.
     macro_rules! descend {
         ($($level:literal)*) => {$(
             if $level < LEVELS_V6 && !(T::SMALL && $level >= LEVELS_SMALL) {
-                let certain = $level == 0 && has(forms::CERTAIN);
+                let certain = $level == 0 && has(forms::CERTAIN | forms::DIRECT);
                 if $level >= levels() || !certain && entry & POINTER == 0 {
                     return Some(entry);
                 }
@@ -61,8 +63,8 @@ pub(super) fn class<const A: usize, const B: usize, T: Tables>(
     (entry & POINTER == 0).then_some(entry)
 }
 
-/// Which entry of the table is an address's: the last where the table does not
-/// reach.
+/// Which entry of the table, or line of the row, is an address's: the last where it
+/// does not reach.
 #[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,

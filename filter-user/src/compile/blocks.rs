@@ -52,9 +52,13 @@ impl<'s> Iterator for Blocks<'s> {
     }
 }
 
-/// A table, and the lines behind it.
+/// A table with lines behind it, or the lines alone.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Form {
+    /// Whether there is no table, but a row of lines, one for each entry.
+    pub(super) direct: bool,
+    /// Whether such a line is a pair, which leads over further lines by one more.
+    pub(super) pairs: bool,
     /// Bits of 64 that an entry leaves.
     pub(super) shift: u32,
     /// How many entries there are.
@@ -82,11 +86,21 @@ impl Form {
         }
         let all = segments.len() as u64;
         let looked_at = all.min((WINDOWS * WINDOW) as u64);
-        let table = self.entries * 4;
-        let lines = found.lines * all / looked_at * LINE_WORDS as u64 * 4;
+        let behind = found.lines * all / looked_at;
+        let (table, lines) = if self.direct {
+            (0, self.entries + behind)
+        } else {
+            (self.entries * 4, behind)
+        };
+        let lines = lines * LINE_WORDS as u64 * 4;
         let line = access(lines);
         let further = found.further * (line + MISPREDICTED) / looked_at;
-        (access(table) + line + further, table + lines)
+        let first = if self.direct {
+            line
+        } else {
+            access(table) + line
+        };
+        (first + further, table + lines)
     }
 }
 
@@ -108,7 +122,9 @@ impl Found {
                 continue;
             }
             let mut lines = (boundaries + 1).div_ceil(form.leaf);
-            self.lines += lines as u64;
+            let one_more = form.direct && form.pairs && lines > 1;
+            self.lines += lines as u64 + u64::from(one_more) - u64::from(form.direct);
+            self.further += u64::from(one_more) * boundaries as u64;
             while lines > 1 {
                 lines = lines.div_ceil(form.branch);
                 self.lines += lines as u64;

@@ -19,6 +19,9 @@ use super::words::Words;
 
 /// Bits that a table takes at most: 4 MiB.
 const MAX_BITS: u32 = 20;
+/// Bits that a row of lines takes at most: 8 MiB.
+const MAX_DIRECT: u32 = 17;
+
 /// Writes the trie. `segments` covers all addresses, in order, neighbours of
 /// different classes; addresses are aligned to the top of 64 bits.
 ///
@@ -33,18 +36,20 @@ pub(super) fn write(
             .iter()
             .zip(segments.iter().skip(2))
             .all(|(one, two)| one.class == two.class);
-    let bits = Form::choose(segments, pairs).bits;
+    let form = Form::choose(segments, pairs);
     let mut writer = Writer {
-        form: Form { bits, pairs },
-        lanes: Lanes::behind(bits),
+        form,
+        lanes: Lanes::behind(form.bits),
         unit,
         words,
         level: 0,
         levels: 0,
         forms: 0,
     };
-    let (table, entry) = if bits == 0 {
+    let (table, entry) = if form.bits == 0 {
         (NONE, writer.block(segments)?)
+    } else if form.direct {
+        (NONE, writer.row(segments)?)
     } else {
         (writer.table(segments)?, 0)
     };
@@ -65,8 +70,10 @@ fn address(segment: &Segment) -> u32 {
 /// What a trie is built of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Form {
-    /// Bits that the table takes; 0 where there is none.
+    /// Bits that the table takes, or the row of lines; 0 where there is neither.
     bits: u32,
+    /// Whether it is a row of lines.
+    direct: bool,
     /// Whether there are but two classes, which take turns.
     pairs: bool,
 }
@@ -98,25 +105,33 @@ impl Form {
     /// Whether no entry leads over more lines than the program goes along, wherever
     /// the segments are.
     fn holds(self, segments: usize) -> bool {
-        let most = match self.bits {
-            0 => self.leaf(),
-            _ => self.leaf() * self.branch().pow(LEVELS_V4 as u32 - 1),
+        let branches = match self.bits {
+            0 => 0,
+            // A pair may lead to branches, and has no ways itself.
+            _ if self.direct && self.pairs => LEVELS_V4 as u32 - 2,
+            _ => LEVELS_V4 as u32 - 1,
         };
+        let most = self.leaf() * self.branch().pow(branches);
         // No more addresses lie behind an entry.
         segments.min(1 << (u32::BITS - self.bits)) <= most
     }
 
     /// The best one, by an estimate of what random addresses cost.
     fn choose(segments: &[Segment], pairs: bool) -> Self {
-        let form = |bits| Self { bits, pairs };
-        if form(0).leaf() >= segments.len() {
-            return form(0);
+        let form = |bits, direct| Self {
+            bits,
+            direct,
+            pairs,
+        };
+        if form(0, false).leaf() >= segments.len() {
+            return form(0, false);
         }
-        let forms = (1..=MAX_BITS).map(form);
-        forms
+        let rows = (1..=MAX_DIRECT).map(|bits| form(bits, true));
+        let tables = (1..=MAX_BITS).map(|bits| form(bits, false));
+        rows.chain(tables)
             .filter(|form| form.holds(segments.len()))
             .min_by_key(|form| form.cost(segments))
-            .unwrap_or(form(MAX_BITS))
+            .unwrap_or(form(MAX_BITS, false))
     }
 
     /// What it costs (see [`blocks::Form::cost`]).
@@ -126,6 +141,8 @@ impl Form {
             entries: 1 << self.bits,
             leaf: self.leaf(),
             branch: self.branch(),
+            direct: self.direct,
+            pairs: self.pairs,
         };
         form.cost(segments)
     }
@@ -164,6 +181,37 @@ impl Writer<'_> {
             self.words.set(word, entry);
         }
         Ok(table)
+    }
+
+    /// Writes a row of lines and all behind it; the entry of the first.
+    fn row(&mut self, segments: &[Segment]) -> Result<u32, CompileError> {
+        self.forms |= forms::DIRECT;
+        let start = self.words.reserve_lines(1 << self.form.bits)?;
+        let lines = (start..).step_by(LINE_WORDS);
+        let mut entry = 0;
+        for (line, block) in lines.zip(self.form.blocks(segments)) {
+            let this = self.line(block, line)?;
+            if line == start {
+                entry = this;
+            }
+        }
+        Ok(entry)
+    }
+
+    /// Writes a line of the row; its entry.
+    fn line(&mut self, block: &[Segment], start: u32) -> Result<u32, CompileError> {
+        if !self.form.pairs {
+            let each = self.form.each(block.len());
+            return self.branch_at(block, if each >= block.len() { 1 } else { each }, start);
+        }
+        if block.len() <= self.form.leaf() {
+            return Ok(self.pair_at(block, start));
+        }
+        // A pair without boundaries, whose entries lead on.
+        self.begin(forms::PAIR);
+        let further = self.block(block)?;
+        self.level -= 1;
+        Ok(self.pair_of(&[], [further; 2], start))
     }
 
     /// The lines of the classes that entries are no more than, if they shall have
@@ -209,20 +257,38 @@ impl Writer<'_> {
         if !self.form.pairs {
             return self.branch(segments, 1);
         }
+        let start = self.words.reserve_lines(1)?;
+        Ok(self.pair_at(segments, start))
+    }
+
+    fn pair_at(&mut self, segments: &[Segment], start: u32) -> u32 {
         self.begin(forms::PAIR);
         self.level -= 1;
-        let start = self.words.reserve_lines(1)?;
-        self.boundaries(start, PAIR_WORDS, segments, 1);
         let odd = segments.get(1).unwrap_or(&segments[0]).class;
         let entries = [segments[0].class * self.unit, odd * self.unit];
+        self.pair_of(segments, entries, start)
+    }
+
+    /// Writes a pair; what leads to it.
+    fn pair_of(&mut self, segments: &[Segment], entries: [u32; 2], start: u32) -> u32 {
+        self.boundaries(start, PAIR_WORDS, segments, 1);
         self.words.at(start)[PAIR_ENTRIES..][..2].copy_from_slice(&entries);
-        Ok(POINTER | PAIR | (start / LINE_WORDS as u32))
+        POINTER | PAIR | (start / LINE_WORDS as u32)
     }
 
     /// A line with a way for each so many segments.
     fn branch(&mut self, segments: &[Segment], each: usize) -> Result<u32, CompileError> {
-        self.begin(forms::BRANCH);
         let start = self.words.reserve_lines(1)?;
+        self.branch_at(segments, each, start)
+    }
+
+    fn branch_at(
+        &mut self,
+        segments: &[Segment],
+        each: usize,
+        start: u32,
+    ) -> Result<u32, CompileError> {
+        self.begin(forms::BRANCH);
         self.boundaries(start, BRANCH_WORDS, segments, each);
         let mut entry = 0;
         let mut ways = segments.chunks(each);
@@ -270,9 +336,11 @@ mod tests {
     /// it took.
     fn look_up(lines: &[Line], root: Root, address: u32) -> (u32, u32) {
         let words: &[u32] = bytemuck::cast_slice(lines);
+        let place = || address >> root.lanes.shift;
         let entry = match root.table {
+            NONE if root.forms & forms::DIRECT != 0 => root.entry + place(),
             NONE => root.entry,
-            table => words[(table + (address >> root.lanes.shift)) as usize],
+            table => words[(table + place()) as usize],
         };
         let key = u64::from(address & root.lanes.mask);
         let width = root.lanes.last + 1;
@@ -404,7 +472,7 @@ mod tests {
             .map(|index| index.wrapping_mul(0x9e37_79b1))
             .collect();
         let root = check(&spread, |index| index % 2);
-        assert_eq!(root.forms, forms::PAIR | forms::CERTAIN);
+        assert_eq!(root.forms & forms::BRANCH, 0);
         // Entries that are no more than a class, of too many classes for a line each.
         let mut number = 0x9e37_79b9_u32;
         let scattered: Vec<u32> = (0..1_000_000)

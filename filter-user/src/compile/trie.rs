@@ -67,6 +67,8 @@ impl PartialOrd for Long {
 const SHIFT_OF_ALL: u32 = u64::BITS - 18;
 /// Entries of the table at most: 4 MiB.
 const MAX_ENTRIES: u64 = 1 << 20;
+/// Lines of a row at most: 8 MiB.
+const MAX_DIRECT: u64 = 1 << 17;
 /// Segments that a branch holds.
 const BRANCH: usize = BRANCH_BOUNDARIES + 1;
 /// Segments that a pair holds.
@@ -101,14 +103,18 @@ pub(super) fn write(
     let (table, range, entry) = if steps.len() <= leaf {
         (NONE, Range::default(), writer.block(&steps)?)
     } else {
-        let reach = Reach::choose(&steps, leaf);
+        let reach = Reach::choose(&steps, leaf, writer.pairs());
         let range = Range {
             base: reach.base as u32,
             base_high: (reach.base >> 32) as u32,
             shift: reach.shift,
             last: reach.entries as u32,
         };
-        (writer.table(&steps, reach)?, range, 0)
+        if reach.direct {
+            (NONE, range, writer.row(&steps, reach)?)
+        } else {
+            (writer.table(&steps, reach)?, range, 0)
+        }
     };
     if writer.levels as usize > LEVELS_V6 {
         return Err(CompileError::TooDeep);
@@ -123,17 +129,20 @@ pub(super) fn write(
     })
 }
 
-/// What a table has entries for, but for a last one of all other addresses.
+/// What a table has entries for, or a row lines, but for a last one of all other
+/// addresses.
 #[derive(Clone, Copy, Debug)]
 struct Reach {
     base: u64,
     shift: u32,
     entries: u64,
+    /// Whether it is a row of lines.
+    direct: bool,
 }
 
 impl Reach {
     /// The best one, by an estimate of what random addresses cost.
-    fn choose(steps: &[Segment], leaf: usize) -> Self {
+    fn choose(steps: &[Segment], leaf: usize, pairs: bool) -> Self {
         let outside = [&steps[0], &steps[steps.len() - 1]].map(|step| step.class);
         // Where what is before the first boundary and behind the last one differs,
         // all addresses need an entry of their own.
@@ -142,15 +151,17 @@ impl Reach {
                 base: 0,
                 shift: SHIFT_OF_ALL,
                 entries: 1 << (u64::BITS - SHIFT_OF_ALL),
+                direct: false,
             };
         }
         let (first, last) = (steps[1].first, steps[steps.len() - 1].first);
-        let reach = |shift: u32| {
+        let reach = |shift: u32, direct| {
             let base = first >> shift << shift;
             Self {
                 base,
                 shift,
                 entries: ((last - base) >> shift) + 1,
+                direct,
             }
         };
         let cost = |reach: &Self| {
@@ -159,16 +170,20 @@ impl Reach {
                 entries: reach.entries,
                 leaf,
                 branch: BRANCH,
+                direct: reach.direct,
+                pairs,
             };
             form.cost(steps)
         };
         // More entries than boundaries would mostly be for none.
         let most = (steps.len() as u64 * 2).clamp(64, MAX_ENTRIES);
-        (1..u64::BITS - 1)
-            .map(reach)
-            .filter(|reach| reach.entries <= most)
+        let shifts = 1..u64::BITS - 1;
+        let rows = shifts.clone().map(|shift| reach(shift, true));
+        let tables = shifts.map(|shift| reach(shift, false));
+        rows.filter(|reach| reach.entries <= most.min(MAX_DIRECT))
+            .chain(tables.filter(|reach| reach.entries <= most))
             .min_by_key(cost)
-            .unwrap_or(reach(u64::BITS - 2))
+            .unwrap_or(reach(u64::BITS - 2, false))
     }
 }
 
@@ -282,6 +297,52 @@ impl Writer<'_> {
         Ok(table)
     }
 
+    /// Writes a row of lines and all behind it; the entry of the first.
+    fn row(&mut self, steps: &[Segment], reach: Reach) -> Result<u32, CompileError> {
+        self.forms |= forms::DIRECT;
+        let start = self.words.reserve_lines(reach.entries + 1)?;
+        let blocks = Blocks::of(steps, reach.base, reach.shift, reach.entries);
+        let mut first = 0;
+        let lines = (start..).step_by(LINE_WORDS);
+        for (line, block) in lines.zip(blocks.chain([&steps[..1]])) {
+            let entry = self.line(block, line)?;
+            if line == start {
+                first = entry;
+            }
+        }
+        Ok(first)
+    }
+
+    /// Writes a line of the row; its entry.
+    fn line(&mut self, block: &[Segment], start: u32) -> Result<u32, CompileError> {
+        let leaf = self.leaf_segments();
+        if !self.pairs() {
+            let each = if block.len() <= leaf {
+                1
+            } else {
+                Self::each(leaf, block.len())
+            };
+            return self.branch_at(block, each, start);
+        }
+        if block.len() <= leaf {
+            return Ok(self.pair_at(block, start));
+        }
+        // A pair without boundaries, whose entries lead on.
+        self.begin(forms::PAIR);
+        let further = self.block(block)?;
+        self.level -= 1;
+        Ok(self.pair_of(&[], [further; 2], start))
+    }
+
+    /// Steps that each way of a branch over this many has.
+    fn each(leaf: usize, steps: usize) -> usize {
+        let mut each = leaf;
+        while each * BRANCH < steps {
+            each *= BRANCH;
+        }
+        each
+    }
+
     /// The lines of the classes that entries are no more than, if they shall have
     /// some: then all entries lead on.
     fn alone(
@@ -319,13 +380,7 @@ impl Writer<'_> {
         match steps {
             [one] => self.target(one.class),
             steps if steps.len() <= leaf => self.leaf(steps),
-            steps => {
-                let mut each = leaf;
-                while each * BRANCH < steps.len() {
-                    each *= BRANCH;
-                }
-                self.branch(steps, each)
-            }
+            steps => self.branch(steps, Self::each(leaf, steps.len())),
         }
     }
 
@@ -355,26 +410,44 @@ impl Writer<'_> {
         if !self.pairs() {
             return self.branch(steps, 1);
         }
+        let start = self.words.reserve_lines(1)?;
+        Ok(self.pair_at(steps, start))
+    }
+
+    fn pair_at(&mut self, steps: &[Segment], start: u32) -> u32 {
         self.begin(forms::PAIR);
         self.level -= 1;
-        let start = self.words.reserve_lines(1)?;
         let used = steps.len() - 1;
-        // Unused boundaries are above all values but the last one: where their number
-        // is odd, one of them is put below all.
-        let below = (PAIR_BOUNDARIES - used) % 2;
-        let boundaries = (0..below).map(|_| 0);
-        let boundaries = boundaries.chain(steps[1..].iter().map(|step| step.first));
-        self.boundaries(start, PAIR_BOUNDARIES, boundaries);
         let entry = |above: usize| steps[(used + above) % 2 % steps.len()].class * self.unit;
         let entries = [entry(0), entry(1)];
+        self.pair_of(&steps[1..], entries, start)
+    }
+
+    /// Writes a pair with these boundaries; what leads to it.
+    fn pair_of(&mut self, steps: &[Segment], entries: [u32; 2], start: u32) -> u32 {
+        // Unused boundaries are above all values but the last one: where their number
+        // is odd, one of them is put below all.
+        let below = (PAIR_BOUNDARIES - steps.len()) % 2;
+        let boundaries = (0..below).map(|_| 0);
+        let boundaries = boundaries.chain(steps.iter().map(|step| step.first));
+        self.boundaries(start, PAIR_BOUNDARIES, boundaries);
         self.words.at(start)[PAIR_ENTRIES..][..2].copy_from_slice(&entries);
-        Ok(POINTER | PAIR | (start / LINE_WORDS as u32))
+        POINTER | PAIR | (start / LINE_WORDS as u32)
     }
 
     /// A line with a way for each so many steps.
     fn branch(&mut self, steps: &[Segment], each: usize) -> Result<u32, CompileError> {
-        self.begin(forms::BRANCH);
         let start = self.words.reserve_lines(1)?;
+        self.branch_at(steps, each, start)
+    }
+
+    fn branch_at(
+        &mut self,
+        steps: &[Segment],
+        each: usize,
+        start: u32,
+    ) -> Result<u32, CompileError> {
+        self.begin(forms::BRANCH);
         let used = steps.len().div_ceil(each);
         for (way, below) in steps.chunks(each).enumerate() {
             let entry = self.block(below)?;
@@ -418,16 +491,18 @@ mod tests {
     fn look_up(lines: &[Line], root: Root, value: u128) -> (u32, usize) {
         let words: &[u32] = bytemuck::cast_slice(lines);
         let mut key = (value >> 64) as u64;
-        let mut entry = root.entry;
-        if root.table != NONE {
+        let place = || {
             let base = u64::from(root.range.base_high) << 32 | u64::from(root.range.base);
-            let place = key
-                .checked_sub(base)
+            key.checked_sub(base)
                 .map(|distance| distance >> root.range.shift)
                 .filter(|&place| place < u64::from(root.range.last))
-                .unwrap_or(root.range.last.into());
-            entry = words[root.table as usize + place as usize];
-        }
+                .unwrap_or(root.range.last.into()) as u32
+        };
+        let mut entry = match root.table {
+            NONE if root.forms & forms::DIRECT != 0 => root.entry + place(),
+            NONE => root.entry,
+            table => words[(table + place()) as usize],
+        };
         let mut levels = 0;
         while entry & POINTER != 0 {
             levels += 1;
