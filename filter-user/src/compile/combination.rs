@@ -5,9 +5,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::CompileError;
 use super::classes::{Classes, FamilyClasses};
 use super::combine::Pairs;
-use super::{CompileError, parts};
+use super::parts::{self, Parts};
 
 /// The ways to combine classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -35,7 +36,7 @@ pub(super) enum Plan {
     /// By a table of pair classes with all L4 classes.
     Table(Box<[Pairs; 2]>),
     /// [`Combination::Parts`].
-    Parts,
+    Parts(Parts),
 }
 
 impl Combination {
@@ -57,12 +58,12 @@ impl Combination {
                 return Err(CompileError::NotByParts);
             }
         } else if forced == Some(Self::Parts) {
-            return Ok((Self::Parts, Plan::Parts));
+            return Ok((Self::Parts, Plan::Parts(Parts::All)));
         } else if forced.is_none() && (has_both || classes.has_source_ports()) {
             let most = most.min(DENSE);
             return Ok(match Self::small(classes, most) {
                 Some(pairs) => (table, Plan::Table(pairs.into())),
-                None => (Self::Parts, Plan::Parts),
+                None => (Self::Parts, Plan::Parts(Parts::BySize)),
             });
         }
         let pairs = classes.join(most, most);

@@ -47,6 +47,7 @@ use combine::Pairs;
 use words::Words;
 
 use combination::Plan;
+use parts::Parts;
 
 pub use combination::Combination;
 
@@ -155,7 +156,8 @@ impl Image {
                 if has_choice && combination != Combination::Parts =>
             {
                 let parts = Combination::Parts;
-                Self::write_as(ruleset, classes, max_memory, parts, Plan::Parts)
+                let plan = Plan::Parts(Parts::All);
+                Self::write_as(ruleset, classes, max_memory, parts, plan)
             }
             written => written,
         }
@@ -184,7 +186,7 @@ impl Image {
                 classes.source_ports.write(&mut words)?;
         }
         match plan {
-            Plan::Parts => {
+            Plan::Parts(which) => {
                 layout.flags |= abi::flags::PARTS;
                 if classes.has_source_ports() {
                     layout.flags |= abi::flags::SOURCE_PORTS;
@@ -194,7 +196,8 @@ impl Image {
                     layout.src = family.src.write(1, &mut words)?;
                     layout.dst = family.dst.write(1, &mut words)?;
                     layout.pairs = NONE;
-                    layout.parts = parts::write(classes, family, default, max_memory, &mut words)?;
+                    layout.parts =
+                        parts::write(classes, family, which, default, max_memory, &mut words)?;
                 }
             }
             Plan::Table(pairs) => {

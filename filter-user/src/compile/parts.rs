@@ -43,15 +43,33 @@ pub(super) fn can_hold(lines: &Lines<'_>) -> bool {
         .all(|rule| !rule.staged && matches!(rule.action, Action::Allow | Action::Deny))
 }
 
+/// Which parts there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parts {
+    /// All that have lines.
+    All,
+    /// One of all lines where it is small: a packet then asks but once.
+    BySize,
+}
+
+/// Pairs of address classes up to which all lines are one part: 2 MiB of slots.
+/// Warm packets of more pay less as well, but what is read at random more.
+const ONE_PART: u64 = 1 << 17;
+
 /// Writes the tables of one IP version.
 pub(super) fn write(
     classes: &Classes<'_>,
     family: &FamilyClasses,
+    which: Parts,
     default: u32,
     budget: u64,
     words: &mut Words,
 ) -> Result<PartsLayout, CompileError> {
-    let split = Split::of(&classes.lines, family);
+    let split = if which == Parts::BySize && family.pairs() <= ONE_PART {
+        Split::in_one(&classes.lines, family)
+    } else {
+        Split::of(&classes.lines, family)
+    };
     let mut layout = PartsLayout {
         default: behind_all(default),
         ..PartsLayout::default()
@@ -121,6 +139,20 @@ struct Split {
 }
 
 impl Split {
+    /// All lines in one part.
+    fn in_one(lines: &Lines<'_>, family: &FamilyClasses) -> Self {
+        let count = lines.count();
+        let (src, dst) = (spread(&family.src, count), spread(&family.dst, count));
+        let all = Bits::of(count, |line| src[line] > 0 && dst[line] > 0);
+        let empty = || Bits::empty(count);
+        Self {
+            any: empty(),
+            by_src: empty(),
+            by_dst: empty(),
+            both: [Some(all), None, None, None],
+        }
+    }
+
     fn of(lines: &Lines<'_>, family: &FamilyClasses) -> Self {
         let count = lines.count();
         let (src, dst) = (spread(&family.src, count), spread(&family.dst, count));

@@ -144,6 +144,14 @@ pub(crate) fn quick() -> Vec<Case> {
     for values in [63, 64, 65] {
         cases.push(values_of_a_pair(values));
     }
+    // Small enough for one part of all lines.
+    for flavour in [Flavour::Fw, Flavour::Ipc] {
+        let rules = synthetic::rules(flavour, Families::Both, 500, 5);
+        let name = format!("{flavour:?}, in one part");
+        let mut case = Case::new(name, rules.iter().map(of_synthetic));
+        case.expected = Some(Combination::Parts);
+        cases.push(case);
+    }
     for forced in [Combination::Dense, Combination::Parts] {
         let name = "narrow and wide networks".to_owned();
         cases.push(Case::new(name, narrow_and_wide()).forced(forced));
