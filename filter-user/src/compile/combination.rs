@@ -63,7 +63,7 @@ impl Combination {
             let most = most.min(DENSE);
             return Ok(match Self::small(classes, most) {
                 Some(pairs) => (table, Plan::Table(pairs.into())),
-                None => (Self::Parts, Plan::Parts(Parts::BySize)),
+                None => (Self::Parts, Plan::Parts(Parts::of(classes))),
             });
         }
         let pairs = classes.join(most, most);

@@ -150,6 +150,14 @@ impl Image {
     ) -> Result<Self, CompileError> {
         let (combination, plan) = Combination::plan(classes, max_memory, forced)?;
         let has_choice = forced.is_none() && parts::can_hold(&classes.lines);
+        if let Plan::Parts(Parts::One) = plan {
+            match Self::write_as(ruleset, classes, max_memory, combination, plan) {
+                Err(CompileError::TooLarge { .. }) => {}
+                written => return written,
+            }
+            let plan = Plan::Parts(Parts::All);
+            return Self::write_as(ruleset, classes, max_memory, combination, plan);
+        }
         match Self::write_as(ruleset, classes, max_memory, combination, plan) {
             // The best one that is in the budget.
             Err(CompileError::TooLarge { .. })
@@ -170,7 +178,10 @@ impl Image {
         combination: Combination,
         plan: Plan,
     ) -> Result<Self, CompileError> {
-        let mut words = Words::new(max_memory);
+        let mut words = Words::new(match plan {
+            Plan::Parts(Parts::One) => max_memory.min(parts::ONE_PART_BYTES),
+            _ => max_memory,
+        });
         let mut layout = Layout {
             l4_classes: classes.l4.classes.len() as u32,
             source_port_classes: classes.source_ports.classes.len() as u32,

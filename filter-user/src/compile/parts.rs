@@ -48,13 +48,27 @@ pub(super) fn can_hold(lines: &Lines<'_>) -> bool {
 pub(super) enum Parts {
     /// All that have lines.
     All,
-    /// One of all lines where it is small: a packet then asks but once.
-    BySize,
+    /// One of all lines: a packet then asks but once.
+    One,
 }
 
-/// Pairs of address classes up to which all lines are one part: 2 MiB of slots.
-/// Warm packets of more pay less as well, but what is read at random more.
+impl Parts {
+    /// Those that are worth a try.
+    pub(super) fn of(classes: &Classes<'_>) -> Self {
+        let mut families = classes.families.iter();
+        if families.all(|family| family.pairs() <= ONE_PART) {
+            Self::One
+        } else {
+            Self::All
+        }
+    }
+}
+
+/// Pairs of address classes that one part of all lines has at most: 2 MiB of slots.
 const ONE_PART: u64 = 1 << 17;
+/// Bytes of tables up to which it is taken. Warm packets of more pay less as well, but
+/// what is read at random more.
+pub(super) const ONE_PART_BYTES: u64 = 2 << 20;
 
 /// Writes the tables of one IP version.
 pub(super) fn write(
@@ -65,7 +79,7 @@ pub(super) fn write(
     budget: u64,
     words: &mut Words,
 ) -> Result<PartsLayout, CompileError> {
-    let split = if which == Parts::BySize && family.pairs() <= ONE_PART {
+    let split = if which == Parts::One {
         Split::in_one(&classes.lines, family)
     } else {
         Split::of(&classes.lines, family)
