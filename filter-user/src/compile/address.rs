@@ -15,7 +15,8 @@ use super::class::{Class, WITHOUT};
 use super::lanes;
 use super::lines::Lines;
 use super::lists::Lists;
-use super::trie::{self, Long, Segment};
+use super::segment::{Long, Segment};
+use super::trie;
 use super::words::Words;
 use crate::ruleset::{Addresses, Family, Match, NetSet};
 

@@ -3,7 +3,7 @@
 
 use filter_common::abi::LINE_WORDS;
 
-use super::trie::Segment;
+use super::segment::Segment;
 
 /// Classes that are all that is behind some entries, up to which each of them gets a
 /// line all the same: all entries then lead on, which is a jump less that can't be

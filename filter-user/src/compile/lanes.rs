@@ -14,7 +14,7 @@ use filter_common::abi::{LEVELS_V4, LINE_WORDS, Lanes, NONE, PAIR, POINTER, Rang
 
 use super::CompileError;
 use super::blocks::{self, Blocks, CERTAIN};
-use super::trie::Segment;
+use super::segment::Segment;
 use super::words::Words;
 
 /// Bits that a table takes at most: 4 MiB.

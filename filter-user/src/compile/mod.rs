@@ -28,6 +28,7 @@ mod limits;
 mod lines;
 mod lists;
 mod parts;
+mod segment;
 mod source_port;
 mod table16;
 mod trie;
