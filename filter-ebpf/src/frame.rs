@@ -61,7 +61,7 @@ impl<'a> Frame<'a> {
 
     /// The same of a [plain](filter_common::parse::plain) frame, whose IP packet lies
     /// in the first buffer. A helper is asked only where there may be another one
-    /// behind it: no driver begins one before a standard frame's end, and a call
+    /// behind it: none of the drivers known splits a standard frame, and a call
     /// costs 8 ns (AMD EPYC with safe returns, Linux 6.18).
     #[inline(always)]
     pub(crate) fn plain_length(&self) -> u64 {

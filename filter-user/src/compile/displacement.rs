@@ -28,7 +28,8 @@ impl Places {
 }
 
 /// The displacement of each row, by the columns that it has entries in: 0 where there
-/// are none, and no other two are the same. `Err` has the highest so far where it is more than `most`.
+/// are none, and no other two are the same. `Err` has the highest so far where it is
+/// more than `most`.
 ///
 /// The densest come first, each where it first fits, and the sparse ones fill
 /// what those have left.
