@@ -474,6 +474,9 @@ pub enum Fragments {
     /// Rules with L4 conditions are passed over: L3-only rules and the
     /// default decide.
     L3Only,
+    /// As [`Self::Drop`], but a later fragment passes where the first one of its
+    /// datagram did shortly before.
+    Track,
 }
 
 /// Pass or drop, for a kind of frame that no rule speaks about.

@@ -169,6 +169,7 @@ impl OptionFlags {
             fragments: match self.fragments {
                 FragmentsFlag::Drop => Fragments::Drop,
                 FragmentsFlag::L3Only => Fragments::L3Only,
+                FragmentsFlag::Track => Fragments::Track,
             },
             non_ip: self.non_ip.switch(),
             encapsulated_ip: self.encapsulated_ip.switch(),
@@ -184,6 +185,8 @@ pub(super) enum FragmentsFlag {
     Drop,
     /// Let rules without ports, and the default, decide
     L3Only,
+    /// Let those pass whose first fragment did, at most 10 seconds before
+    Track,
 }
 
 /// Pass or drop.

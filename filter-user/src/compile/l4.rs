@@ -123,7 +123,7 @@ fn cut_protocol(
     let later_fragment = classes.number(Class {
         matching: l3_only.clone(),
         undecidable: match fragments {
-            Fragments::Drop => undecidable,
+            Fragments::Drop | Fragments::Track => undecidable,
             Fragments::L3Only => Bits::empty(all),
         },
     });
