@@ -409,41 +409,6 @@ fn denies_everything(
     )
 }
 
-/// A warning for each policy and profile of these endpoints that has a word in
-/// egress, which this version evaluates and does not enforce.
-#[must_use]
-pub fn egress_not_enforced(model: &Model, endpoints: &[Endpoint]) -> Vec<Diagnostic> {
-    let policies = model.policies().iter().filter(|policy| {
-        let mut all = endpoints.iter();
-        let enforced = policy.types().egress && !policy.staged();
-        enforced && all.any(|endpoint| endpoint.is_selected_by(policy))
-    });
-    let policies = policies.map(|policy| ("policy", policy.name(), policy.place()));
-    let profiles = model.profiles().iter().filter(|profile| {
-        let mut all = endpoints.iter();
-        !profile.egress.is_empty() && all.any(|endpoint| endpoint.has_profile(profile))
-    });
-    let profiles = profiles.map(|profile| ("profile", &profile.name, &profile.place));
-    policies
-        .chain(profiles)
-        .map(|(kind, name, place)| {
-            Diagnostic::warning(
-                Code::NotEnforced,
-                format!(
-                    "what the {kind} {} says of egress is not enforced",
-                    quote(name)
-                ),
-            )
-            .at(place.clone())
-            .label("this version enforces what comes in")
-            .help(
-                "`apply --ingress-only` enforces the rest; `explain` and `replay` evaluate it with \
-                 --direction egress",
-            )
-        })
-        .collect()
-}
-
 /// A warning for each policy that applies to none of the endpoints.
 #[must_use]
 pub fn unselected(model: &Model, endpoints: &[Endpoint]) -> Vec<Diagnostic> {
