@@ -115,6 +115,7 @@ impl Apply {
     fn targets(&self, global: &Global, times: &Rc<Times>) -> Result<Vec<Target>, Failure> {
         let request = Request {
             times: Rc::clone(times),
+            ingress_only: self.ingress_only,
             ..Request::new(&self.files, &self.endpoint, &self.options, global).on_this_host()
         };
         let targets = compiled::all_targets(&request, self.warnings)?;
@@ -143,8 +144,7 @@ impl Apply {
 
     /// What is to be in force on what goes out.
     fn egress<'t>(&self, target: &'t Target) -> Option<Compiled<'t>> {
-        let flows = self.max_flows() > 0;
-        target.egress_in_force(flows).filter(|_| !self.ingress_only)
+        target.egress_in_force(self.max_flows() > 0)
     }
 
     fn apply(

@@ -33,6 +33,8 @@ pub(super) struct Request<'a> {
     /// Whether this host is asked for what the flags don't say: its name, its
     /// addresses.
     pub(super) live: bool,
+    /// Whether what goes out is left alone.
+    pub(super) ingress_only: bool,
     /// How long the steps take.
     pub(super) times: Rc<Times>,
 }
@@ -52,6 +54,7 @@ impl<'a> Request<'a> {
             options,
             color: global.color,
             live: false,
+            ingress_only: false,
             times: Rc::default(),
         }
     }

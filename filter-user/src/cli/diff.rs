@@ -236,6 +236,10 @@ impl Changes {
 
     fn text(&self) -> String {
         let mut text = String::new();
+        // What goes out may not be asked for at all: it is said where it changes.
+        if self.is_empty() && self.after.direction == Direction::Egress {
+            return text;
+        }
         let egress = match self.after.direction {
             Direction::Ingress => "",
             Direction::Egress => ", egress",

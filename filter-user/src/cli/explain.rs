@@ -98,6 +98,7 @@ impl Explain {
                 options: &self.options,
                 color: global.color,
                 live: false,
+                ingress_only: false,
                 times: std::rc::Rc::default(),
             };
             one_target(&request, self.direction.direction())?.ruleset
