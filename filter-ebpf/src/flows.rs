@@ -92,7 +92,7 @@ pub(crate) struct InMap(*mut u64);
 
 impl Entry for InMap {
     #[inline(always)]
-    fn get(self, field: Field) -> u64 {
+    fn get(&self, field: Field) -> u64 {
         // SAFETY: the pointer is to a value of the map, a flow, which stays readable
         // while the program runs. Others change it meanwhile; where the flow was pushed
         // out and its place taken by another, that one is what is seen.
@@ -100,7 +100,7 @@ impl Entry for InMap {
     }
 
     #[inline(always)]
-    fn set(self, field: Field, value: u64) {
+    fn set(&self, field: Field, value: u64) {
         // SAFETY: likewise, and writable.
         unsafe { self.0.add(field as usize).write_volatile(value) }
     }

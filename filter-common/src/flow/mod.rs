@@ -150,17 +150,17 @@ impl Flow {
 /// A flow in a map that several CPUs use at once: each field is read and written by
 /// itself. Where several CPUs carry one flow in the same direction at the same time, a
 /// packet may not be counted.
-pub trait Entry: Copy {
+pub trait Entry {
     /// Reads a field.
-    fn get(self, field: Field) -> u64;
+    fn get(&self, field: Field) -> u64;
 
     /// Writes a field.
-    fn set(self, field: Field, value: u64);
+    fn set(&self, field: Field, value: u64);
 }
 
 /// Makes another flow of the same tuple of it.
 #[inline(always)]
-fn begin_again<E: Entry>(entry: E, state: State, now: u64) {
+fn begin_again<E: Entry>(entry: &E, state: State, now: u64) {
     let flow = Flow::begin(state, now);
     entry.set(Field::Seen, flow.seen);
     entry.set(Field::Began, flow.began);
@@ -171,7 +171,7 @@ fn begin_again<E: Entry>(entry: E, state: State, now: u64) {
 
 /// Its state, while it lives.
 #[inline(always)]
-fn live_state<E: Entry>(entry: E, proto: u8, now: u64, second: u64) -> Option<State> {
+fn live_state<E: Entry>(entry: &E, proto: u8, now: u64, second: u64) -> Option<State> {
     let state = State::from_number(entry.get(Field::State))?;
     state
         .lives(proto, entry.get(Field::Seen), now, second)
@@ -180,7 +180,7 @@ fn live_state<E: Entry>(entry: E, proto: u8, now: u64, second: u64) -> Option<St
 
 /// A packet of the flow was seen.
 #[inline(always)]
-fn see<E: Entry>(entry: E, state: State, step: &Step, way: Way, direction: Direction, now: u64) {
+fn see<E: Entry>(entry: &E, state: State, step: &Step, way: Way, direction: Direction, now: u64) {
     let Some(next) = state.after(step.tuple.proto(), step.flags, way, direction) else {
         return;
     };
@@ -358,10 +358,10 @@ pub fn answers<F: Flows>(step: &Step, flows: &F, direction: Direction) -> bool {
         return false;
     };
     let now = flows.now();
-    let Some(state) = live_state(flow, step.tuple.proto(), now, flows.second()) else {
+    let Some(state) = live_state(&flow, step.tuple.proto(), now, flows.second()) else {
         return false;
     };
-    see(flow, state, step, Way::Reply, direction, now);
+    see(&flow, state, step, Way::Reply, direction, now);
     true
 }
 
@@ -389,7 +389,7 @@ fn is_live<F: Flows>(tuple: &Tuple, begun: Direction, flows: &F) -> bool {
     let Some(flow) = flows.find(begun, tuple) else {
         return false;
     };
-    live_state(flow, tuple.proto(), flows.now(), flows.second()).is_some()
+    live_state(&flow, tuple.proto(), flows.now(), flows.second()).is_some()
 }
 
 /// Remembers a packet that is allowed, where the other direction's rules would
@@ -408,7 +408,7 @@ pub fn follow<F: Flows>(step: &Step, flows: &F, direction: Direction) {
     let proto = step.tuple.proto();
     let now = flows.now();
     let found = flows.find(direction, &step.tuple);
-    if let Some(flow) = found
+    if let Some(flow) = &found
         && let Some(state) = live_state(flow, proto, now, flows.second())
     {
         see(flow, state, step, Way::Forward, direction, now);
@@ -420,7 +420,7 @@ pub fn follow<F: Flows>(step: &Step, flows: &F, direction: Direction) {
     let Some(first) = State::first(proto, step.flags) else {
         return;
     };
-    if let Some(flow) = found {
+    if let Some(flow) = &found {
         begin_again(flow, first, now);
         return;
     }

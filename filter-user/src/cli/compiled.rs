@@ -304,7 +304,12 @@ pub(super) fn targets(
     let lint = &mut |analysis: &Analysis<'_>, endpoint: &Endpoint| {
         odd.extend(lint::of_ruleset(analysis, endpoint, sources));
     };
-    let targets = select(request, model, endpoints, Directions::Both, warnings, lint)?;
+    let directions = if request.ingress_only {
+        Directions::Only(Direction::Ingress)
+    } else {
+        Directions::Both
+    };
+    let targets = select(request, model, endpoints, directions, warnings, lint)?;
     warnings.append(&mut odd);
     // What is odd about a rule is so on every endpoint.
     let mut seen = HashSet::new();

@@ -20,7 +20,8 @@ use super::flows;
 use super::loader::{self, Prepared, Program, Wanted};
 use super::{host, sys};
 use crate::compile::Image;
-use crate::ruleset::{Direction, Fragments, Ruleset};
+use crate::conversation::flow_switches;
+use crate::ruleset::{Direction, Ruleset};
 
 /// The compiled `filter-ebpf`.
 #[cfg(feature = "bpf")]
@@ -97,22 +98,13 @@ impl Loading {
     /// What the programs of the two directions do with flows, and how many of each
     /// direction's own they remember: no more than one where none is asked for.
     fn flows(&self, own: Compiled<'_>, other: Option<Compiled<'_>>) -> (FlowConstants, u32) {
-        let remembers = self.max_flows > 0;
-        let denies = |compiled: &Compiled<'_>| compiled.ruleset.denies_statefully();
-        let consult = remembers && other.is_some() && denies(&own);
-        let fill = remembers && other.as_ref().is_some_and(denies);
-        let fragments = own.ruleset.options.fragments == Fragments::Track;
-        let on = [
-            (consult, switches::CONSULT),
-            (fill, switches::FILL),
-            (fragments, switches::FRAGMENTS),
-        ];
-        let on = on.iter().filter(|(on, _)| *on);
+        let other = other.map(|other| other.ruleset);
         let constants = FlowConstants {
-            switches: on.fold(0, |all, (_, switch)| all | switch),
+            switches: flow_switches(own.ruleset, other, self.max_flows > 0),
             second: host::jiffies_per_second(),
         };
-        (constants, if fill { self.max_flows } else { 1 })
+        let fills = constants.switches & switches::FILL != 0;
+        (constants, if fills { self.max_flows } else { 1 })
     }
 }
 
