@@ -73,17 +73,19 @@ pub enum State {
 impl State {
     /// For how long a flow lives after a packet.
     const fn timeout(self, protocol: u8) -> Duration {
-        Duration::from_secs(match (self, protocol) {
-            (Self::SynSent | Self::Closing, _) => 120,
-            (Self::SynAnswered, _) => 60,
-            (Self::Established, _) => 432_000,
-            (Self::Reset, _) => 10,
-            (Self::Unanswered, _) => 300,
-            (Self::OneWay, UDP | UDP_LITE | SCTP)
-            | (Self::OneWay | Self::TwoWay, ICMP | ICMPV6) => 30,
-            (Self::TwoWay, UDP | UDP_LITE) => 120,
-            (Self::TwoWay, SCTP) => 210,
-            (Self::OneWay | Self::TwoWay, _) => 600,
+        let of_udp = matches!(protocol, UDP | UDP_LITE);
+        Duration::from_secs(match self {
+            Self::SynSent | Self::Closing => 120,
+            Self::SynAnswered => 60,
+            Self::Established => 432_000,
+            Self::Reset => 10,
+            Self::Unanswered => 300,
+            Self::OneWay if of_udp => 30,
+            Self::TwoWay if of_udp => 120,
+            Self::OneWay if protocol == SCTP => 30,
+            Self::TwoWay if protocol == SCTP => 210,
+            Self::OneWay | Self::TwoWay if matches!(protocol, ICMP | ICMPV6) => 30,
+            Self::OneWay | Self::TwoWay => 600,
         })
     }
 }
