@@ -1720,6 +1720,16 @@ fn what_the_rules_drop_for_another_reason_stays_dropped() {
     let ingress = track(ruleset(Action::Deny, &wrong_order));
     let mut lab = Lab::new(&ingress, &open);
     lab.meets(Ingress, &first, Reason::PolicyDeny, Some(0), &[]);
+    // A failsafe lets the first one in, and leaves the later one to a rule that decides
+    // it, stateful or not.
+    for stage in [Stage::Untracked, Stage::Normal] {
+        let port = failsafe(ports(UDP, &[(53, 53)]));
+        let rules = [port, rule(Action::Deny, stage, everything())];
+        let ingress = track(ruleset(Action::Allow, &rules));
+        let mut lab = Lab::new(&ingress, &open);
+        lab.meets(Ingress, &first, Reason::Failsafe, Some(0), &[]);
+        lab.meets(Ingress, &later, Reason::PolicyDeny, Some(1), &[]);
+    }
     // An answer's first fragment passes, and the default drops the later one.
     let ingress = track(closed());
     let mut lab = Lab::new(&ingress, &open);
