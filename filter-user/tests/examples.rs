@@ -422,6 +422,9 @@ const EXAMPLES: &[Example] = &[
             in  pass performance-lab[1]  udp [2001:db8:1ab::7]:51515 > [2001:db8::10]:5201
             in  drop default_deny        udp [2001:db8:1ac::7]:51515 > [2001:db8::10]:5201
             in  pass performance-lab[0]  tcp 198.18.0.1:51515 > 192.0.2.10:12865
+            in  pass performance-lab[0]  tcp 198.18.0.1:51515 > 192.0.2.10:12875
+            in  drop default_deny        tcp 198.18.0.1:51515 > 192.0.2.10:12876
+            in  drop default_deny        tcp 198.18.0.1:51515 > 192.0.2.10:40000
             in  pass performance-lab[2]  tcp 198.18.0.1:5201 > 192.0.2.10:1024
             in  drop default_deny        tcp 198.18.0.1:5201 > 192.0.2.10:1023
             in  pass performance-lab[3]  udp 198.18.0.1:5001 > 192.0.2.10:20000
@@ -432,6 +435,7 @@ const EXAMPLES: &[Example] = &[
             out drop default_deny        tcp 192.0.2.10:51515 > 203.0.113.7:5201
             out pass performance-lab[0]  tcp 192.0.2.10:20000 > 198.18.0.1:5201
             out drop default_deny        tcp 192.0.2.10:20000 > 198.18.0.1:5211
+            out drop default_deny        tcp 192.0.2.10:51515 > 198.18.0.1:5211
             out pass performance-lab[1]  udp [2001:db8::10]:20000 > [2001:db8:1ab::7]:5210
             out pass performance-lab[2]  tcp 192.0.2.10:5201 > 198.18.0.1:20000
             out drop default_deny        tcp 192.0.2.10:5201 > 198.20.0.0:20000
