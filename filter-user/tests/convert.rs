@@ -13,15 +13,21 @@ use filter_user::ruleset::{Direction, Ruleset};
 
 fn files() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files: Vec<PathBuf> = ["tests/policy/good", "../examples"]
-        .iter()
-        .flat_map(|folder| fs::read_dir(root.join(folder)).expect("a folder"))
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| {
+    let mut folders = vec![root.join("tests/policy/good"), root.join("../examples")];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
             let extension = path.extension().and_then(|extension| extension.to_str());
-            matches!(extension, Some("yaml" | "yml" | "json"))
-        })
-        .collect();
+            if matches!(extension, Some("yaml" | "yml" | "json")) {
+                files.push(path);
+            }
+        }
+    }
     // Of an example and its copy in the corpus, the example: its list is there.
     files.sort_by_key(|path| (path.file_name().map(ToOwned::to_owned), path.clone()));
     files.dedup_by_key(|path| path.file_name().map(ToOwned::to_owned));
