@@ -18,7 +18,7 @@ use Transport::{Tcp, Udp};
 
 /// Whether what goes out is enforced, and the answers to it come in. Where not, egress
 /// rules are left out (`--ingress-only`), and nothing is expected of them.
-const EGRESS: bool = false;
+const EGRESS: bool = true;
 
 /// For what must not be answered: the veth pair takes no time.
 const BRIEF: Duration = Duration::from_millis(700);

@@ -1,6 +1,9 @@
-//! Random conversations and the reference's answers to them: whatever is remembered, it
-//! changes drops to passes and nothing else, and the packets reach what a comparison is
-//! to find.
+//! Random conversations, and three independent answers to each of their packets: the
+//! reference's, the host's, and the kernel's. Judgements and what is remembered are
+//! compared, step by step.
+//!
+//! The other tests check that the talks reach what a comparison is to find, and that the
+//! comparison finds it: wrong evaluators must be caught.
 #![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 #[path = "common/random.rs"]
@@ -10,9 +13,13 @@ mod talk;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use filter_common::flow;
 use filter_common::verdict::{Reason, Verdict};
+use filter_user::compile::Image;
+use filter_user::conversation::Conversation as OnHost;
 use filter_user::decision::{Decision, Judgement};
 use filter_user::reference::{self, Conversation, Flow, State};
 use filter_user::ruleset::{Direction, Ruleset, Stage};
@@ -26,7 +33,7 @@ fn runner(talks: u32) -> TestRunner {
     let config = Config {
         cases: talks,
         failure_persistence: None,
-        max_shrink_iters: 20_000,
+        max_shrink_iters: 300,
         ..Config::default()
     };
     let rng = TestRng::from_seed(config.rng_algorithm, &[7; 32]);
@@ -286,4 +293,236 @@ fn state_changes_drops_to_passes_alone() {
         }
         Ok(())
     });
+}
+
+/// A flow, as all three have it; the time since it was seen is left out.
+type Known = (Direction, [IpAddr; 2], u8, [u16; 2], &'static str, u64, u64);
+
+fn known_to_reference(conversation: &Conversation<'_>, now: Duration) -> Vec<Known> {
+    let flows = conversation.flows(now);
+    let flows = flows.iter().map(|flow| {
+        let state = match flow.state {
+            State::SynSent => "syn_sent",
+            State::SynAnswered => "syn_answered",
+            State::Established => "established",
+            State::Closing => "closing",
+            State::Reset => "reset",
+            State::Unanswered => "unanswered",
+            State::OneWay => "one_way",
+            State::TwoWay => "two_way",
+        };
+        let ends = [flow.src, flow.dst];
+        let counts = (flow.forward, flow.back);
+        (
+            flow.begun,
+            ends,
+            flow.protocol,
+            flow.numbers,
+            state,
+            counts.0,
+            counts.1,
+        )
+    });
+    sorted(flows.collect())
+}
+
+fn known_to_host(conversation: &OnHost<'_>, now: Duration) -> Vec<Known> {
+    let flows = conversation
+        .flows(now)
+        .into_iter()
+        .map(|(begun, tuple, flow)| {
+            let state = flow::State::from_number(flow.state).unwrap().name();
+            let (ends, numbers) = (tuple.addresses(), tuple.both_numbers());
+            (
+                begun,
+                ends,
+                tuple.proto(),
+                numbers,
+                state,
+                flow.forward,
+                flow.back,
+            )
+        });
+    sorted(flows.collect())
+}
+
+fn sorted(mut flows: Vec<Known>) -> Vec<Known> {
+    flows.sort_unstable();
+    flows
+}
+
+const BUDGET: u64 = 64 << 20;
+
+fn compiled(ruleset: &Ruleset) -> Result<Image, TestCaseError> {
+    Image::compile(ruleset, BUDGET).map_err(|error| TestCaseError::fail(error.to_string()))
+}
+
+/// Has another evaluator answer the packets of random talks; how it differs from the
+/// reference, if it does. It is asked about what `can_be_run`.
+fn against_reference<J>(
+    talks: u32,
+    can_be_run: impl Fn(&Step) -> bool,
+    begin: impl Fn(&Talk) -> Result<J, TestCaseError>,
+    judge: impl Fn(&mut J, Duration, &Step) -> (Judgement, Vec<Known>),
+) -> Result<(), String> {
+    let check = |talk: Talk| {
+        let mut other = begin(&talk)?;
+        let mut reference = Conversation::new(&talk.ingress, &talk.egress);
+        let mut now = Duration::ZERO;
+        for step in talk.steps.iter().filter(|step| can_be_run(step)) {
+            now += Duration::from_secs(step.wait);
+            // A clock of another beginning is not to be asked at the very end of
+            // something's time.
+            while unclear(&reference, now, step) {
+                now += Duration::from_secs(1);
+            }
+            let judgement = reference.judge(now, step.direction, &step.frame.0);
+            let (answer, known) = judge(&mut other, now, step);
+            prop_assert_eq!(&answer, &judgement, "of {:?} at {:?}", step, now);
+            let flows = known_to_reference(&reference, now);
+            prop_assert_eq!(known, flows, "after {:?} at {:?}", step, now);
+        }
+        Ok(())
+    };
+    runner(talks)
+        .run(&talk(), check)
+        .map_err(|error| error.to_string())
+}
+
+/// Whether something ends within the next second.
+fn unclear(reference: &Conversation<'_>, now: Duration, step: &Step) -> bool {
+    let later = now + Duration::from_secs(1);
+    let judged = |now| reference.clone().judge(now, step.direction, &step.frame.0);
+    known_to_reference(reference, now) != known_to_reference(reference, later)
+        || judged(now) != judged(later)
+}
+
+/// A talk's images, to be shared by what evaluates it.
+struct Images {
+    ingress: Ruleset,
+    egress: Ruleset,
+    images: [Image; 2],
+}
+
+impl Images {
+    fn of(talk: &Talk) -> Result<Self, TestCaseError> {
+        Ok(Self {
+            ingress: talk.ingress.clone(),
+            egress: talk.egress.clone(),
+            images: [compiled(&talk.ingress)?, compiled(&talk.egress)?],
+        })
+    }
+}
+
+#[test]
+fn the_host_agrees_with_the_reference() {
+    for_host(3_000).unwrap();
+}
+
+fn for_host(talks: u32) -> Result<(), String> {
+    let begin = |talk: &Talk| {
+        // It lives as long as the process: the conversation borrows from it.
+        let images: &'static Images = Box::leak(Box::new(Images::of(talk)?));
+        let [ingress, egress] = &images.images;
+        Ok(OnHost::new(
+            (&images.ingress, ingress),
+            (&images.egress, egress),
+        ))
+    };
+    against_reference(
+        talks,
+        |_| true,
+        begin,
+        |host, now, step| {
+            let judgement = host.judge(now, step.direction, &step.frame.0);
+            (judgement, known_to_host(host, now))
+        },
+    )
+}
+
+#[cfg(feature = "bpf")]
+mod kernel {
+    use std::time::Instant;
+
+    use filter_user::datapath::{Compiled, TestBench, TestPair};
+    use tests::require;
+
+    use super::*;
+
+    /// The programs, and how the talk's time is told to them.
+    struct Loaded {
+        pair: TestPair,
+        began: Instant,
+        aged: Duration,
+    }
+
+    impl Loaded {
+        /// What is remembered is as old as it would be at `now`.
+        fn advance(&mut self, now: Duration) {
+            let by = now.saturating_sub(self.began.elapsed() + self.aged);
+            if by >= Duration::from_millis(100) {
+                self.pair.age(by).unwrap();
+                self.aged += by;
+            }
+        }
+
+        fn known(&self) -> Vec<Known> {
+            let flows = self.pair.flows().unwrap().into_iter();
+            let live = flows.filter(|flow| flow.left.is_some());
+            let known = live.map(|flow| {
+                let ends = [flow.src, flow.dst];
+                let state = flow.state.name();
+                (
+                    flow.begun,
+                    ends,
+                    flow.protocol,
+                    flow.numbers,
+                    state,
+                    flow.forward,
+                    flow.back,
+                )
+            });
+            sorted(known.collect())
+        }
+    }
+
+    /// The kernel runs no frame that ends within its Ethernet header, and, going out,
+    /// none within its IP header (`bpf_prog_test_run_skb`, Linux 6.18): no socket sends
+    /// such.
+    fn can_be_run(step: &Step) -> bool {
+        let frame = &step.frame.0;
+        let shortest = match (step.direction, frame.get(12..14)) {
+            (Direction::Egress, Some([0x08, 0x00])) => TestBench::MIN_FRAME + 20,
+            (Direction::Egress, Some([0x86, 0xdd])) => TestBench::MIN_FRAME + 40,
+            _ => TestBench::MIN_FRAME,
+        };
+        frame.len() >= shortest
+    }
+
+    #[test]
+    fn the_kernel_agrees_with_the_reference() {
+        if !require::root_and_bpf() {
+            return;
+        }
+        let begin = |talk: &Talk| {
+            let [ingress, egress] = [compiled(&talk.ingress)?, compiled(&talk.egress)?];
+            let side = |ruleset, image| Compiled { ruleset, image };
+            let pair = TestPair::load(
+                side(&talk.ingress, &ingress),
+                side(&talk.egress, &egress),
+                1_024,
+            );
+            Ok(Loaded {
+                pair: pair.map_err(|error| TestCaseError::fail(error.to_string()))?,
+                began: Instant::now(),
+                aged: Duration::ZERO,
+            })
+        };
+        against_reference(150, can_be_run, begin, |loaded, now, step| {
+            loaded.advance(now);
+            let judgement = loaded.pair.judge(step.direction, &step.frame.0);
+            (judgement.unwrap(), loaded.known())
+        })
+        .unwrap();
+    }
 }

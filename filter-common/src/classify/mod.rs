@@ -95,11 +95,11 @@ impl Outcome {
         Self::of(reason_counter(reason, Verdict::Drop) | DECIDE_DROP)
     }
 
-    /// The same decision, which is stateful.
+    /// The same, which is stateful where the decision is that it comes from.
     #[inline(always)]
-    const fn stateful(self) -> Self {
+    const fn stateful_as(self, decision: u32) -> Self {
         Self {
-            word: self.word | DECIDE_STATEFUL,
+            word: self.word | decision & DECIDE_STATEFUL,
             ..self
         }
     }
@@ -383,11 +383,11 @@ fn settle<T: Tables>(key: &Key, decision: u32, tables: &T) -> Outcome {
     }
     if decision & DECIDE_DEFAULT != 0 {
         return if decision & DECIDE_DROP == 0 {
-            Outcome::pass(Reason::DefaultAllow).stateful()
+            Outcome::pass(Reason::DefaultAllow).stateful_as(decision)
         } else if is_set(flags::ESSENTIALS, tables) && is_essential(key) {
             Outcome::pass(Reason::Essential)
         } else {
-            Outcome::drop(Reason::DefaultDeny).stateful()
+            Outcome::drop(Reason::DefaultDeny).stateful_as(decision)
         };
     }
     Outcome::drop(match key.fields.l4() {

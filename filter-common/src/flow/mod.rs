@@ -14,6 +14,8 @@
 mod state;
 mod step;
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use bytemuck::{Pod, Zeroable};
 
 pub use state::{State, Way};
@@ -74,6 +76,32 @@ impl Tuple {
         }
     }
 
+    /// Source and destination as addresses.
+    #[must_use]
+    pub fn addresses(&self) -> [IpAddr; 2] {
+        [self.src, self.dst].map(|address| {
+            let [a, b, c, d, ..] = address.high.to_be_bytes();
+            if self.is_ipv4() {
+                Ipv4Addr::new(a, b, c, d).into()
+            } else {
+                let bits = u128::from(address.high) << 64 | u128::from(address.low);
+                Ipv6Addr::from_bits(bits).into()
+            }
+        })
+    }
+
+    /// The two numbers.
+    #[must_use]
+    pub const fn both_numbers(&self) -> [u16; 2] {
+        let [a, b, c, d] = self.numbers.to_be_bytes();
+        [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]
+    }
+
+    #[inline(always)]
+    const fn is_ipv4(&self) -> bool {
+        self.kind >> 8 == 0
+    }
+
     /// The protocol.
     #[inline(always)]
     #[must_use]
@@ -87,7 +115,7 @@ impl Tuple {
     #[inline(always)]
     const fn is_to_many(&self) -> bool {
         let first = self.dst.high >> 56;
-        if self.kind >> 8 == 0 {
+        if self.is_ipv4() {
             first & 0xf0 == 0xe0 || self.dst.high >> 32 == 0xffff_ffff
         } else {
             first == 0xff
@@ -445,13 +473,16 @@ fn fragment<P: Packet, F: Flows>(
         return outcome;
     };
     let now = flows.now();
-    if outcome.drops() == 0 {
-        if step::is_first(key) {
+    if step::is_first(key) {
+        if outcome.drops() == 0 {
             flows.remember(&datagram, now);
         }
         return outcome;
     }
-    if outcome.reason() as u8 != Reason::Fragment as u8 {
+    // Where only the header could decide, or what decides it would not have dropped
+    // the first one.
+    let undecided = outcome.drops() != 0 && outcome.reason() as u8 == Reason::Fragment as u8;
+    if !outcome.drops_statefully() && !undecided {
         return outcome;
     }
     match flows.first_fragment(&datagram) {

@@ -113,9 +113,10 @@ fn walk(
 /// The decision word for an end.
 pub(super) fn word(ruleset: &Ruleset, end: End) -> u32 {
     match end {
-        End::Default => by_default(ruleset, ruleset.default),
+        End::Default => by_default(ruleset, ruleset.default, true),
         End::Rule(index) if ruleset.rules[index].is_default() => {
-            by_default(ruleset, ruleset.rules[index].action)
+            let rule = &ruleset.rules[index];
+            by_default(ruleset, rule.action, rule.is_stateful())
         }
         End::Rule(index) => by_rule(&ruleset.rules, index),
         End::Undecidable(index) => undecidable(index),
@@ -132,14 +133,17 @@ pub(super) fn word_with_rule(rules: &[Rule], end: End) -> Option<u32> {
     }
 }
 
-fn by_default(ruleset: &Ruleset, action: Action) -> u32 {
-    match action {
+fn by_default(ruleset: &Ruleset, action: Action, is_stateful: bool) -> u32 {
+    let decision = match action {
         Action::Deny if ruleset.options.essentials => DECIDE_ASK | DECIDE_DEFAULT | DECIDE_DROP,
-        Action::Deny => {
-            DECIDE_STATEFUL | DECIDE_DROP | reason_counter(Reason::DefaultDeny, Verdict::Drop)
-        }
-        _ => DECIDE_STATEFUL | reason_counter(Reason::DefaultAllow, Verdict::Pass),
-    }
+        Action::Deny => DECIDE_DROP | reason_counter(Reason::DefaultDeny, Verdict::Drop),
+        _ => reason_counter(Reason::DefaultAllow, Verdict::Pass),
+    };
+    decision | stateful(is_stateful)
+}
+
+const fn stateful(is_stateful: bool) -> u32 {
+    if is_stateful { DECIDE_STATEFUL } else { 0 }
 }
 
 fn by_rule(rules: &[Rule], index: usize) -> u32 {
@@ -154,12 +158,7 @@ fn by_rule(rules: &[Rule], index: usize) -> u32 {
     } else {
         0
     };
-    let stateful = if rule.is_stateful() {
-        DECIDE_STATEFUL
-    } else {
-        0
-    };
-    counter(index) | kind | default | stateful
+    counter(index) | kind | default | stateful(rule.is_stateful())
 }
 
 fn undecidable(index: usize) -> u32 {

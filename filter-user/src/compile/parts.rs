@@ -9,10 +9,10 @@
 //! [displaced](super::displacement).
 
 use filter_common::abi::{
-    DECIDE_ASK, DECIDE_DEFAULT, DECIDE_DROP, DECISION_COUNTER, ELSEWHERE, LINE_WORDS, NO_LINE,
-    NONE, PARTS, PartsLayout, RECORD_PARTS, RECORD_ROW, RECORD_VALUES, RECORD_WORDS, Record,
-    SLOT_OWNER, SLOT_ROW, SLOT_VALUES, SLOT_WORDS, Slot, WIDTH_BYTE, WIDTH_HALF, WIDTH_WORD,
-    list_at, used,
+    DECIDE_ASK, DECIDE_DEFAULT, DECIDE_DROP, DECIDE_STATEFUL, DECISION_COUNTER, ELSEWHERE,
+    LINE_WORDS, NO_LINE, NONE, PARTS, PartsLayout, RECORD_PARTS, RECORD_ROW, RECORD_VALUES,
+    RECORD_WORDS, Record, SLOT_OWNER, SLOT_ROW, SLOT_VALUES, SLOT_WORDS, Slot, WIDTH_BYTE,
+    WIDTH_HALF, WIDTH_WORD, list_at, used,
 };
 use hashbrown::HashMap;
 
@@ -133,7 +133,8 @@ pub(super) fn write(
 /// The value of the default: it comes behind those of all rules, and says itself
 /// what happens.
 const fn behind_all(default: u32) -> u32 {
-    let word = default & DECIDE_DROP | DECIDE_ASK | DECIDE_DEFAULT | DECISION_COUNTER;
+    let more = DECIDE_ASK | DECIDE_DEFAULT | DECIDE_STATEFUL;
+    let word = default & DECIDE_DROP | more | DECISION_COUNTER;
     word.rotate_left(8)
 }
 

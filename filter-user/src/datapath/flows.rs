@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +15,6 @@ use bytemuck::Pod;
 use filter_common::flow::{
     self as common, Datagram, Event, FLOW_COUNTERS, Flow as InMap, State, Tuple,
 };
-use filter_common::parse::Address;
 
 use super::error::Error;
 use super::loader::Prepared;
@@ -274,7 +273,8 @@ impl Tables {
     /// Lets all flows and fragments be so much older.
     pub(super) fn age(&self, by: Duration) -> Result<(), Error> {
         let failed = |error: io::Error| Error::io("cannot age the flows", &error);
-        let jiffies = by.as_secs() * u64::from(host::jiffies_per_second());
+        let second = u64::from(host::jiffies_per_second());
+        let jiffies = by.as_secs() * second + u64::from(by.subsec_millis()) * second / 1000;
         for map in &self.maps[..2] {
             for (tuple, mut flow) in read::<Tuple, InMap>(map.as_fd())? {
                 flow.seen = flow.seen.saturating_sub(jiffies);
@@ -404,13 +404,13 @@ impl Clock {
         let since = |jiffy: u64| self.duration(self.now.saturating_sub(jiffy));
         let idle = since(flow.seen);
         let timeout = Duration::from_secs(state.timeout(tuple.proto()).into());
-        let is_v4 = tuple.kind >> 8 == 0;
+        let [src, dst] = tuple.addresses();
         Some(Flow {
             begun,
-            src: address(is_v4, tuple.src),
-            dst: address(is_v4, tuple.dst),
+            src,
+            dst,
             protocol: tuple.proto(),
-            numbers: [high(tuple.numbers), high(tuple.numbers << 16)],
+            numbers: tuple.both_numbers(),
             state,
             forward: flow.forward,
             back: flow.back,
@@ -422,19 +422,5 @@ impl Clock {
 
     fn duration(&self, jiffies: u64) -> Duration {
         Duration::from_millis(jiffies.saturating_mul(1000) / self.second.max(1))
-    }
-}
-
-const fn high(numbers: u32) -> u16 {
-    let [a, b, ..] = numbers.to_be_bytes();
-    u16::from_be_bytes([a, b])
-}
-
-fn address(is_v4: bool, address: Address) -> IpAddr {
-    let [a, b, c, d, ..] = address.high.to_be_bytes();
-    if is_v4 {
-        Ipv4Addr::new(a, b, c, d).into()
-    } else {
-        Ipv6Addr::from(u128::from(address.high) << 64 | u128::from(address.low)).into()
     }
 }

@@ -85,7 +85,7 @@ impl TestPair {
             .map_or_else(|| Ok(Default::default()), flows::Tables::totals)
     }
 
-    /// Lets time pass for all that is remembered; whole seconds.
+    /// Lets time pass for all that is remembered.
     pub fn age(&self, by: Duration) -> Result<(), Error> {
         self.flows.as_ref().map_or(Ok(()), |flows| flows.age(by))
     }

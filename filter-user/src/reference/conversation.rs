@@ -294,7 +294,9 @@ impl<'r> Conversation<'r> {
         let stateful = is_stateful(ruleset, &packet);
         let established = match decision.verdict {
             Verdict::Drop if stateful => {
-                self.replies(now, direction, &packet) || self.is_error_of_a_flow(direction, &packet)
+                self.replies(now, direction, &packet)
+                    || self.is_error_of_a_flow(direction, &packet)
+                    || self.is_remembered(direction, &packet)
             }
             Verdict::Drop => {
                 decision.reason == Reason::Fragment && self.is_remembered(direction, &packet)

@@ -1706,7 +1706,7 @@ fn any_pass_of_a_first_fragment_counts() {
 }
 
 #[test]
-fn what_the_rules_drop_for_another_reason_stays_dropped() {
+fn a_later_fragment_follows_the_first_past_any_stateful_drop() {
     // A rule that needs no L4 header decides about the later one.
     let rules = [allow(ports(UDP, &[(53, 53)])), deny(everything())];
     let mut wrong_order = rules.clone();
@@ -1721,22 +1721,26 @@ fn what_the_rules_drop_for_another_reason_stays_dropped() {
     let mut lab = Lab::new(&ingress, &open);
     lab.meets(Ingress, &first, Reason::PolicyDeny, Some(0), &[]);
     // A failsafe lets the first one in, and leaves the later one to a rule that decides
-    // it, stateful or not.
+    // it: past a stateful one it is followed.
     for stage in [Stage::Untracked, Stage::Normal] {
         let port = failsafe(ports(UDP, &[(53, 53)]));
         let rules = [port, rule(Action::Deny, stage, everything())];
         let ingress = track(ruleset(Action::Allow, &rules));
         let mut lab = Lab::new(&ingress, &open);
         lab.meets(Ingress, &first, Reason::Failsafe, Some(0), &[]);
-        lab.meets(Ingress, &later, Reason::PolicyDeny, Some(1), &[]);
+        if stage == Stage::Untracked {
+            lab.meets(Ingress, &later, Reason::PolicyDeny, Some(1), &[]);
+        } else {
+            lab.sends(Ingress, &later, KNOWN, &[]);
+        }
     }
-    // An answer's first fragment passes, and the default drops the later one.
+    // An answer's first fragment passes, and the later one with it.
     let ingress = track(closed());
     let mut lab = Lab::new(&ingress, &open);
     let query = ip(HOST[0], PEER[0], UDP, &datagram(53, 40000));
     lab.sends(Egress, &query, ALLOW, &[(OneWay, 1, 0)]);
     lab.sends(Ingress, &first, KNOWN, &[(TwoWay, 1, 1)]);
-    lab.sends(Ingress, &later, DENY, &[(TwoWay, 1, 1)]);
+    lab.sends(Ingress, &later, KNOWN, &[(TwoWay, 1, 1)]);
 }
 
 #[test]
