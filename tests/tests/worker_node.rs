@@ -2,7 +2,9 @@
 //! with it, attackers too, under the default policies of its provider.
 #![cfg(feature = "bpf")]
 
-use tests::lab::site::{Expect, Offload, Plan, Report, Site, day, mix};
+use tests::lab::site::{
+    Expect, MANAGEMENT, Offload, Plan, Report, Site, Worker, XdpFilter, day, mix,
+};
 use tests::require;
 
 /// Fails where a client's turn ended otherwise than expected.
@@ -35,4 +37,88 @@ fn without_a_filter_everybody_gets_through() {
         let site = Site::new(offload).unwrap();
         went_as_expected(&day(&site, &clients, &plan).unwrap());
     }
+}
+
+/// Default deny: all that goes out works, and what answers it; node ports are open,
+/// SSH and all else is closed, and nobody gets in by claiming to be an answer.
+#[test]
+#[ignore = "needs egress and flows"]
+fn behind_nodewall_everybody_gets_what_they_should() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    for (offload, rounds) in [(Offload::None, 4), (Offload::Segments, 1)] {
+        let worker = Worker::new(offload).unwrap();
+        worker.close(&[("no-mail.yaml", mix::NO_MAIL)]);
+        let plan = Plan {
+            rounds,
+            ..Plan::default()
+        };
+        let report = day(worker.site(), &mix::everybody(), &plan).unwrap();
+        println!("{}", worker.done(&["stats"]));
+        went_as_expected(&report);
+    }
+}
+
+/// xdp-filter can't be made the filter of such a node: closed, it cuts the node off;
+/// with what lets the answers in, it lets attackers in.
+#[test]
+fn xdp_filter_cuts_the_node_off_or_lets_attackers_in() {
+    /// What the provider's policies open and somebody uses.
+    const OPEN: [u16; 6] = [30080, 30201, 30202, 30443, 30500, 52311];
+    /// Where the node's own questions go.
+    const ANSWERS: [u16; 7] = [22, 53, 80, 123, 443, 500, 4500];
+    if !require::root_and_bpf() {
+        return;
+    }
+    let clients = mix::everybody();
+    // Most of them only wait.
+    let plan = Plan {
+        rounds: 1,
+        at_once: 24,
+        ..Plan::default()
+    };
+    let site = Site::new(Offload::None).unwrap();
+    let with = |answers: &[u16]| {
+        let _filter = XdpFilter::start(&site, &OPEN, answers, &[MANAGEMENT]).unwrap();
+        let report = day(&site, &clients, &plan).unwrap();
+        let surprises: Vec<String> = report
+            .surprises()
+            .iter()
+            .map(|row| format!("{}: {}", row.expect, row.name))
+            .collect();
+        println!("answers from {answers:?}: not as expected are {surprises:#?}");
+        move |expect: Expect, name: &str| {
+            let [v4, v6] = ["v4", "v6"].map(|family| format!("{expect}: {name} {family}"));
+            surprises.contains(&v4) && surprises.contains(&v6)
+        }
+    };
+
+    let closed = with(&[]);
+    for cut_off in [
+        "http out",
+        "dns out",
+        "ntp-like udp out",
+        "ssh-like out, idle for long",
+        "ping out",
+        "dhcp",
+        "neighbours anew",
+        "http out of a pod",
+    ] {
+        assert!(closed(Expect::Works, cut_off), "{cut_off} works");
+    }
+    let open = with(&ANSWERS);
+    for let_in in [
+        "closed port in, from port 443",
+        "closed port in, udp from port 53",
+        "syn, ack that nobody asked for",
+        "udp as if from a resolver",
+    ] {
+        assert!(!closed(Expect::Refused, let_in), "{let_in} gets in at once");
+        assert!(open(Expect::Refused, let_in), "{let_in} is kept out");
+    }
+    for cut_off in ["ping out", "dhcp", "path mtu by udp", "iperf3 download"] {
+        assert!(open(Expect::Works, cut_off), "{cut_off} works");
+    }
+    assert!(!open(Expect::Works, "http out"), "answers are kept out");
 }

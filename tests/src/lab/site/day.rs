@@ -112,7 +112,9 @@ impl fmt::Display for Report {
             if let Some(seen) = &row.seen
                 && !row.as_expected()
             {
-                writeln!(f, "    {}", seen.trim().replace('\n', "\n    "))?;
+                for line in seen.trim().lines().take(6) {
+                    writeln!(f, "    {line}")?;
+                }
             }
         }
         write!(

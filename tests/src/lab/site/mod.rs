@@ -23,6 +23,7 @@ mod programs;
 mod servers;
 mod sockets;
 mod worker;
+mod xdp_filter;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -40,6 +41,7 @@ pub use clients::{Client, Expect, Outcome};
 pub use day::{Plan, Report, day};
 pub use machine::{FAR_MTU, Family, LAN_PREFIX, MANAGEMENT, Machine};
 pub use worker::Worker;
+pub use xdp_filter::XdpFilter;
 
 use servers::Servers;
 

@@ -1,11 +1,11 @@
 //! The site's node, with nodewall on it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{self, Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::super::node::program;
@@ -39,6 +39,28 @@ impl Worker {
     #[must_use]
     pub const fn site(&self) -> &Site {
         &self.site
+    }
+
+    /// Puts the example of a worker node in force, as it says that it is to be done,
+    /// and beside it these policies.
+    ///
+    /// # Panics
+    ///
+    /// Where that fails.
+    pub fn close(&self, more: &[(&str, &str)]) -> String {
+        let folder = self.site.files().join("worker-node");
+        write_example(&folder, more).expect("the example is there");
+        self.done(&[
+            "apply",
+            "-f",
+            folder.to_str().expect("UTF-8"),
+            "--node",
+            NODE,
+            "--failsafe-inbound",
+            "udp:68,udp:546",
+            "--fragments",
+            "track",
+        ])
     }
 
     /// The command `nodewall` with these arguments, on the node.
@@ -83,6 +105,39 @@ impl Worker {
         let text = self.done(&[arguments, &["-o", "json"]].concat());
         serde_json::from_str(&text).expect("JSON")
     }
+}
+
+/// The node that the example is about.
+const NODE: &str = "worker-1";
+
+/// Writes the example's policies, for the site's interface, into a folder.
+fn write_example(folder: &Path, more: &[(&str, &str)]) -> Result<()> {
+    // Until the example is there, a copy of it stands in.
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let example = here.join("../examples/worker-node");
+    let example = if example.exists() {
+        example
+    } else {
+        here.join("src/lab/site/worker-node")
+    };
+    fs::create_dir_all(folder)?;
+    for entry in fs::read_dir(&example)? {
+        let path = entry?.path();
+        let name = path.file_name().context("a file has a name")?;
+        let text: String = fs::read_to_string(&path)?
+            .lines()
+            .map(|line| match line.trim_start().split_once(": ") {
+                Some(("interfaceName", _)) => "  interfaceName: node0\n".to_owned(),
+                Some(("node", _)) => format!("  node: {NODE}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        fs::write(folder.join(name), text)?;
+    }
+    for (name, text) in more {
+        fs::write(folder.join(name), text)?;
+    }
+    Ok(())
 }
 
 impl Drop for Worker {
