@@ -11,7 +11,7 @@ use crate::verdict::{Reason, Verdict};
 
 /// Changes with everything in this module. Pinned state of another version is
 /// not read.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Words in a line: what a branch of a trie takes, and no cache line is crossed by.
 pub const LINE_WORDS: usize = 16;
@@ -392,14 +392,10 @@ impl Layout {
     }
 }
 
-/// All that the program is specialised with, a word at a time.
-///
-/// The object has each word as an immediate of 32 bits: [`PLACEHOLDER`], and in
-/// its low bits the word's number in here. The loader puts the word in its place
-/// before the verifier sees it, which deletes what the words switch off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+/// What the program is told of an image, a word at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub struct Constants {
+pub struct ImageConstants {
     /// Of the image.
     pub layout: Layout,
     /// Words in the image.
@@ -412,14 +408,12 @@ pub struct Constants {
     pub slots: u32,
     /// What would be [`Record`]s.
     pub records: u32,
-    /// How many dropped packets are reported.
-    pub sampling: Rate,
 }
 
-impl Constants {
-    /// Those for an image.
+impl ImageConstants {
+    /// Those of an image.
     #[must_use]
-    pub const fn new(layout: &Layout, sampling: Rate) -> Self {
+    pub const fn new(layout: &Layout) -> Self {
         let words = layout.lines * LINE;
         Self {
             layout: *layout,
@@ -428,7 +422,58 @@ impl Constants {
             bytes: words * 4,
             slots: layout.lines * SLOTS_A_LINE,
             records: layout.lines * RECORDS_A_LINE,
+        }
+    }
+}
+
+/// What the program is told of flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct FlowConstants {
+    /// [`switches`].
+    pub switches: u32,
+    /// Jiffies in a second.
+    pub second: u32,
+}
+
+/// [`FlowConstants::switches`].
+pub mod switches {
+    /// What the rules drop may be return traffic of the other direction's flows.
+    pub const CONSULT: u32 = 1;
+    /// What the rules allow may begin a flow, whose return traffic the other
+    /// direction's rules would drop.
+    pub const FILL: u32 = 1 << 1;
+    /// Later fragments pass where the first one did.
+    pub const FRAGMENTS: u32 = 1 << 2;
+}
+
+/// All that the program is specialised with, a word at a time.
+///
+/// The object has each word as an immediate of 32 bits: [`PLACEHOLDER`], and in
+/// its low bits the word's number in here. The loader puts the word in its place
+/// before the verifier sees it, which deletes what the words switch off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Constants {
+    /// The image of the program's own direction.
+    pub own: ImageConstants,
+    /// That of the other direction, where flows are [filled](switches::FILL).
+    pub other: ImageConstants,
+    /// How many dropped packets are reported.
+    pub sampling: Rate,
+    /// What is done with flows.
+    pub flows: FlowConstants,
+}
+
+impl Constants {
+    /// Those for one image alone: no state is kept.
+    #[must_use]
+    pub fn new(layout: &Layout, sampling: Rate) -> Self {
+        Self {
+            own: ImageConstants::new(layout),
+            other: ImageConstants::default(),
             sampling,
+            flows: FlowConstants::default(),
         }
     }
 
@@ -448,7 +493,10 @@ pub const PLACEHOLDER_NUMBER: u32 = 0xffff;
 pub mod at {
     use core::mem::{offset_of, size_of};
 
-    use super::{Constants, FamilyLayout, Lanes, Layout, PartsLayout, Range, Rate, Root, Table16};
+    use super::{
+        Constants, FamilyLayout, FlowConstants, ImageConstants, Lanes, Layout, PartsLayout, Range,
+        Rate, Root, Table16,
+    };
 
     macro_rules! places {
         ($($(#[$doc:meta])* $name:ident = $of:ident.$field:ident;)*) => {
@@ -456,10 +504,20 @@ pub mod at {
         };
     }
 
-    const LAYOUT: usize = offset_of!(Constants, layout);
+    const LAYOUT: usize = offset_of!(ImageConstants, layout);
     const _: () = assert!(LAYOUT == 0);
+    const _: () = assert!(offset_of!(Constants, own) == 0);
 
     places! {
+        /// [`Constants::other`].
+        OTHER = Constants.other;
+        /// [`Constants::flows`].
+        FLOWS = Constants.flows;
+        /// Of flows.
+        SWITCHES = FlowConstants.switches;
+        /// Of flows.
+        SECOND = FlowConstants.second;
+
         /// [`Constants::sampling`].
         SAMPLING = Constants.sampling;
         /// In a rate.
@@ -467,16 +525,16 @@ pub mod at {
         /// In a rate.
         JIFFIES = Rate.jiffies;
 
-        /// [`Constants::words`].
-        WORDS = Constants.words;
-        /// [`Constants::halves`].
-        HALVES = Constants.halves;
-        /// [`Constants::bytes`].
-        BYTES = Constants.bytes;
-        /// [`Constants::slots`].
-        SLOTS = Constants.slots;
-        /// [`Constants::records`].
-        RECORDS = Constants.records;
+        /// [`ImageConstants::words`].
+        WORDS = ImageConstants.words;
+        /// [`ImageConstants::halves`].
+        HALVES = ImageConstants.halves;
+        /// [`ImageConstants::bytes`].
+        BYTES = ImageConstants.bytes;
+        /// [`ImageConstants::slots`].
+        SLOTS = ImageConstants.slots;
+        /// [`ImageConstants::records`].
+        RECORDS = ImageConstants.records;
 
         /// [`Layout::lines`].
         LINES = Layout.lines;
@@ -644,6 +702,9 @@ pub const DECIDE_FAILSAFE: u32 = 1 << 25;
 pub const DECIDE_ASK: u32 = 1 << 26;
 /// No rule decides. Always with [`DECIDE_ASK`].
 pub const DECIDE_DEFAULT: u32 = 1 << 27;
+/// The decision is stateful: flows are asked about a packet that it drops, and
+/// those that it lets pass may begin one.
+pub const DECIDE_STATEFUL: u32 = 1 << 28;
 /// In the decision table: the rest is the place of a record behind
 /// [`Layout::notes`], which begins with the decision.
 pub const NOTED: u32 = 1 << 31;

@@ -15,6 +15,7 @@ pub mod abi;
 pub mod bench;
 pub mod classify;
 pub mod event;
+pub mod flow;
 #[expect(
     unsafe_code,
     reason = "the verifier wants the pointers that a slice hides"

@@ -1,9 +1,7 @@
 //! Reports of packets: into a ring buffer, within a budget. What is beyond the
 //! budget, or finds the ring full, is counted and not reported.
 
-use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_xdp_load_bytes};
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 #[cfg(not(feature = "trace"))]
 use aya_ebpf::{
     btf_maps::{PerCpuArray, RingBuf},
@@ -19,7 +17,7 @@ use filter_common::classify::Outcome;
 use filter_common::event::{BUDGETS, Budget, Event, HEADER, Kind, OF_DROPS, OF_RULES, Rate};
 use filter_common::verdict::Verdict;
 
-use crate::frame::Frame;
+use crate::hook::Hook;
 use crate::image::{constant, opaque};
 
 /// The loader sets the size: a page where nothing is reported.
@@ -43,15 +41,15 @@ const NO_WAKEUP: u64 = 1;
 
 /// Reports that `rule` met the packet, of which `outcome` was decided.
 #[inline(always)]
-pub(crate) fn report(ctx: &XdpContext, rule: u32, outcome: Outcome, length: u64) {
+pub(crate) fn report<H: Hook>(hook: &H, rule: u32, outcome: Outcome, length: u64) {
     if let Some(budget) = take(OF_RULES, Rate::RULES) {
-        write(ctx, budget, Kind::Log, rule, outcome, length);
+        write(hook, budget, Kind::Log, rule, outcome, length);
     }
 }
 
 /// Reports the packet, if it is dropped by this outcome.
 #[inline(always)]
-pub(crate) fn sample(frame: &Frame<'_>, outcome: Outcome, length: u64) {
+pub(crate) fn sample<H: Hook>(hook: &H, outcome: Outcome, length: u64) {
     let rate = Rate {
         events: constant::<{ at::SAMPLING }, { at::EVENTS }, 0>(),
         jiffies: constant::<{ at::SAMPLING }, { at::JIFFIES }, 0>(),
@@ -64,7 +62,7 @@ pub(crate) fn sample(frame: &Frame<'_>, outcome: Outcome, length: u64) {
     }
     if let Some(budget) = take(OF_DROPS, rate) {
         let rule = outcome.rule().unwrap_or(NONE);
-        write(frame.context(), budget, Kind::Drop, rule, outcome, length);
+        write(hook, budget, Kind::Drop, rule, outcome, length);
     }
 }
 
@@ -72,8 +70,8 @@ pub(crate) fn sample(frame: &Frame<'_>, outcome: Outcome, length: u64) {
 #[inline(always)]
 fn take<'a>(kind: u32, rate: Rate) -> Option<&'a mut Budget> {
     let budget = BUDGET.get_ptr_mut(kind)?;
-    // SAFETY: the pointer is to this CPU's copy of the element, and XDP
-    // programs are not preempted by another one on the same CPU.
+    // SAFETY: the pointer is to this CPU's copy of the element, and the programs
+    // of a hook are not preempted by another one on the same CPU.
     let budget = unsafe { &mut *budget };
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_jiffies64() };
@@ -86,8 +84,8 @@ fn take<'a>(kind: u32, rate: Rate) -> Option<&'a mut Budget> {
     clippy::cast_possible_truncation,
     reason = "what is cast is at most the length of a header"
 )]
-fn write(
-    ctx: &XdpContext,
+fn write<H: Hook>(
+    hook: &H,
     budget: &mut Budget,
     kind: Kind,
     rule: u32,
@@ -108,12 +106,11 @@ fn write(
     let event = entry.as_mut_ptr();
     let captured = length.min(HEADER as u64);
     // SAFETY: the entry has room for an event, which is written field by field:
-    // all but the bytes of the header beyond the captured ones. The context is
-    // the one this program was called with; the helper writes exactly the
-    // bytes asked for into the entry, or fails.
+    // all but the bytes of the header beyond the captured ones. The helper writes
+    // exactly the bytes asked for into the entry, or fails.
     unsafe {
         (&raw mut (*event).time).write(bpf_ktime_get_boot_ns());
-        (&raw mut (*event).ifindex).write((*ctx.ctx).ingress_ifindex);
+        (&raw mut (*event).ifindex).write(hook.interface());
         (&raw mut (*event).length).write(u32::try_from(length).unwrap_or(u32::MAX));
         (&raw mut (*event).rule).write(rule);
         (&raw mut (*event).decided_by).write(outcome.rule().unwrap_or(NONE));
@@ -126,7 +123,7 @@ fn write(
         // The same number, from 1 to 128 also in the eyes of the verifier. No
         // frame is empty; of one the helper would have too little.
         let bytes = ((captured as u32).wrapping_sub(1) & (HEADER as u32 - 1)) + 1;
-        let failed = bpf_xdp_load_bytes(ctx.as_ptr().cast(), 0, header, bytes);
+        let failed = hook.load(0, header, bytes);
         let captured = if failed == 0 { captured as u16 } else { 0 };
         (&raw mut (*event).captured).write(captured);
     }

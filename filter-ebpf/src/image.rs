@@ -32,6 +32,12 @@ static IMAGE: Array<Lines> = Array::with_max_entries(1, MMAPABLE);
 /// knows what it finds in those as well, but leaves the reading in.
 #[inline(always)]
 pub(crate) fn constant<const A: usize, const B: usize, const C: usize>() -> u32 {
+    placed::<0, A, B, C>()
+}
+
+/// The same, of the constants at this place.
+#[inline(always)]
+fn placed<const PLACE: usize, const A: usize, const B: usize, const C: usize>() -> u32 {
     #[cfg(target_arch = "bpf")]
     // SAFETY: a register is set.
     unsafe {
@@ -39,7 +45,7 @@ pub(crate) fn constant<const A: usize, const B: usize, const C: usize>() -> u32 
         core::arch::asm!(
             "{0} = {1}",
             out(wreg) word,
-            const PLACEHOLDER | (A + B + C) as u32 / 4,
+            const PLACEHOLDER | (PLACE + A + B + C) as u32 / 4,
             options(nomem, nostack)
         );
         word
@@ -66,16 +72,35 @@ pub(crate) fn opaque(mut number: u32) -> u32 {
     number
 }
 
-/// The one image of this program: its first line. `SMALL`: see [`Tables::SMALL`].
-#[derive(Clone, Copy)]
-pub(crate) struct Image<const SMALL: bool>(*const Line);
+/// The image of the other direction, which flows ask. The loader puts the map of
+/// the other direction's program in its place.
+#[cfg(not(feature = "trace"))]
+#[btf_map]
+static OTHER: Array<Lines, 1, { MMAPABLE as usize }> = Array::new();
+#[cfg(feature = "trace")]
+#[map]
+static OTHER: Array<Lines> = Array::with_max_entries(1, MMAPABLE);
 
-impl<const SMALL: bool> Image<SMALL> {
+/// The image of this program's own direction.
+pub(crate) type Image<const SMALL: bool> = ImageAt<SMALL, 0>;
+/// That of the other one.
+pub(crate) type Other<const SMALL: bool> = ImageAt<SMALL, { at::OTHER }>;
+
+/// An image of this program: its first line. `SMALL`: see [`Tables::SMALL`];
+/// `PLACE`: where its constants are.
+#[derive(Clone, Copy)]
+pub(crate) struct ImageAt<const SMALL: bool, const PLACE: usize>(*const Line);
+
+impl<const SMALL: bool, const PLACE: usize> ImageAt<SMALL, PLACE> {
     /// Finds it. The loader gives the program the address of the map's one
     /// value, in the place of the map.
     #[inline(always)]
     pub(crate) fn open() -> Self {
-        let image = (&raw const IMAGE).cast::<Line>();
+        let image = if PLACE == 0 {
+            (&raw const IMAGE).cast::<Line>()
+        } else {
+            (&raw const OTHER).cast::<Line>()
+        };
         // The compiler must not think of the size of what it knows.
         #[cfg(target_arch = "bpf")]
         let image = {
@@ -104,12 +129,12 @@ impl<const SMALL: bool> Image<SMALL> {
     }
 }
 
-impl<const SMALL: bool> Tables for Image<SMALL> {
+impl<const SMALL: bool, const PLACE: usize> Tables for ImageAt<SMALL, PLACE> {
     const SMALL: bool = SMALL;
 
     #[inline(always)]
     fn word(&self, index: u32) -> Option<u32> {
-        let words = constant::<{ at::WORDS }, 0, 0>();
+        let words = self.constant::<{ at::WORDS }, 0, 0>();
         // SAFETY: the image has this many words.
         self.element(index, words)
             .map(|word: *const u32| unsafe { word.read() })
@@ -117,7 +142,7 @@ impl<const SMALL: bool> Tables for Image<SMALL> {
 
     #[inline(always)]
     fn half(&self, index: u32) -> Option<u16> {
-        let halves = constant::<{ at::HALVES }, 0, 0>();
+        let halves = self.constant::<{ at::HALVES }, 0, 0>();
         // SAFETY: the image has this many half words.
         self.element(index, halves)
             .map(|half: *const u16| unsafe { half.read() })
@@ -125,7 +150,7 @@ impl<const SMALL: bool> Tables for Image<SMALL> {
 
     #[inline(always)]
     fn byte(&self, index: u32) -> Option<u8> {
-        let bytes = constant::<{ at::BYTES }, 0, 0>();
+        let bytes = self.constant::<{ at::BYTES }, 0, 0>();
         // SAFETY: the image has this many bytes.
         self.element(index, bytes)
             .map(|byte: *const u8| unsafe { byte.read() })
@@ -133,7 +158,7 @@ impl<const SMALL: bool> Tables for Image<SMALL> {
 
     #[inline(always)]
     fn line(&self, number: u32) -> Option<&Line> {
-        let lines = constant::<{ at::LINES }, 0, 0>();
+        let lines = self.constant::<{ at::LINES }, 0, 0>();
         // SAFETY: the image has this many lines, and nobody writes to it.
         self.element(number, lines)
             .map(|line: *const Line| unsafe { &*line })
@@ -141,7 +166,7 @@ impl<const SMALL: bool> Tables for Image<SMALL> {
 
     #[inline(always)]
     fn slot(&self, number: u32) -> Option<&Slot> {
-        let slots = constant::<{ at::SLOTS }, 0, 0>();
+        let slots = self.constant::<{ at::SLOTS }, 0, 0>();
         // SAFETY: the image has this many slots, and nobody writes to it.
         self.element(number, slots)
             .map(|slot: *const Slot| unsafe { &*slot })
@@ -149,7 +174,7 @@ impl<const SMALL: bool> Tables for Image<SMALL> {
 
     #[inline(always)]
     fn record(&self, number: u32) -> Option<&Record> {
-        let records = constant::<{ at::RECORDS }, 0, 0>();
+        let records = self.constant::<{ at::RECORDS }, 0, 0>();
         // SAFETY: the image has this many records, and nobody writes to it.
         self.element(number, records)
             .map(|record: *const Record| unsafe { &*record })
@@ -167,6 +192,6 @@ impl<const SMALL: bool> Tables for Image<SMALL> {
 
     #[inline(always)]
     fn constant<const A: usize, const B: usize, const C: usize>(&self) -> u32 {
-        constant::<A, B, C>()
+        placed::<PLACE, A, B, C>()
     }
 }

@@ -1,4 +1,4 @@
-//! nodewall's kernel program: thin entry points around `filter-common`.
+//! nodewall's kernel programs: thin entry points around `filter-common`.
 //!
 //! On the host it compiles to an empty program, so that `cargo check` and
 //! clippy read it like everything else.
@@ -15,105 +15,241 @@
 #![allow(
     missing_docs,
     unreachable_pub,
-    reason = "the xdp macro makes undocumented public wrappers"
+    reason = "the macros make undocumented public wrappers"
 )]
 
 mod counters;
 mod events;
+mod flows;
 mod frame;
+mod hook;
 mod image;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
-use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::macros::xdp;
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_md};
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use filter_common::abi::switches;
 use filter_common::classify::{Outcome, decide_any, decide_plain};
+use filter_common::flow::{self, Direction, Flows as _, Step};
+use filter_common::parse::{Sight, plain};
+use filter_common::wire::l4::Shape;
 
 use frame::Frame;
-use image::Image;
+use hook::Hook;
+use image::{Image, Other};
 
-/// Decides about a frame that is not plain.
+/// The functions of a hook that are not on the way of most packets.
 ///
-/// Apart, so that what it takes is not in the way of plain frames, and global,
-/// so that the verifier walks it by itself: it knows nothing of the result, and
-/// walks what comes behind once.
-///
-/// # Safety
-///
-/// `ctx` is the context that the program was called with.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub unsafe extern "C" fn nodewall_any(ctx: *mut xdp_md) -> u64 {
-    any::<false>(ctx)
+/// Each is apart, so that what it takes is not in the way of plain frames, and
+/// global, so that the verifier walks it by itself: it knows nothing of the
+/// result, and walks what comes behind once. Here they are by the type of the
+/// context, which the kernel asks of a global function.
+trait Apart: Hook + Sized {
+    /// Decides about a frame that is not plain.
+    fn any<const SMALL: bool>(&self) -> u64;
+
+    /// Asks flows about a packet that was decided.
+    fn settle<const SMALL: bool>(&self, outcome: u64) -> u64;
+
+    /// The direction that its packets go in.
+    const DIRECTION: Direction;
 }
 
-/// The same over a small image.
-///
-/// # Safety
-///
-/// Likewise.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub unsafe extern "C" fn nodewall_any_small(ctx: *mut xdp_md) -> u64 {
-    any::<true>(ctx)
+macro_rules! apart {
+    ($hook:ident, $context:ty, $field:ident $(. $inner:ident)?, $direction:ident:
+     $any:ident, $any_small:ident, $settle:ident, $settle_small:ident) => {
+        /// # Safety
+        ///
+        /// `ctx` is the context that the program was called with.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub unsafe extern "C" fn $any(ctx: *mut $context) -> u64 {
+            any::<$hook, false>(&$hook::new(ctx))
+        }
+
+        /// # Safety
+        ///
+        /// Likewise.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub unsafe extern "C" fn $any_small(ctx: *mut $context) -> u64 {
+            any::<$hook, true>(&$hook::new(ctx))
+        }
+
+        /// # Safety
+        ///
+        /// Likewise.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub unsafe extern "C" fn $settle(ctx: *mut $context, outcome: u64) -> u64 {
+            settle::<$hook, false>(&$hook::new(ctx), outcome)
+        }
+
+        /// # Safety
+        ///
+        /// Likewise.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub unsafe extern "C" fn $settle_small(ctx: *mut $context, outcome: u64) -> u64 {
+            settle::<$hook, true>(&$hook::new(ctx), outcome)
+        }
+
+        impl Apart for $hook {
+            const DIRECTION: Direction = Direction::$direction;
+
+            #[inline(always)]
+            fn any<const SMALL: bool>(&self) -> u64 {
+                let ctx = self.$field $(.$inner)?;
+                // SAFETY: the context is the one this program was called with.
+                unsafe { if SMALL { $any_small(ctx) } else { $any(ctx) } }
+            }
+
+            #[inline(always)]
+            fn settle<const SMALL: bool>(&self, outcome: u64) -> u64 {
+                let ctx = self.$field $(.$inner)?;
+                // SAFETY: the context is the one this program was called with.
+                unsafe {
+                    if SMALL { $settle_small(ctx, outcome) } else { $settle(ctx, outcome) }
+                }
+            }
+        }
+    };
+}
+
+apart!(XdpContext, xdp_md, ctx, Ingress:
+    nodewall_any, nodewall_any_small, nodewall_settle, nodewall_settle_small);
+apart!(TcContext, __sk_buff, skb.skb, Egress:
+    nodewall_any_egress, nodewall_any_egress_small,
+    nodewall_settle_egress, nodewall_settle_egress_small);
+
+#[inline(always)]
+fn any<H: Hook, const SMALL: bool>(hook: &H) -> u64 {
+    decide_any(&Frame::new(hook), &Image::<SMALL>::open(), |key, place| {
+        if flows::Tables.switches() != 0 {
+            frame::keep(&Sight::new(key, place));
+        }
+    })
+    .packed()
 }
 
 #[inline(always)]
-fn any<const SMALL: bool>(ctx: *mut xdp_md) -> u64 {
-    let ctx = XdpContext::new(ctx);
-    decide_any(&Frame::new(&ctx), &Image::<SMALL>::open()).packed()
+fn settle<H: Apart, const SMALL: bool>(hook: &H, outcome: u64) -> u64 {
+    let frame = Frame::new(hook);
+    let shape = |proto| Some(Shape::of(proto));
+    // What is not plain was seen by `any` before.
+    let seen = plain::with_place(&frame, shape).or_else(|| Some(frame::kept()?.seen()));
+    let Some(seen) = seen else {
+        return Outcome::BROKEN.packed();
+    };
+    let outcome = Outcome::unpacked(outcome);
+    let other = Other::<SMALL>::open();
+    flow::settle(&frame, &seen, outcome, &other, &flows::Tables, H::DIRECTION).packed()
 }
 
 /// Decides and counts each packet that an interface receives.
 #[xdp(frags)]
 #[inline(always)]
 pub fn nodewall_ingress(ctx: XdpContext) -> u32 {
-    ingress::<false>(ctx)
+    ingress::<false>(&ctx)
 }
 
-/// The same over a small image (see [`filter_common::abi::Layout::is_small`]).
+/// The same over small images (see [`filter_common::abi::Layout::is_small`]).
 #[xdp(frags)]
 #[inline(always)]
 pub fn nodewall_ingress_small(ctx: XdpContext) -> u32 {
-    ingress::<true>(ctx)
+    ingress::<true>(&ctx)
+}
+
+/// Decides and counts each packet that the host sends.
+#[classifier]
+#[inline(always)]
+pub fn nodewall_egress(ctx: TcContext) -> i32 {
+    egress::<false>(&ctx)
+}
+
+/// The same over small images.
+#[classifier]
+#[inline(always)]
+pub fn nodewall_egress_small(ctx: TcContext) -> i32 {
+    egress::<true>(&ctx)
 }
 
 #[inline(always)]
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the xdp macro's calling convention"
-)]
-fn ingress<const SMALL: bool>(ctx: XdpContext) -> u32 {
-    let frame = Frame::new(&ctx);
+fn ingress<const SMALL: bool>(ctx: &XdpContext) -> u32 {
+    let drops = drops::<XdpContext, SMALL>(ctx);
+    // No jump: in traffic of both kinds it could not be foreseen.
+    const { assert!(XDP_DROP + 1 == XDP_PASS) };
+    XDP_PASS - drops
+}
+
+#[inline(always)]
+fn egress<const SMALL: bool>(ctx: &TcContext) -> i32 {
+    // What passes goes on to the next program, or classifier, if there is one.
+    const { assert!(TC_ACT_SHOT == 2 && TC_ACT_UNSPEC == -1) };
+    TC_ACT_UNSPEC + 3 * drops::<TcContext, SMALL>(ctx).cast_signed()
+}
+
+/// Decides and counts a packet: 1 where it is to be dropped, else 0.
+#[inline(always)]
+fn drops<H: Apart, const SMALL: bool>(hook: &H) -> u32 {
+    let frame = Frame::new(hook);
     let (outcome, length) = if let Some(outcome) = decide_plain(&frame, &Image::<SMALL>::open()) {
-        (outcome, frame.plain_length())
+        (
+            with_flows_plain::<H, SMALL>(&frame, outcome),
+            hook.plain_length(),
+        )
     } else {
-        // SAFETY: the context is the one this program was called with.
-        let packed = unsafe {
-            if SMALL {
-                nodewall_any_small(ctx.ctx)
-            } else {
-                nodewall_any(ctx.ctx)
-            }
-        };
-        (Outcome::unpacked(packed), frame.length())
+        let outcome = Outcome::unpacked(hook.any::<SMALL>());
+        (with_flows::<H, SMALL>(hook, outcome), hook.length())
     };
-    let counted = counters::count(outcome, &frame, length);
+    let counted = counters::count(outcome, hook, length);
     #[cfg(feature = "trace")]
     aya_log_ebpf::debug!(
-        &ctx,
+        hook,
         "{} bytes, reason {}, rule {}",
         length,
         outcome.reason() as u8,
         outcome.rule().unwrap_or(filter_common::abi::NONE)
     );
     if !counted {
-        return XDP_DROP;
+        return 1;
     }
-    events::sample(&frame, outcome, length);
-    // No jump: in traffic of both kinds it could not be foreseen.
-    const { assert!(XDP_DROP + 1 == XDP_PASS) };
-    XDP_PASS - outcome.drops()
+    events::sample(hook, outcome, length);
+    outcome.drops()
+}
+
+/// The outcome for a plain frame, with what flows say.
+#[inline(always)]
+fn with_flows_plain<H: Apart, const SMALL: bool>(
+    frame: &Frame<'_, H>,
+    outcome: Outcome,
+) -> Outcome {
+    let flows = flows::Tables;
+    if !flow::is_asked(outcome, &flows) {
+        return outcome;
+    }
+    // Here, and not apart, what a flood is made of.
+    if outcome.drops() != 0
+        && let Some(step) = Step::of_plain(frame)
+    {
+        return if flow::answers(&step, &flows, H::DIRECTION) {
+            flow::hit(outcome, &flows, H::DIRECTION)
+        } else {
+            outcome
+        };
+    }
+    Outcome::unpacked(frame.hook().settle::<SMALL>(outcome.packed()))
+}
+
+/// The outcome for any frame, with what flows say.
+#[inline(always)]
+fn with_flows<H: Apart, const SMALL: bool>(hook: &H, outcome: Outcome) -> Outcome {
+    let flows = flows::Tables;
+    if flows.switches() & switches::FRAGMENTS == 0 && !flow::is_asked(outcome, &flows) {
+        return outcome;
+    }
+    Outcome::unpacked(hook.settle::<SMALL>(outcome.packed()))
 }
 
 #[cfg(target_arch = "bpf")]

@@ -8,6 +8,7 @@ pub mod bench;
 mod bytes;
 pub mod cli;
 pub mod compile;
+pub mod conversation;
 pub mod datapath;
 pub mod decision;
 pub mod lint;

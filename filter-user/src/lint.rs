@@ -9,7 +9,9 @@ use filter_common::verdict::Verdict;
 use crate::compile::Analysis;
 use crate::policy::diagnostic::{Code, Diagnostic, Place, quote};
 use crate::policy::{Endpoint, Model, Source, Span};
-use crate::ruleset::{Action, Family, Match, PortRange, Rule, Ruleset, SourceLine, Stage};
+use crate::ruleset::{
+    Action, Direction, Family, Match, PortRange, Rule, Ruleset, SourceLine, Stage,
+};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -93,10 +95,13 @@ pub fn of_ruleset(
     };
     lint.unreachable(&mut found);
     lint.empty_selectors(&mut found);
-    lint.node_ports(&mut found);
     lint.allow_all(&mut found);
     lint.essentials(&mut found);
-    lint.cut_services(&mut found);
+    // What follows is about the host's own services.
+    if lint.ruleset.direction == Direction::Ingress {
+        lint.node_ports(&mut found);
+        lint.cut_services(&mut found);
+    }
     found
 }
 
@@ -180,11 +185,16 @@ impl Lint<'_> {
                 Some(place) => warning.related(place, "comes before it"),
                 None => warning,
             };
-            found.push(warning.help(if by.id.stage == Stage::Failsafe {
-                "failsafe ports come before all policies: change them with --failsafe-inbound, or \
-                 remove the rule"
-            } else {
-                "remove the rule, or move it before what shadows it"
+            found.push(warning.help(match (by.id.stage, self.ruleset.direction) {
+                (Stage::Failsafe, Direction::Ingress) => {
+                    "failsafe ports come before all policies: change them with --failsafe-inbound, \
+                     or remove the rule"
+                }
+                (Stage::Failsafe, Direction::Egress) => {
+                    "failsafe ports come before all policies: change them with --failsafe-outbound, \
+                     or remove the rule"
+                }
+                _ => "remove the rule, or move it before what shadows it",
             }));
         }
     }
@@ -284,17 +294,28 @@ impl Lint<'_> {
 
     /// What hosts can't do without, denied by a rule.
     fn essentials(&self, found: &mut Vec<Diagnostic>) {
-        const KINDS: &[(Family, u8, u16, &str)] = &[
+        type Kind = (Family, u8, u16, &'static str);
+        const KINDS: &[Kind] = &[
             (Family::V6, ICMPV6, 135 << 8, "neighbour discovery"),
             (Family::V6, ICMPV6, 136 << 8, "neighbour discovery"),
             (Family::V6, ICMPV6, 134 << 8, "router advertisements"),
             (Family::V6, ICMPV6, 2 << 8, "path-MTU discovery over IPv6"),
             (Family::V4, ICMP, 3 << 8 | 4, "path-MTU discovery"),
+        ];
+        const ANSWERS: &[Kind] = &[
             (Family::V4, UDP, 68, "the answers of DHCP servers"),
             (Family::V6, UDP, 546, "the answers of DHCPv6 servers"),
         ];
+        const QUESTIONS: &[Kind] = &[
+            (Family::V4, UDP, 67, "the questions to DHCP servers"),
+            (Family::V6, UDP, 547, "the questions to DHCPv6 servers"),
+        ];
+        let dhcp = match self.ruleset.direction {
+            Direction::Ingress => ANSWERS,
+            Direction::Egress => QUESTIONS,
+        };
         let mut said: Vec<(u32, &str)> = Vec::new();
-        for &(family, protocol, selector, what) in KINDS {
+        for &(family, protocol, selector, what) in KINDS.iter().chain(dhcp) {
             let outcomes = self.analysis.outcomes(family, protocol, selector);
             // From some networks it may be denied; here, nothing of it is left.
             let cut = outcomes

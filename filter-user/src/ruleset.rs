@@ -22,6 +22,17 @@ pub enum Direction {
     Egress,
 }
 
+impl Direction {
+    /// The name used in every output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+}
+
 /// The stage of the evaluation that a rule belongs to, in evaluation order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Stage {
@@ -446,6 +457,13 @@ impl Rule {
         self.id.index.is_none()
     }
 
+    /// Whether flows are asked about the packets that it drops, and those that it
+    /// lets pass may begin one.
+    #[must_use]
+    pub const fn is_stateful(&self) -> bool {
+        !matches!(self.id.stage, Stage::Untracked)
+    }
+
     /// Whether a Pass of this rule goes beyond `other`.
     #[must_use]
     pub fn same_tier(&self, other: &Self) -> bool {
@@ -552,6 +570,14 @@ impl Ruleset {
                 .rules
                 .iter()
                 .any(|rule| rule.is_default() && rule.action == Action::Deny && !rule.staged)
+    }
+
+    /// Whether it drops packets that may be return traffic.
+    #[must_use]
+    pub fn denies_statefully(&self) -> bool {
+        let denies =
+            |rule: &Rule| rule.action == Action::Deny && !rule.staged && rule.is_stateful();
+        self.default == Action::Deny || self.rules.iter().any(denies)
     }
 
     /// When a rule applies, in words: `tcp from 192.0.2.0/24 to port 80`.

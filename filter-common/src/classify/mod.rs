@@ -7,12 +7,12 @@ mod parts;
 mod trie;
 
 use crate::abi::{
-    DECIDE_ASK, DECIDE_DEFAULT, DECIDE_DROP, DECIDE_FAILSAFE, DECISION_COUNTER, Line, NONE, NOTED,
-    PROTOCOL_WORDS, REASON_COUNTERS, Record, SHAPE, Slot, WIDTH_BYTE, WIDTH_HALF, at, flags,
-    reason_counter,
+    DECIDE_ASK, DECIDE_DEFAULT, DECIDE_DROP, DECIDE_FAILSAFE, DECIDE_STATEFUL, DECISION_COUNTER,
+    Line, NONE, NOTED, PROTOCOL_WORDS, REASON_COUNTERS, Record, SHAPE, Slot, WIDTH_BYTE,
+    WIDTH_HALF, at, flags, reason_counter,
 };
 use crate::packet::Packet;
-use crate::parse::{Family, Key, L4, NoKey, parse, plain};
+use crate::parse::{Family, Key, L4, NoKey, Place, parse_with_place, plain};
 use crate::verdict::{Reason, Verdict};
 use crate::wire::l4::{self, Shape};
 
@@ -95,6 +95,39 @@ impl Outcome {
         Self::of(reason_counter(reason, Verdict::Drop) | DECIDE_DROP)
     }
 
+    /// The same decision, which is stateful.
+    #[inline(always)]
+    const fn stateful(self) -> Self {
+        Self {
+            word: self.word | DECIDE_STATEFUL,
+            ..self
+        }
+    }
+
+    /// Whether the packet passes, and may begin a flow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn passes_statefully(self) -> bool {
+        self.word & (DECIDE_STATEFUL | DECIDE_DROP) == DECIDE_STATEFUL
+    }
+
+    /// Whether the packet is dropped, if no flow lets it pass.
+    #[inline(always)]
+    #[must_use]
+    pub const fn drops_statefully(self) -> bool {
+        self.word & (DECIDE_STATEFUL | DECIDE_DROP) == DECIDE_STATEFUL | DECIDE_DROP
+    }
+
+    /// The packet passes as part of a flow; what is noted beside the verdict stays.
+    #[inline(always)]
+    #[must_use]
+    pub const fn established(self) -> Self {
+        Self {
+            word: reason_counter(Reason::Established, Verdict::Pass),
+            ..self
+        }
+    }
+
     /// Both words in one, for a function that returns no more.
     #[inline(always)]
     #[must_use]
@@ -175,7 +208,7 @@ impl Outcome {
 /// Decides the fate of a frame.
 #[inline(always)]
 pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Outcome {
-    decide_plain(packet, tables).unwrap_or_else(|| decide_any(packet, tables))
+    decide_plain(packet, tables).unwrap_or_else(|| decide_any(packet, tables, |_, _| {}))
 }
 
 /// Decides the fate of a plain frame, in which most packets come (see
@@ -195,13 +228,28 @@ pub fn decide_plain<P: Packet, T: Tables>(packet: &P, tables: &T) -> Option<Outc
     }
 }
 
-/// Decides the fate of any frame, a plain one as well.
+/// Decides the fate of any frame, a plain one as well. `see` is told what was read
+/// of it.
 #[inline(always)]
-pub fn decide_any<P: Packet, T: Tables>(packet: &P, tables: &T) -> Outcome {
-    match parse(packet) {
-        Ok(key) => decide_key::<false, T>(&key, tables).unwrap_or(Outcome::BROKEN),
+pub fn decide_any<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    see: impl FnOnce(&Key, &Place),
+) -> Outcome {
+    match parse_with_place(packet) {
+        Ok((key, place)) => {
+            see(&key, &place);
+            decide_key::<false, T>(&key, tables).unwrap_or(Outcome::BROKEN)
+        }
         Err(no_key) => without_key(no_key, tables),
     }
+}
+
+/// Whether the rules drop a packet, though it may pass as part of a flow. What
+/// can't be told is no such packet.
+#[inline(always)]
+pub fn drops_statefully<T: Tables>(key: &Key, tables: &T) -> bool {
+    decide_key::<true, T>(key, tables).is_some_and(Outcome::drops_statefully)
 }
 
 /// What happens to a packet that rules speak about. `None` where a table is
@@ -335,11 +383,11 @@ fn settle<T: Tables>(key: &Key, decision: u32, tables: &T) -> Outcome {
     }
     if decision & DECIDE_DEFAULT != 0 {
         return if decision & DECIDE_DROP == 0 {
-            Outcome::pass(Reason::DefaultAllow)
+            Outcome::pass(Reason::DefaultAllow).stateful()
         } else if is_set(flags::ESSENTIALS, tables) && is_essential(key) {
             Outcome::pass(Reason::Essential)
         } else {
-            Outcome::drop(Reason::DefaultDeny)
+            Outcome::drop(Reason::DefaultDeny).stateful()
         };
     }
     Outcome::drop(match key.fields.l4() {

@@ -2,6 +2,8 @@
 
 pub mod plain;
 
+use bytemuck::{Pod, Zeroable};
+
 use crate::packet::Packet;
 use crate::wire::{be16, ethernet, ip, l4, wrapped};
 
@@ -27,12 +29,16 @@ pub enum L4 {
     LaterFragment = 2,
 }
 
+const ICMP: u16 = l4::ICMP as u16;
+const ICMPV6: u16 = l4::ICMPV6 as u16;
+
 /// The protocol where an extension chain breaks off before naming it.
 pub const UNKNOWN_PROTOCOL: u16 = 256;
 
 /// An address, or a shorter value that tables are asked for: aligned to the top
 /// of 128 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+#[repr(C)]
 pub struct Address {
     /// The first 64 bits; an IPv4 address in the upper half of it.
     pub high: u64,
@@ -51,6 +57,22 @@ pub struct Key {
     pub dst: Address,
     /// The rest.
     pub fields: Fields,
+}
+
+impl Key {
+    /// That of a packet which goes the other way: addresses and ports change places,
+    /// and an echo request becomes a reply, or the other way round. For a header
+    /// that was read.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(&self) -> Self {
+        Self {
+            family: self.family,
+            src: self.dst,
+            dst: self.src,
+            fields: self.fields.reversed(),
+        }
+    }
 }
 
 /// The fields of a [`Key`] besides its addresses, in one word: selector, source
@@ -73,6 +95,17 @@ impl Fields {
                 | usize::from(proto) << 34
                 | usize::from(hop_limit) << 48,
         )
+    }
+
+    #[inline(always)]
+    const fn reversed(self) -> Self {
+        const PORTS: usize = u32::MAX as usize;
+        let (selector, sport) = (self.selector(), self.sport());
+        let ports = match self.proto() {
+            ICMP | ICMPV6 => l4::echo_reversed(selector) as usize,
+            _ => sport as usize | (selector as usize) << 16,
+        };
+        Self(self.0 & !PORTS | ports)
     }
 
     /// The same fields, of which the verifier then knows nothing: it walks what
@@ -150,6 +183,73 @@ pub enum NoKey {
     Internal,
 }
 
+/// Where the parts of an IP packet are that rules don't ask about, as offsets in
+/// the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The L4 header; where a later fragment's payload begins.
+    pub l4: usize,
+    /// Where the IP packet ends.
+    pub end: usize,
+    /// The number that all fragments of a datagram have: of 16 bits in IPv4, of 32
+    /// in IPv6. 0 where the packet is no fragment.
+    pub identification: usize,
+}
+
+/// What was read of a packet, put down in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Sight {
+    src: Address,
+    dst: Address,
+    fields: u64,
+    family: u64,
+    l4: u64,
+    end: u64,
+    identification: u64,
+}
+
+impl Sight {
+    /// What was read.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(key: &Key, place: &Place) -> Self {
+        Self {
+            src: key.src,
+            dst: key.dst,
+            fields: key.fields.0 as u64,
+            family: key.family as u64,
+            l4: place.l4 as u64,
+            end: place.end as u64,
+            identification: place.identification as u64,
+        }
+    }
+
+    /// The key and the places, which the verifier then knows the bounds of.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "they were smaller")]
+    pub const fn seen(&self) -> (Key, Place) {
+        const MAX_OFFSET: usize = 0x1_ffff;
+        let key = Key {
+            family: if self.family == Family::V4 as u64 {
+                Family::V4
+            } else {
+                Family::V6
+            },
+            src: self.src,
+            dst: self.dst,
+            fields: Fields(self.fields as usize),
+        };
+        let place = Place {
+            l4: self.l4 as usize & MAX_CHAIN,
+            end: self.end as usize & MAX_OFFSET,
+            identification: self.identification as usize & MAX_CHAIN,
+        };
+        (key, place)
+    }
+}
+
 /// Bits of the offset at which IP begins.
 const MAX_LINK_HEADER: usize = 0x1f;
 /// Bits of the offset at which an extension header begins: eight of at most
@@ -159,6 +259,12 @@ const MAX_CHAIN: usize = 0x7fff;
 /// Reads the frame from its Ethernet header on.
 #[inline(always)]
 pub fn parse<P: Packet>(packet: &P) -> Result<Key, NoKey> {
+    parse_with_place(packet).map(|(key, _)| key)
+}
+
+/// The same, with where its parts are.
+#[inline(always)]
+pub fn parse_with_place<P: Packet>(packet: &P) -> Result<(Key, Place), NoKey> {
     let mut offset = ethernet::HEADER;
     let mut ethertype = be16(packet.read(ethernet::ETHERTYPE).ok_or(NoKey::Malformed)?);
     for _ in 0..ethernet::MAX_TAGS {
@@ -199,7 +305,7 @@ fn not_ip<P: Packet>(packet: &P, offset: usize, ethertype: u16) -> NoKey {
 }
 
 #[inline(always)]
-fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<Key, NoKey> {
+fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<(Key, Place), NoKey> {
     use ip::v4;
 
     let header: [u8; v4::HEADER] = packet.read(offset).ok_or(NoKey::Malformed)?;
@@ -230,16 +336,25 @@ fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<Key, NoKey> {
         fragment & v4::MORE_FRAGMENTS != 0,
     );
     let l4 = l4(packet, proto, part, offset + header_length, offset + total)?;
-    Ok(Key {
+    let key = Key {
         family: Family::V4,
         src: address(v4::SOURCE),
         dst: address(v4::DESTINATION),
         fields: Fields::new(proto.into(), &l4, header[v4::TTL]).forgotten(packet),
-    })
+    };
+    let place = Place {
+        l4: offset + header_length,
+        end: offset + total,
+        identification: match part {
+            Part::Whole => 0,
+            Part::First | Part::Later { .. } => offset + v4::IDENTIFICATION,
+        },
+    };
+    Ok((key, place))
 }
 
 #[inline(always)]
-fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<Key, NoKey> {
+fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<(Key, Place), NoKey> {
     use ip::v6;
 
     let header: [u8; v6::HEADER] = packet.read(offset).ok_or(NoKey::Malformed)?;
@@ -263,22 +378,47 @@ fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<Key, NoKey> {
     }
 
     let chain = extensions(packet, header[v6::NEXT_HEADER], offset + v6::HEADER, end)?;
-    let (proto, l4) = match chain {
-        Chain::Payload { proto, part, at } => (u16::from(proto), l4(packet, proto, part, at, end)?),
-        Chain::Hidden(state) => (UNKNOWN_PROTOCOL, Header::without_fields(state)),
+    let (proto, l4, at, fragment) = match chain {
+        Chain::Payload {
+            proto,
+            part,
+            at,
+            fragment,
+        } => (
+            u16::from(proto),
+            l4(packet, proto, part, at, end)?,
+            at,
+            fragment,
+        ),
+        Chain::Hidden(state) => (UNKNOWN_PROTOCOL, Header::without_fields(state), end, 0),
     };
-    Ok(Key {
+    let key = Key {
         family: Family::V6,
         src: address(v6::SOURCE),
         dst: address(v6::DESTINATION),
         fields: Fields::new(proto, &l4, header[v6::HOP_LIMIT]).forgotten(packet),
-    })
+    };
+    let place = Place {
+        l4: at,
+        end,
+        identification: match fragment {
+            0 => 0,
+            header => header + v6::IDENTIFICATION,
+        },
+    };
+    Ok((key, place))
 }
 
 /// Where an extension chain leads.
 enum Chain {
-    /// To the payload.
-    Payload { proto: u8, part: Part, at: usize },
+    /// To the payload. `fragment`: where the fragment header is; 0 where there is
+    /// none, or the packet is whole.
+    Payload {
+        proto: u8,
+        part: Part,
+        at: usize,
+        fragment: usize,
+    },
     /// Nowhere: the protocol is not in this packet.
     Hidden(L4),
 }
@@ -332,6 +472,16 @@ impl Walk {
         let [_, _, _, _, low, high, ..] = self.0.to_le_bytes();
         u16::from_le_bytes([low, high])
     }
+
+    /// Where the header of a fragment is, for what was seen of it.
+    const FRAGMENT_SHIFT: u32 = 48;
+
+    /// The place behind that shift; 0 where the packet is whole.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "of 15 bits")]
+    const fn fragment(self) -> usize {
+        (self.0 >> Self::FRAGMENT_SHIFT) as usize & MAX_CHAIN
+    }
 }
 
 /// Walks the chain that begins with the header `next` at `at`.
@@ -375,6 +525,7 @@ fn extensions<P: Packet>(packet: &P, next: u8, at: usize, end: usize) -> Result<
         proto: next,
         part,
         at: walk.at(),
+        fragment: walk.fragment(),
     })
 }
 
@@ -388,7 +539,8 @@ pub fn extension<P: Packet>(packet: &P, walk: u64, end: u64) -> u64 {
 
     let (walk, end) = (Walk(walk), end as usize);
     let (next, at) = (walk.next(), walk.at());
-    let seen = walk.0 & (Walk::FRAGMENTED | Walk::FIRST);
+    let header_seen = (MAX_CHAIN as u64) << Walk::FRAGMENT_SHIFT;
+    let seen = walk.0 & (Walk::FRAGMENTED | Walk::FIRST | header_seen);
     let ended = |why| Walk::new(next, at, seen | why).0;
 
     if next == v6::FRAGMENT && walk.has(Walk::FRAGMENTED) {
@@ -423,18 +575,19 @@ pub fn extension<P: Packet>(packet: &P, walk: u64, end: u64) -> u64 {
     if at + size > end {
         return ended(cut);
     }
-    let at = at + size;
+    let behind = at + size;
     if next != v6::FRAGMENT {
-        return Walk::new(following, at, seen).0;
+        return Walk::new(following, behind, seen).0;
     }
     let field = be16([high, low]);
     let offset = field >> 3;
+    let header = (at as u64) << Walk::FRAGMENT_SHIFT;
     let seen = match (offset, field & v6::MORE_FRAGMENTS != 0) {
         (0, false) => Walk::FRAGMENTED,
-        (0, true) => Walk::FRAGMENTED | Walk::FIRST,
-        (offset, _) => Walk::FRAGMENTED | Walk::LATER | u64::from(offset) << 32,
+        (0, true) => Walk::FRAGMENTED | Walk::FIRST | header,
+        (offset, _) => Walk::FRAGMENTED | Walk::LATER | u64::from(offset) << 32 | header,
     };
-    Walk::new(following, at, seen).0
+    Walk::new(following, behind, seen).0
 }
 
 /// Which part of its datagram a packet is.

@@ -6,7 +6,7 @@
 //! Whatever is not as expected is no plain frame, and left to [`super::parse`],
 //! which gives the same key for those that are.
 
-use super::{Address, Family, Fields, Header, Key, L4};
+use super::{Address, Family, Fields, Header, Key, L4, Place};
 use crate::packet::Packet;
 use crate::wire::l4::{self, Shape};
 use crate::wire::{be16, ethernet, ip};
@@ -25,6 +25,32 @@ pub fn family<P: Packet>(packet: &P) -> Option<Family> {
         ethernet::IPV6 => Some(Family::V6),
         _ => None,
     }
+}
+
+/// The key of a plain frame, and where its parts are.
+#[inline(always)]
+pub fn with_place<P: Packet>(
+    packet: &P,
+    shape: impl Fn(u8) -> Option<Shape>,
+) -> Option<(Key, Place)> {
+    let (key, l4) = match family(packet)? {
+        Family::V4 => (ipv4(packet, shape)?, ethernet::HEADER + ip::v4::HEADER),
+        Family::V6 => (ipv6(packet, shape)?, ethernet::HEADER + ip::v6::HEADER),
+    };
+    let frame = packet.front::<V4_BYTES>()?;
+    let end = match key.family {
+        Family::V4 => word(frame, ethernet::HEADER + ip::v4::TOTAL_LENGTH) as usize,
+        Family::V6 => {
+            let payload = word(frame, ethernet::HEADER + ip::v6::PAYLOAD_LENGTH);
+            ip::v6::HEADER + payload as usize
+        }
+    };
+    let place = Place {
+        l4,
+        end: ethernet::HEADER + end,
+        identification: 0,
+    };
+    Some((key, place))
 }
 
 /// The key of a plain IPv4 frame, whose Ethertype was read. `shape` gives that of

@@ -14,6 +14,8 @@ pub mod v4 {
     pub const VERSION_IHL: usize = offset_of!(Ipv4Hdr, vihl);
     /// Bytes of header and payload.
     pub const TOTAL_LENGTH: usize = offset_of!(Ipv4Hdr, tot_len);
+    /// The number that all fragments of a datagram have.
+    pub const IDENTIFICATION: usize = offset_of!(Ipv4Hdr, id);
     /// Flags (3 bits) and fragment offset in 8-byte units (13 bits).
     pub const FRAGMENT: usize = offset_of!(Ipv4Hdr, frags);
     /// Time to live.
@@ -77,6 +79,8 @@ pub mod v6 {
     pub const ROUTING_TYPE: usize = 2;
     /// Offset (13 bits), reserved (2), "more fragments" (1) in a fragment header.
     pub const FRAGMENT_FIELD: usize = 2;
+    /// The number that all fragments of a datagram have (4 bytes), likewise.
+    pub const IDENTIFICATION: usize = 4;
     /// Bytes of a fragment header.
     pub const FRAGMENT_HEADER: usize = 8;
     /// "More fragments" in the [`FRAGMENT_FIELD`].

@@ -29,6 +29,47 @@ pub const IGMP: u8 = IpProto::Igmp as u8;
 /// Destination port, in every protocol that has ports.
 pub const DESTINATION_PORT: usize = 2;
 
+/// The flags of TCP (one byte): FIN, SYN, RST, PSH, ACK, … from the lowest bit on.
+pub const TCP_FLAGS: usize = 13;
+/// FIN, in [`TCP_FLAGS`].
+pub const FIN: u8 = 1;
+/// SYN.
+pub const SYN: u8 = 1 << 1;
+/// RST.
+pub const RST: u8 = 1 << 2;
+/// ACK.
+pub const ACK: u8 = 1 << 4;
+
+/// The identifier of an ICMP echo (2 bytes), of both versions.
+pub const ECHO_IDENTIFIER: usize = 4;
+/// The packet that an ICMP error is about, behind the error's header.
+pub const EMBEDDED: usize = 8;
+/// The type of an echo request of ICMP (RFC 792).
+pub const ECHO_REQUEST: u8 = 8;
+/// Its reply.
+pub const ECHO_REPLY: u8 = 0;
+/// The type of an echo request of ICMPv6 (RFC 4443).
+pub const ECHO_REQUEST_V6: u8 = 128;
+/// Its reply.
+pub const ECHO_REPLY_V6: u8 = 129;
+
+/// The selector (type << 8 | code) of the echo reply to a request, or the other
+/// way round; any other is left as it is. No type of one version is an echo in
+/// the other.
+#[inline(always)]
+#[must_use]
+pub const fn echo_reversed(selector: u16) -> u16 {
+    let code = selector & 0xff;
+    let kind = match (selector >> 8) as u8 {
+        ECHO_REQUEST => ECHO_REPLY,
+        ECHO_REPLY => ECHO_REQUEST,
+        ECHO_REQUEST_V6 => ECHO_REPLY_V6,
+        ECHO_REPLY_V6 => ECHO_REQUEST_V6,
+        other => other,
+    };
+    (kind as u16) << 8 | code
+}
+
 /// Bytes of the header that must be in the packet before its ports, or type
 /// and code, are believed; 0 where rules can't ask about the header.
 #[inline(always)]

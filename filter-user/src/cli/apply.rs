@@ -9,13 +9,13 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum, value_parser};
 use nix::net::if_::if_nametoindex;
 
-use super::args::{EndpointFlags, Files, Global, OptionFlags, WarningFlags};
+use super::args::{EndpointFlags, Files, FlowFlags, Global, OptionFlags, WarningFlags};
 use super::compiled::{self, Request, Target};
 use super::diff::same_content;
 use super::error::Failure;
 use super::output::{Color, note, size, warning};
 use super::times::Times;
-use crate::datapath::{self, Applied, Datapath, Mode};
+use crate::datapath::{self, Applied, Compiled, Datapath, Mode, Policies};
 use crate::policy::PROFILE_PREFIX;
 use crate::ruleset::{Rule, Ruleset, Stage};
 
@@ -62,10 +62,13 @@ pub(super) struct Apply {
     #[command(flatten)]
     warnings: WarningFlags,
 
-    /// Enforce what the policies say of ingress where they have a word in
-    /// egress as well, which this version doesn't enforce
+    /// Leave what goes out alone: no rule of it is enforced, and nothing of it is
+    /// remembered, so that return traffic needs rules of its own
     #[arg(long, env = "NODEWALL_INGRESS_ONLY", value_parser = FalseyValueParser::new())]
     ingress_only: bool,
+
+    #[command(flatten)]
+    flows: FlowFlags,
 
     #[command(flatten)]
     options: OptionFlags,
@@ -93,9 +96,11 @@ impl Apply {
         let targets = self
             .targets(global, &times)
             .map_err(|failure| failure.and("Nothing was changed."))?;
-        let datapath = Datapath::open(&global.pin_root)?.sampling_drops(self.sample_drops);
+        let datapath = Datapath::open(&global.pin_root)?
+            .sampling_drops(self.sample_drops)
+            .remembering(self.max_flows());
         if self.dry_run {
-            dry_run(&datapath, &targets, global.color)?;
+            self.dry_run(&datapath, &targets, global.color)?;
         } else {
             self.apply(&datapath, &targets, &times, global.color)?;
         }
@@ -110,22 +115,10 @@ impl Apply {
     fn targets(&self, global: &Global, times: &Rc<Times>) -> Result<Vec<Target>, Failure> {
         let request = Request {
             times: Rc::clone(times),
+            ingress_only: self.ingress_only,
             ..Request::new(&self.files, &self.endpoint, &self.options, global).on_this_host()
         };
         let targets = compiled::all_targets(&request, self.warnings)?;
-        let egress: BTreeSet<&str> = targets
-            .iter()
-            .flat_map(|target| target.egress.iter().map(String::as_str))
-            .collect();
-        if !egress.is_empty() && !self.ingress_only {
-            let names: Vec<&str> = egress.into_iter().collect();
-            return Err(Failure::failed(format_args!(
-                "this version does not enforce egress, which these policies and profiles have a word in: {}. \
-                 --ingress-only enforces what they say of ingress; `nodewall explain --direction \
-                 egress` and `replay` evaluate the rest.",
-                names.join(", ")
-            )));
-        }
         // One interface that is missing is the datapath's to explain.
         if targets.len() > 1 && !self.dry_run {
             for interface in targets.iter().map(|target| target.interface.as_str()) {
@@ -139,6 +132,19 @@ impl Apply {
             }
         }
         Ok(targets)
+    }
+
+    fn max_flows(&self) -> u32 {
+        if self.ingress_only {
+            0
+        } else {
+            self.flows.max_flows
+        }
+    }
+
+    /// What is to be in force on what goes out.
+    fn egress<'t>(&self, target: &'t Target) -> Option<Compiled<'t>> {
+        target.egress_in_force(self.max_flows() > 0)
     }
 
     fn apply(
@@ -157,9 +163,15 @@ impl Apply {
         let mut printed = Ok(());
         for (done, target) in targets.iter().enumerate() {
             let interface = &target.interface;
-            let (ruleset, image) = (&target.ruleset, &target.image);
-            let described = &target.described;
-            let applied = datapath.apply_described(interface, mode, ruleset, image, described);
+            let policies = Policies {
+                ingress: Compiled {
+                    ruleset: &target.ruleset,
+                    image: &target.image,
+                },
+                egress: self.egress(target),
+                described: &target.described,
+            };
+            let applied = datapath.apply(interface, mode, policies);
             let applied = match applied {
                 Ok(applied) => applied,
                 Err(error) if targets.len() == 1 => return Err(error.into()),
@@ -176,7 +188,7 @@ impl Apply {
             times.add("swap", applied.spent.swap);
             times.add("carry", applied.spent.carry);
             if printed.is_ok() {
-                printed = print(target, &applied);
+                printed = print(target, policies.egress, &applied);
             }
             if applied.mode == Mode::Generic && mode == Mode::Auto {
                 warning(
@@ -204,10 +216,17 @@ fn names(targets: &[Target]) -> String {
     }
 }
 
-fn print(target: &Target, applied: &Applied) -> Result<(), Failure> {
+fn print(target: &Target, egress: Option<Compiled<'_>>, applied: &Applied) -> Result<(), Failure> {
     let mut out = stdout().lock();
-    let changes = changes(applied.before.as_ref(), &target.ruleset, &target.policies);
-    for (policy, change) in changes {
+    let before = Rulesets {
+        ingress: applied.before.as_ref(),
+        egress: applied.egress_before.as_ref(),
+    };
+    let after = Rulesets {
+        ingress: Some(&target.ruleset),
+        egress: egress.map(|egress| egress.ruleset),
+    };
+    for (policy, change) in changes(before, after, &target.policies) {
         writeln!(out, "policy {policy}: {change}")?;
     }
     writeln!(
@@ -219,60 +238,107 @@ fn print(target: &Target, applied: &Applied) -> Result<(), Failure> {
         target.ruleset.rules.len(),
         size(target.image.memory())
     )?;
-    Ok(())
-}
-
-fn dry_run(datapath: &Datapath, targets: &[Target], color: Color) -> Result<(), Failure> {
-    let in_force = match datapath.status() {
-        Ok(in_force) => Some(in_force),
-        Err(datapath::Error::Privileges(_)) => {
-            note(
-                color,
-                "not compared with what is in force now, which only root may read",
-            );
-            None
-        }
-        Err(error) => {
-            note(
-                color,
-                format_args!("not compared with what is in force now: {error}"),
-            );
-            None
-        }
-    };
-    let mut out = stdout().lock();
-    for target in targets {
-        let before = in_force.as_ref().map(|all| {
-            all.iter()
-                .find(|status| status.interface == target.interface)
-                .map(|status| &status.ruleset)
-        });
-        match before {
-            Some(before) => {
-                for (policy, change) in changes(before, &target.ruleset, &target.policies) {
-                    let would_be = if change == Change::Unchanged {
-                        "would be left"
-                    } else {
-                        "would be"
-                    };
-                    writeln!(out, "policy {policy}: {would_be} {change}")?;
-                }
-            }
-            None => {
-                for policy in &target.policies {
-                    writeln!(out, "policy {policy}: would be in force")?;
-                }
-            }
-        }
+    if let Some(egress) = egress {
         writeln!(
             out,
-            "{}: {} rules, tables of {} (dry run: nothing was changed)",
+            "{}: egress: {} rules, tables of {}",
             target.interface,
-            target.ruleset.rules.len(),
-            size(target.image.memory())
+            egress.ruleset.rules.len(),
+            size(egress.image.memory())
         )?;
     }
     Ok(())
+}
+
+impl Apply {
+    fn dry_run(
+        &self,
+        datapath: &Datapath,
+        targets: &[Target],
+        color: Color,
+    ) -> Result<(), Failure> {
+        let in_force = match datapath.status() {
+            Ok(in_force) => Some(in_force),
+            Err(datapath::Error::Privileges(_)) => {
+                note(
+                    color,
+                    "not compared with what is in force now, which only root may read",
+                );
+                None
+            }
+            Err(error) => {
+                note(
+                    color,
+                    format_args!("not compared with what is in force now: {error}"),
+                );
+                None
+            }
+        };
+        let mut out = stdout().lock();
+        for target in targets {
+            let egress = self.egress(target);
+            let after = Rulesets {
+                ingress: Some(&target.ruleset),
+                egress: egress.map(|egress| egress.ruleset),
+            };
+            let before = in_force.as_ref().map(|all| {
+                let here = all.iter();
+                let mut here = here.filter(|status| status.interface == target.interface);
+                here.next()
+                    .map_or_else(Rulesets::default, |status| Rulesets {
+                        ingress: Some(&status.ruleset),
+                        egress: status.egress.as_ref().map(|egress| &egress.ruleset),
+                    })
+            });
+            match before {
+                Some(before) => {
+                    for (policy, change) in changes(before, after, &target.policies) {
+                        let would_be = if change == Change::Unchanged {
+                            "would be left"
+                        } else {
+                            "would be"
+                        };
+                        writeln!(out, "policy {policy}: {would_be} {change}")?;
+                    }
+                }
+                None => {
+                    for policy in &target.policies {
+                        writeln!(out, "policy {policy}: would be in force")?;
+                    }
+                }
+            }
+            writeln!(
+                out,
+                "{}: {} rules, tables of {} (dry run: nothing was changed)",
+                target.interface,
+                target.ruleset.rules.len(),
+                size(target.image.memory())
+            )?;
+            if let Some(egress) = egress {
+                writeln!(
+                    out,
+                    "{}: egress: {} rules, tables of {} (likewise)",
+                    target.interface,
+                    egress.ruleset.rules.len(),
+                    size(egress.image.memory())
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is, or is to be, in force on an interface.
+#[derive(Clone, Copy, Default)]
+struct Rulesets<'a> {
+    ingress: Option<&'a Ruleset>,
+    egress: Option<&'a Ruleset>,
+}
+
+impl<'a> Rulesets<'a> {
+    fn all(self) -> impl Iterator<Item = &'a Ruleset> {
+        self.ingress.into_iter().chain(self.egress)
+    }
 }
 
 /// What becomes of a policy on an interface.
@@ -299,33 +365,31 @@ impl fmt::Display for Change {
 /// rule was written is no part of it. A policy without rules is among
 /// `selected` alone, so it is new each time.
 fn changes<'a>(
-    before: Option<&'a Ruleset>,
-    after: &'a Ruleset,
+    before: Rulesets<'a>,
+    after: Rulesets<'a>,
     selected: &'a [String],
 ) -> BTreeMap<&'a str, Change> {
-    let old = before.map(of_policies).unwrap_or_default();
-    let new = of_policies(after);
+    let (old, new) = (of_policies(before), of_policies(after));
     let known: BTreeSet<&str> = selected.iter().map(String::as_str).collect();
     let policies = old.keys().copied().chain(known.iter().copied());
     policies
         .map(|policy| {
-            let rules = |of: &BTreeMap<&str, Vec<&'a Rule>>| of.get(policy).cloned();
-            let change = match (before, rules(&old)) {
+            let change = match (old.get(policy), new.get(policy)) {
                 _ if !known.contains(policy) => Change::Removed,
-                (Some(before), Some(old)) => {
-                    let new = rules(&new).unwrap_or_default();
+                (Some(old), Some(new)) => {
                     let same = old.len() == new.len()
                         && old
                             .iter()
-                            .zip(&new)
-                            .all(|(old, new)| same_content((before, old), (after, new)));
+                            .zip(new)
+                            .all(|(old, new)| same_content(*old, *new));
                     if same {
                         Change::Unchanged
                     } else {
                         Change::Configured
                     }
                 }
-                _ => Change::Created,
+                (Some(_), None) => Change::Configured,
+                (None, _) => Change::Created,
             };
             (policy, change)
         })
@@ -339,11 +403,14 @@ fn of_a_policy(rule: &Rule) -> bool {
         && !rule.id.policy.starts_with(PROFILE_PREFIX)
 }
 
-/// The rules of each policy, in order.
-fn of_policies(ruleset: &Ruleset) -> BTreeMap<&str, Vec<&Rule>> {
-    let mut policies: BTreeMap<&str, Vec<&Rule>> = BTreeMap::new();
-    for rule in ruleset.rules.iter().filter(|rule| of_a_policy(rule)) {
-        policies.entry(&*rule.id.policy).or_default().push(rule);
+/// The rules of each policy, in order, each with its ruleset.
+fn of_policies(rulesets: Rulesets<'_>) -> BTreeMap<&str, Vec<(&Ruleset, &Rule)>> {
+    let mut policies: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+    for ruleset in rulesets.all() {
+        for rule in ruleset.rules.iter().filter(|rule| of_a_policy(rule)) {
+            let rules = policies.entry(&*rule.id.policy).or_default();
+            rules.push((ruleset, rule));
+        }
     }
     policies
 }
@@ -418,7 +485,11 @@ mod tests {
         );
         let selected =
             ["same", "other", "new", "no-rules", "same-set", "other-set"].map(str::to_owned);
-        let changes: Vec<_> = changes(Some(&before), &after, &selected)
+        let of = |ingress| Rulesets {
+            ingress: Some(ingress),
+            egress: None,
+        };
+        let changes: Vec<_> = changes(of(&before), of(&after), &selected)
             .into_iter()
             .collect();
         assert_eq!(

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 use ipnet::IpNet;
 
 use super::output::Color;
-use crate::datapath::DEFAULT_PIN_ROOT;
+use crate::datapath::{DEFAULT_MAX_FLOWS, DEFAULT_PIN_ROOT};
 use crate::ruleset::{Direction, Fragments, Options, Switch};
 
 /// Flags of every verb.
@@ -160,6 +160,26 @@ pub(super) struct OptionFlags {
     )]
     pub max_memory: u64,
 }
+
+/// What is remembered of allowed packets.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Return traffic")]
+pub(super) struct FlowFlags {
+    /// Flows of each direction that are remembered, so that their return traffic
+    /// passes; beyond that the ones seen least recently are forgotten. 0: none,
+    /// and return traffic needs rules of its own
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = DEFAULT_MAX_FLOWS,
+        env = "NODEWALL_MAX_FLOWS",
+        value_parser = value_parser!(u32).range(..=MOST_FLOWS)
+    )]
+    pub max_flows: u32,
+}
+
+/// Beyond it a table would take more memory than any host should give for it.
+const MOST_FLOWS: i64 = 1 << 24;
 
 impl OptionFlags {
     /// As the ruleset knows them.

@@ -16,7 +16,7 @@ use super::error::Failure;
 use super::output::{columns, count, grouped, note, size, time, warning};
 use crate::bench::machine::Machine;
 use crate::bench::{self, Cost, Effort, Report, Source, Timing};
-use crate::ruleset::Direction;
+use crate::ruleset::{Direction, Ruleset};
 
 /// Most packets of a capture that are taken.
 const MOST_FRAMES: usize = 1_000_000;
@@ -109,10 +109,10 @@ impl Bench {
                 "the kernel interprets BPF programs (net.core.bpf_jit_enable is 0)",
             );
         }
-        let egress = if ingress.egress.is_empty() {
-            None
-        } else {
+        let egress = if ingress.speaks_of_egress {
             Some(one_target(&request, Direction::Egress)?)
+        } else {
+            None
         };
         let measured = self.measure(&ingress, Direction::Ingress, prepare_ms, frames.as_deref())?;
         drop(ingress);
@@ -155,7 +155,13 @@ impl Bench {
             rounds: self.rounds,
             ..Effort::default()
         };
-        let report = bench::measure(&target.ruleset, self.options.max_memory, &source, effort)?;
+        // The classifier is the same in both directions, and XDP's empty program the
+        // floor of both.
+        let ruleset = Ruleset {
+            direction: Direction::Ingress,
+            ..target.ruleset.clone()
+        };
+        let report = bench::measure(&ruleset, self.options.max_memory, &source, effort)?;
         Ok(Measured {
             direction,
             interface: target.interface.clone(),

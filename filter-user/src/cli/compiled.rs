@@ -14,14 +14,14 @@ use super::output::{Color, count, message, size};
 use super::times::Times;
 use crate::bytes::needed_and_allowed;
 use crate::compile::{Analysis, CompileError, Image};
-use crate::datapath::{self, Described, DescribedDocument};
+use crate::datapath::{self, Compiled, Described, DescribedDocument};
 use crate::lint;
 use crate::policy::print::{self, PrintOptions};
 use crate::policy::{
-    self, Checked, Diagnostic, Endpoint, Failsafe, Host, Labels, Model, Policy, SelectOptions,
+    self, Checked, Diagnostic, Endpoint, Failsafe, Host, Labels, Model, SelectOptions, Selected,
     Severity, Source, diagnostic,
 };
-use crate::ruleset::{Direction, Ruleset};
+use crate::ruleset::{Direction, Rule, Ruleset, Stage};
 
 /// What the command line asks for.
 pub(super) struct Request<'a> {
@@ -33,6 +33,8 @@ pub(super) struct Request<'a> {
     /// Whether this host is asked for what the flags don't say: its name, its
     /// addresses.
     pub(super) live: bool,
+    /// Whether what goes out is left alone.
+    pub(super) ingress_only: bool,
     /// How long the steps take.
     pub(super) times: Rc<Times>,
 }
@@ -52,6 +54,7 @@ impl<'a> Request<'a> {
             options,
             color: global.color,
             live: false,
+            ingress_only: false,
             times: Rc::default(),
         }
     }
@@ -78,12 +81,43 @@ pub(super) struct Target {
     pub(super) policies: Vec<String>,
     pub(super) ruleset: Ruleset,
     pub(super) image: Image,
+    /// What goes out, where both directions were asked for.
+    pub(super) egress: Option<(Ruleset, Image)>,
     /// Why nothing would be filtered there: no policy selects it.
     pub(super) idle: Option<String>,
-    /// The policies and profiles that have a word in what goes out.
-    pub(super) egress: Vec<String>,
+    /// Whether a policy or profile has a word in what goes out.
+    pub(super) speaks_of_egress: bool,
     /// What it is made of, where it is to be put in force.
     pub(super) described: Described,
+}
+
+impl Target {
+    /// What goes out, where it is to be filtered: some rule asks for that, or what
+    /// comes in needs to know it, if `flows` are remembered.
+    pub(super) fn egress_in_force(&self, flows: bool) -> Option<Compiled<'_>> {
+        let (ruleset, image) = self.egress.as_ref()?;
+        let asked = ruleset.rules.iter().any(|rule| {
+            rule.id.stage != Stage::Failsafe && !rule.is_default() && !is_default_profile(rule)
+        });
+        let needed =
+            asked || ruleset.denies_statefully() || flows && self.ruleset.denies_statefully();
+        needed.then_some(Compiled { ruleset, image })
+    }
+}
+
+/// Whether a rule is that of the profile that allows everything.
+fn is_default_profile(rule: &Rule) -> bool {
+    let profile = rule.id.policy.strip_prefix(policy::PROFILE_PREFIX);
+    profile == Some(policy::DEFAULT_ALLOW)
+}
+
+/// Which rules of an endpoint are compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Directions {
+    /// Those of what comes in, and of what goes out.
+    Both,
+    /// Those of one direction.
+    Only(Direction),
 }
 
 /// Reads and checks the files.
@@ -111,15 +145,7 @@ pub(super) fn all_targets(
     let (sources, model) = valid(request)?;
     let endpoints = endpoints(request, &model)?;
     let mut warnings = lint::of_model(&model);
-    let ingress = Direction::Ingress;
-    let targets = targets(
-        request,
-        &sources,
-        &model,
-        &endpoints,
-        ingress,
-        &mut warnings,
-    );
+    let targets = targets(request, &sources, &model, &endpoints, &mut warnings);
     request.show(&warnings, &sources);
     let targets = busy(targets?)?;
     deny_warnings(denied, &warnings)?;
@@ -135,7 +161,7 @@ pub(super) fn plain_targets(request: &Request<'_>) -> Result<Vec<Target>, Failur
         request,
         &model,
         &endpoints,
-        Direction::Ingress,
+        Directions::Both,
         &mut warnings,
         &mut |_, _| {},
     );
@@ -168,7 +194,7 @@ pub(super) fn one_target(request: &Request<'_>, direction: Direction) -> Result<
         request,
         &model,
         &endpoints,
-        direction,
+        Directions::Only(direction),
         &mut warnings,
         &mut |_, _| {},
     );
@@ -272,15 +298,18 @@ pub(super) fn targets(
     sources: &[Source],
     model: &Model,
     endpoints: &[Endpoint],
-    direction: Direction,
     warnings: &mut Vec<Diagnostic>,
 ) -> Result<Vec<Target>, Failure> {
     let mut odd = Vec::new();
     let lint = &mut |analysis: &Analysis<'_>, endpoint: &Endpoint| {
         odd.extend(lint::of_ruleset(analysis, endpoint, sources));
     };
-    let targets = select(request, model, endpoints, direction, warnings, lint)?;
-    warnings.extend(policy::egress_not_enforced(model, endpoints));
+    let directions = if request.ingress_only {
+        Directions::Only(Direction::Ingress)
+    } else {
+        Directions::Both
+    };
+    let targets = select(request, model, endpoints, directions, warnings, lint)?;
     warnings.append(&mut odd);
     // What is odd about a rule is so on every endpoint.
     let mut seen = HashSet::new();
@@ -295,7 +324,7 @@ fn select(
     request: &Request<'_>,
     model: &Model,
     endpoints: &[Endpoint],
-    direction: Direction,
+    directions: Directions,
     warnings: &mut Vec<Diagnostic>,
     lint: &mut dyn FnMut(&Analysis<'_>, &Endpoint),
 ) -> Result<Vec<Target>, Failure> {
@@ -307,71 +336,108 @@ fn select(
             options: request.options.options(),
             node_addresses: node_addresses(request, &endpoint.interface)?,
         };
-        let times = &request.times;
-        let select = || policy::select(model, endpoint, direction, &options);
-        let selected = times.of("select", select);
-        let refused = errors(&selected.warnings);
-        warnings.extend(selected.warnings);
-        if refused > 0 {
-            return Err(Failure::failed(format_args!(
-                "endpoint {:?}: not all of its rules can be enforced, as shown above",
-                endpoint.name
-            )));
-        }
-        let policies = model.policies().iter();
-        let selecting: Vec<&Policy> = policies
-            .filter(|policy| endpoint.is_selected_by(policy))
-            .collect();
-        let idle = selecting
-            .is_empty()
-            .then(|| idle(model, endpoint))
-            .flatten();
-        let of_policies = selecting
-            .iter()
-            .filter(|policy| policy.types().egress && !policy.staged())
-            .map(|policy| policy.name().to_string());
-        let profiles = model.profiles().iter();
-        let of_profiles = profiles
-            .filter(|profile| !profile.egress.is_empty() && endpoint.has_profile(profile))
-            .map(|profile| format!("{}{}", policy::PROFILE_PREFIX, profile.name));
-        let egress = of_policies.chain(of_profiles).collect();
-        let refused = |error: CompileError| {
-            Failure::failed(format_args!("endpoint {:?}: {error}", endpoint.name))
+        let mut budget = request.options.max_memory;
+        let mut compile = |direction| {
+            let selected = select_one(request, model, endpoint, direction, &options, warnings)?;
+            let image = compile_one(request, endpoint, &selected.ruleset, budget, lint)?;
+            budget = budget.saturating_sub(image.memory());
+            Ok::<_, Failure>((selected, image))
         };
-        let max_memory = request.options.max_memory;
-        let analyse = || Analysis::of(&selected.ruleset);
-        let analysis = times.of("compile", analyse).map_err(refused)?;
-        let write = || analysis.image(max_memory, None);
-        let image = times.of("compile", write).map_err(refused)?;
-        if request.live {
-            within_budget(&image, &selected.ruleset, max_memory).map_err(|failure| {
-                Failure::failed(format_args!("endpoint {:?}: {failure}", endpoint.name))
-            })?;
+        let first = match directions {
+            Directions::Both => Direction::Ingress,
+            Directions::Only(direction) => direction,
+        };
+        let (selected, image) = compile(first)?;
+        let egress = match directions {
+            Directions::Both => Some(compile(Direction::Egress)?),
+            Directions::Only(_) => None,
+        };
+        let mut names = selected.selected_policies;
+        let of_egress = egress
+            .iter()
+            .flat_map(|(selected, _)| &selected.selected_policies);
+        for name in of_egress {
+            if !names.contains(name) {
+                names.push(Arc::clone(name));
+            }
         }
-        times.of("lint", || lint(&analysis, endpoint));
         let described = if request.live {
-            let policies = &selected.selected_policies;
-            let describe = || describe(request, model, endpoint, &options, policies);
-            times.of("describe", describe)
+            let describe = || describe(request, model, endpoint, &options, &names);
+            request.times.of("describe", describe)
         } else {
             Described::default()
         };
+        let mut selecting = model.policies().iter();
+        let is_selected = selecting.any(|policy| endpoint.is_selected_by(policy));
         targets.push(Target {
             interface: endpoint.interface.clone(),
-            policies: selected
-                .selected_policies
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
+            policies: names.iter().map(ToString::to_string).collect(),
             ruleset: selected.ruleset,
             image,
-            idle,
-            egress,
+            egress: egress.map(|(selected, image)| (selected.ruleset, image)),
+            idle: (!is_selected).then(|| idle(model, endpoint)).flatten(),
+            speaks_of_egress: speaks_of_egress(model, endpoint),
             described,
         });
     }
     warnings.extend(policy::unselected(model, endpoints));
     Ok(targets)
+}
+
+/// The rules of an endpoint in a direction.
+fn select_one(
+    request: &Request<'_>,
+    model: &Model,
+    endpoint: &Endpoint,
+    direction: Direction,
+    options: &SelectOptions,
+    warnings: &mut Vec<Diagnostic>,
+) -> Result<Selected, Failure> {
+    let select = || policy::select(model, endpoint, direction, options);
+    let mut selected = request.times.of("select", select);
+    let refused = errors(&selected.warnings);
+    warnings.append(&mut selected.warnings);
+    if refused > 0 {
+        return Err(Failure::failed(format_args!(
+            "endpoint {:?}: not all of its rules can be enforced, as shown above",
+            endpoint.name
+        )));
+    }
+    Ok(selected)
+}
+
+/// Compiles them into at most so much memory.
+fn compile_one(
+    request: &Request<'_>,
+    endpoint: &Endpoint,
+    ruleset: &Ruleset,
+    max_memory: u64,
+    lint: &mut dyn FnMut(&Analysis<'_>, &Endpoint),
+) -> Result<Image, Failure> {
+    let times = &request.times;
+    let refused = |error: CompileError| {
+        Failure::failed(format_args!("endpoint {:?}: {error}", endpoint.name))
+    };
+    let analyse = || Analysis::of(ruleset);
+    let analysis = times.of("compile", analyse).map_err(refused)?;
+    let write = || analysis.image(max_memory, None);
+    let image = times.of("compile", write).map_err(refused)?;
+    if request.live {
+        within_budget(&image, ruleset, max_memory).map_err(|failure| {
+            Failure::failed(format_args!("endpoint {:?}: {failure}", endpoint.name))
+        })?;
+    }
+    times.of("lint", || lint(&analysis, endpoint));
+    Ok(image)
+}
+
+/// Whether a policy or profile of an endpoint has a word in what goes out.
+fn speaks_of_egress(model: &Model, endpoint: &Endpoint) -> bool {
+    let mut policies = model.policies().iter();
+    let mut profiles = model.profiles().iter();
+    policies
+        .any(|policy| policy.types().egress && !policy.staged() && endpoint.is_selected_by(policy))
+        || profiles.any(|profile| !profile.egress.is_empty() && endpoint.has_profile(profile))
 }
 
 /// The counters stand beside the tables, and take the more memory the more CPUs

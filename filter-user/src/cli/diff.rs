@@ -11,14 +11,14 @@ use filter_common::verdict::Verdict;
 use serde_json::{Value, json};
 
 use super::args::{EndpointFlags, Files, Global, OptionFlags, TableOrJson};
-use super::compiled::{self, Request, Target};
+use super::compiled::{self, Request};
 use super::error::Failure;
 use super::explain::{in_words, line_of};
 use super::output::index_of;
 use crate::compile::{Difference, differences};
 use crate::datapath::Datapath;
 use crate::decision::Decision;
-use crate::ruleset::{Action, NetSet, Rule, RuleId, Ruleset};
+use crate::ruleset::{Action, Direction, NetSet, Rule, RuleId, Ruleset};
 
 /// Say what apply would change
 ///
@@ -77,10 +77,12 @@ impl Diff {
         let (before, after) = if self.from.is_empty() {
             let after = compiled::plain_targets(&request.on_this_host())?;
             let in_force = Datapath::open(&global.pin_root)?.status()?;
-            let before: BTreeMap<String, Ruleset> = in_force
-                .into_iter()
-                .map(|status| (status.interface, status.ruleset))
-                .collect();
+            let mut before = Before::new();
+            for status in in_force {
+                let egress = status.egress.map(|egress| egress.ruleset);
+                add(&mut before, &status.interface, Some(status.ruleset));
+                add(&mut before, &status.interface, egress);
+            }
             (before, after)
         } else {
             let after = compiled::plain_targets(&request)?;
@@ -88,15 +90,28 @@ impl Diff {
                 filenames: &self.from,
                 ..request
             })?;
-            let before = before
-                .into_iter()
-                .map(|target| (target.interface, target.ruleset))
-                .collect();
-            (before, after)
+            let mut all = Before::new();
+            for target in before {
+                let egress = target.egress_in_force(true);
+                let egress = egress.map(|egress| egress.ruleset.clone());
+                add(&mut all, &target.interface, Some(target.ruleset));
+                add(&mut all, &target.interface, egress);
+            }
+            (all, after)
         };
         let mut changes = Vec::new();
         for target in &after {
-            changes.push(Changes::between(before.get(&target.interface), target)?);
+            let interface = &target.interface;
+            let was = |direction| before.get(&(interface.clone(), direction));
+            let ingress = was(Direction::Ingress);
+            changes.push(Changes::between(ingress, interface, &target.ruleset)?);
+            // What goes out is filtered where a rule, or return traffic, asks for it.
+            let (was, is) = (was(Direction::Egress), target.egress_in_force(true));
+            if was.is_some() || is.is_some() {
+                let is = is.map(|egress| egress.ruleset.clone());
+                let is = is.unwrap_or_else(|| everything(&target.ruleset));
+                changes.push(Changes::between(was, interface, &is)?);
+            }
         }
         match self.output {
             TableOrJson::Table => {
@@ -117,22 +132,41 @@ impl Diff {
     }
 }
 
-/// What changes on an interface.
-struct Changes<'a> {
-    interface: &'a str,
-    /// `None` where nothing is in force.
-    was: Option<&'a Ruleset>,
+/// The rulesets before, by interface and direction.
+type Before = BTreeMap<(String, Direction), Ruleset>;
+
+fn add(before: &mut Before, interface: &str, ruleset: Option<Ruleset>) {
+    if let Some(ruleset) = ruleset {
+        before.insert((interface.to_owned(), ruleset.direction), ruleset);
+    }
+}
+
+/// What is in force on what goes out where nothing is filtered.
+fn everything(ingress: &Ruleset) -> Ruleset {
+    Ruleset {
+        direction: Direction::Egress,
+        sets: Vec::new(),
+        rules: Vec::new(),
+        default: Action::Allow,
+        ..ingress.clone()
+    }
+}
+
+/// What changes on an interface, in one direction.
+struct Changes {
+    interface: String,
+    /// Whether something is in force.
+    was: bool,
     before: Ruleset,
-    after: &'a Ruleset,
+    after: Ruleset,
     /// Rules by identity, with what is there before and after.
     rules: Vec<(Option<Rule>, Option<Rule>)>,
     order: bool,
     traffic: Vec<Difference>,
 }
 
-impl<'a> Changes<'a> {
-    fn between(was: Option<&'a Ruleset>, target: &'a Target) -> Result<Self, Failure> {
-        let after = &target.ruleset;
+impl Changes {
+    fn between(was: Option<&Ruleset>, interface: &str, after: &Ruleset) -> Result<Self, Failure> {
         // Without a filter all packets pass.
         let before = was.cloned().unwrap_or_else(|| Ruleset {
             sets: Vec::new(),
@@ -157,18 +191,18 @@ impl<'a> Changes<'a> {
             ids.filter(|id| other.contains_key(id)).collect()
         };
         Ok(Self {
-            interface: &target.interface,
-            was,
+            interface: interface.to_owned(),
+            was: was.is_some(),
             order: kept(&before, &new) != kept(after, &old),
             rules,
             traffic,
             before,
-            after,
+            after: after.clone(),
         })
     }
 
     fn is_empty(&self) -> bool {
-        self.was.is_some()
+        self.was
             && self.rules.is_empty()
             && !self.order
             && self.traffic.is_empty()
@@ -177,7 +211,7 @@ impl<'a> Changes<'a> {
 
     /// What changes beside the rules.
     fn settings(&self) -> Vec<String> {
-        let (old, new) = (&self.before, self.after);
+        let (old, new) = (&self.before, &self.after);
         let words = |value: Value| match value {
             Value::String(text) => text,
             other => other.to_string(),
@@ -202,12 +236,20 @@ impl<'a> Changes<'a> {
 
     fn text(&self) -> String {
         let mut text = String::new();
-        let _ = writeln!(text, "{}:", self.interface);
+        // What goes out may not be asked for at all: it is said where it changes.
+        if self.is_empty() && self.after.direction == Direction::Egress {
+            return text;
+        }
+        let egress = match self.after.direction {
+            Direction::Ingress => "",
+            Direction::Egress => ", egress",
+        };
+        let _ = writeln!(text, "{}{egress}:", self.interface);
         if self.is_empty() {
             text.push_str("  nothing changes\n");
             return text;
         }
-        if self.was.is_none() {
+        if !self.was {
             text.push_str("  nothing is in force there: all packets pass\n");
         }
         for change in self.settings() {
@@ -221,7 +263,7 @@ impl<'a> Changes<'a> {
                 let _ = writeln!(text, "  - {}", short(&self.before, old));
             }
             if let Some(new) = new {
-                let _ = writeln!(text, "  + {}", short(self.after, new));
+                let _ = writeln!(text, "  + {}", short(&self.after, new));
             }
         }
         if self.traffic.is_empty() {
@@ -233,7 +275,7 @@ impl<'a> Changes<'a> {
                 Verdict::Pass => "let through",
             };
             let _ = writeln!(text, "  {verb}, and wasn't: {}", difference.example);
-            let _ = writeln!(text, "    now: {}", who(self.after, difference.after));
+            let _ = writeln!(text, "    now: {}", who(&self.after, difference.after));
             let _ = writeln!(text, "    was: {}", who(&self.before, difference.before));
         }
         text
@@ -269,7 +311,7 @@ impl<'a> Changes<'a> {
             .rules
             .iter()
             .map(|(old, new)| {
-                json!({"before": rule(&self.before, old), "after": rule(self.after, new)})
+                json!({"before": rule(&self.before, old), "after": rule(&self.after, new)})
             })
             .collect();
         let traffic: Vec<Value> = self
@@ -279,13 +321,14 @@ impl<'a> Changes<'a> {
                 json!({
                     "example": difference.example.to_string(),
                     "before": decision(&self.before, difference.before),
-                    "after": decision(self.after, difference.after),
+                    "after": decision(&self.after, difference.after),
                 })
             })
             .collect();
         json!({
             "interface": self.interface,
-            "in_force": self.was.is_some(),
+            "direction": self.after.direction,
+            "in_force": self.was,
             "same": self.is_empty(),
             "settings": self.settings(),
             "reordered": self.order,

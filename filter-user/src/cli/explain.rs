@@ -18,7 +18,7 @@ use crate::decision::Decision;
 use crate::packet_text::PacketText;
 use crate::policy::DEFAULT_TIER;
 use crate::reference;
-use crate::ruleset::{Action, Options, Rule, Ruleset, Stage};
+use crate::ruleset::{Action, Direction, Options, Rule, Ruleset, Stage};
 
 /// Say what happens to a packet, and why
 ///
@@ -57,12 +57,7 @@ pub(super) struct Explain {
     in_force: bool,
 
     /// The direction that the packet is taken to have
-    #[arg(
-        long,
-        value_enum,
-        default_value = "ingress",
-        conflicts_with = "in_force"
-    )]
+    #[arg(long, value_enum, default_value = "ingress")]
     direction: DirectionFlag,
 
     #[command(flatten)]
@@ -103,6 +98,7 @@ impl Explain {
                 options: &self.options,
                 color: global.color,
                 live: false,
+                ingress_only: false,
                 times: std::rc::Rc::default(),
             };
             one_target(&request, self.direction.direction())?.ruleset
@@ -143,7 +139,17 @@ impl Explain {
             all.retain(|status| status.interface == *interface);
         }
         match all.len() {
-            1 => Ok(all.remove(0).ruleset),
+            1 => {
+                let status = all.remove(0);
+                match (self.direction.direction(), status.egress) {
+                    (Direction::Ingress, _) => Ok(status.ruleset),
+                    (Direction::Egress, Some(egress)) => Ok(egress.ruleset),
+                    (Direction::Egress, None) => Err(Failure::NotAttached(format!(
+                        "what leaves {} is not filtered: all of it passes",
+                        status.interface
+                    ))),
+                }
+            }
             0 => Err(Failure::NotAttached(
                 "no filter is in force there, so there is nothing to ask. `nodewall status` lists \
                  what is in force; -f asks policy files."

@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 use super::args::Global;
 use super::error::Failure;
 use super::output::{Color, columns, fit, grouped, index_of, terminal_size, time, warning};
-use crate::datapath::{Count, Datapath, DescribedDocument, Mode, Status};
+use crate::datapath::{Count, Datapath, DescribedDocument, Mode, Stats, Status};
 use crate::policy::print;
-use crate::ruleset::Rule;
+use crate::ruleset::{Direction, Rule, Ruleset};
 
 /// Read back what is in force
 ///
@@ -80,6 +80,13 @@ enum Format {
     Yaml,
 }
 
+/// What is in force on an interface, in each direction that is filtered.
+fn sides(status: &Status) -> impl Iterator<Item = (&Ruleset, &Stats)> {
+    let egress = status.egress.as_ref();
+    std::iter::once((&status.ruleset, &status.stats))
+        .chain(egress.map(|egress| (&egress.ruleset, &egress.stats)))
+}
+
 impl Get {
     /// Runs the verb.
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
@@ -125,7 +132,7 @@ impl Get {
             .flat_map(|status| match self.what {
                 What::Policies => policies(status),
                 What::Rules => {
-                    let rules = status.ruleset.rules.iter();
+                    let rules = sides(status).flat_map(|(ruleset, _)| &ruleset.rules);
                     rules.map(|rule| &*rule.id.policy).collect()
                 }
                 What::Endpoints => names_of(status, &["HostEndpoint"]),
@@ -215,7 +222,11 @@ impl Get {
     fn rules(&self, all: &[Status]) -> Value {
         let mut rules = Vec::new();
         for status in all {
-            for (place, (rule, count)) in status.stats.rules.iter().enumerate() {
+            let all = sides(status).flat_map(|(ruleset, stats)| {
+                let rules = stats.rules.iter().enumerate();
+                rules.map(move |(place, (rule, count))| (ruleset, place, rule, count))
+            });
+            for (ruleset, place, rule, count) in all {
                 if !self.wants(&rule.id.policy) {
                     continue;
                 }
@@ -229,7 +240,7 @@ impl Get {
                     "rule": rule.id.index,
                     "action": rule.action.name(),
                     "staged": rule.staged,
-                    "match": status.ruleset.words(rule),
+                    "match": ruleset.words(rule),
                     "matches": rule.matches,
                     "packets": count.packets,
                     "bytes": count.bytes,
@@ -251,7 +262,9 @@ impl Get {
             }
             text += &match self.what {
                 What::Policies => self.policy_table(status, wide),
-                What::Rules => self.rule_table(status, wide),
+                What::Rules => sides(status)
+                    .map(|side| self.rule_table(side, wide))
+                    .collect(),
                 What::Endpoints => self.endpoint_table(status, wide),
                 What::Sets => self.set_table(status, wide),
             };
@@ -271,7 +284,8 @@ impl Get {
         let mut rows = Vec::new();
         for name in policies(status).into_iter().filter(|name| self.wants(name)) {
             let of = |rule: &&(Rule, Count)| *rule.0.id.policy == *name && !rule.0.is_default();
-            let rules: Vec<&(Rule, Count)> = status.stats.rules.iter().filter(of).collect();
+            let rules = sides(status).flat_map(|(_, stats)| &stats.rules);
+            let rules: Vec<&(Rule, Count)> = rules.filter(of).collect();
             let total = rules
                 .iter()
                 .fold(Count::default(), |sum, (_, count)| sum + *count);
@@ -316,7 +330,7 @@ impl Get {
         columns(&headings, &rows)
     }
 
-    fn rule_table(&self, status: &Status, wide: bool) -> String {
+    fn rule_table(&self, (ruleset, stats): (&Ruleset, &Stats), wide: bool) -> String {
         let mut headings = vec!["STAGE", "POLICY", ">RULE", "ACTION", ">PACKETS"];
         if wide {
             headings = vec![
@@ -325,7 +339,7 @@ impl Get {
         }
         headings.push("MATCH");
         let mut rows = Vec::new();
-        for (rule, count) in &status.stats.rules {
+        for (rule, count) in &stats.rules {
             if !self.wants(&rule.id.policy) {
                 continue;
             }
@@ -356,12 +370,16 @@ impl Get {
                     grouped(count.packets),
                 ]
             };
-            row.push(status.ruleset.words(rule));
+            row.push(ruleset.words(rule));
             rows.push(row);
         }
-        let mut table = columns(&headings, &rows);
-        let _ = writeln!(table, "default: {}", status.ruleset.default.name());
-        table
+        let egress = match ruleset.direction {
+            Direction::Ingress => "",
+            Direction::Egress => "\negress:\n",
+        };
+        let table = columns(&headings, &rows);
+        let default = ruleset.default.name();
+        format!("{egress}{table}default: {default}\n")
     }
 
     fn endpoint_table(&self, status: &Status, wide: bool) -> String {

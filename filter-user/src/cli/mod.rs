@@ -14,6 +14,7 @@ mod detach;
 mod diff;
 mod error;
 mod explain;
+mod flows;
 mod get;
 mod observe;
 mod output;
@@ -61,6 +62,7 @@ enum Verb {
     Status(status::Status),
     Stats(stats::Stats),
     Observe(Box<observe::Observe>),
+    Flows(Box<flows::Flows>),
     Detach(detach::Detach),
     Explain(Box<explain::Explain>),
     Diff(Box<diff::Diff>),
@@ -103,6 +105,7 @@ impl Cli {
             Verb::Status(verb) => verb.run(global),
             Verb::Stats(verb) => verb.run(global),
             Verb::Observe(verb) => verb.run(global),
+            Verb::Flows(verb) => verb.run(global),
             Verb::Detach(verb) => verb.run(global),
             Verb::Explain(verb) => verb.run(global),
             Verb::Diff(verb) => return verb.run(global),

@@ -98,14 +98,14 @@ enum Format {
     Jsonl,
 }
 
-fn network(text: &str) -> Result<IpNet, String> {
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
     text.parse::<IpAddr>()
         .map(IpNet::from)
         .or_else(|_| text.parse::<IpNet>().map(|net| net.trunc()))
         .map_err(|_| "write an address or a network, such as 203.0.113.0/24".to_owned())
 }
 
-fn protocol(text: &str) -> Result<u8, String> {
+pub(super) fn protocol(text: &str) -> Result<u8, String> {
     if let Ok(number) = text.parse() {
         return Ok(number);
     }
@@ -251,7 +251,11 @@ impl Observe {
 fn compact(event: &Observed, headers: &Headers) -> String {
     let full = time(event.time);
     let verdict = if event.dropped { "drop" } else { "pass" };
-    let mut line = format!("{full} {} {verdict}", event.interface);
+    let egress = match event.direction {
+        Direction::Ingress => "",
+        Direction::Egress => " egress",
+    };
+    let mut line = format!("{full} {}{egress} {verdict}", event.interface);
     match headers.ip {
         Some((src, dst, protocol)) => {
             let _ = write!(line, " {}", protocol_name(protocol));
@@ -313,7 +317,7 @@ fn json(event: &Observed, headers: &Headers, node: Option<&str>) -> Value {
         "time": time(event.time),
         "node": node,
         "interface": event.interface,
-        "direction": rule.map_or(Direction::Ingress, |rule| rule.id.direction),
+        "direction": event.direction,
         "verdict": if event.dropped { "drop" } else { "pass" },
         "reason": event.reason.name(),
         "action": rule.map(|rule| rule.action.name()),

@@ -209,10 +209,9 @@ struct Rates<'a> {
 impl<'a> Rates<'a> {
     fn between(before: &'a Reading, now: &Reading, totals: &Totals) -> Option<Self> {
         Some(Self {
-            before: before
-                .totals
-                .iter()
-                .find(|old| old.interface == totals.interface)?,
+            before: before.totals.iter().find(|old| {
+                (&old.interface, old.direction) == (&totals.interface, totals.direction)
+            })?,
             seconds: now.at.duration_since(before.at).as_secs_f64(),
         })
     }
@@ -262,7 +261,7 @@ fn table(totals: &Totals, watched: bool, rates: Option<&Rates<'_>>, width: usize
     // The last column.
     let shown = |columns: usize| if watched { columns } else { columns - 1 };
     let per_second = |rate: Option<u64>| rate.map_or_else(String::new, grouped);
-    let mut text = format!("{}:\n", totals.interface);
+    let mut text = format!("{}, {}:\n", totals.interface, totals.direction.name());
     for (verdict, name) in [(Verdict::Pass, "passed"), (Verdict::Drop, "dropped")] {
         let total = verdict_total(totals, verdict);
         let _ = write!(text, "  {name:<8} {} packets", grouped(total.packets));
@@ -375,7 +374,12 @@ fn json(all: &[Totals]) -> Value {
                     })
                 })
                 .collect();
-            json!({"interface": totals.interface, "rules": rules, "reasons": reasons})
+            json!({
+                "interface": totals.interface,
+                "direction": totals.direction,
+                "rules": rules,
+                "reasons": reasons,
+            })
         })
         .collect();
     json!({"schema": 1, "time": time(SystemTime::now()), "interfaces": interfaces})
@@ -406,6 +410,7 @@ mod tests {
         };
         Totals {
             interface: "enp216s0f1np1".to_owned(),
+            direction: Direction::Ingress,
             rules: vec![(rule, count)],
             reasons: vec![
                 (Reason::PolicyDeny, Verdict::Drop, count),

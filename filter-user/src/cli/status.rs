@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use super::args::{Global, TableOrJson};
 use super::error::Failure;
 use super::output::{columns, fit, grouped, size, time};
-use crate::datapath::{Count, Datapath, Mode, Stats, Status as InForce};
+use crate::datapath::{Count, Datapath, EgressStatus, FlowTotals, Mode, Stats, Status as InForce};
+use crate::ruleset::{Direction, Ruleset};
 
 /// Show what is in force, per interface
 ///
@@ -74,16 +75,24 @@ pub(super) fn verdict_total(stats: &Stats, verdict: Verdict) -> Count {
 fn table(all: &[InForce]) -> String {
     let rows: Vec<Vec<String>> = all
         .iter()
-        .map(|status| {
-            vec![
-                fit(&status.interface, 15),
-                status.mode.map_or("gone", Mode::name).to_owned(),
-                status.generation.to_string(),
-                status.ruleset.rules.len().to_string(),
-                size(status.memory),
-                grouped(verdict_total(&status.stats, Verdict::Pass).packets),
-                grouped(verdict_total(&status.stats, Verdict::Drop).packets),
-            ]
+        .flat_map(|status| {
+            let row = |mode: &str, ruleset: &Ruleset, stats: &Stats, first: bool| {
+                let once = |text: String| if first { text } else { String::new() };
+                vec![
+                    once(fit(&status.interface, 15)),
+                    mode.to_owned(),
+                    once(status.generation.to_string()),
+                    ruleset.rules.len().to_string(),
+                    once(size(status.memory)),
+                    grouped(verdict_total(stats, Verdict::Pass).packets),
+                    grouped(verdict_total(stats, Verdict::Drop).packets),
+                ]
+            };
+            let mode = status.mode.map_or("gone", Mode::name);
+            let ingress = row(mode, &status.ruleset, &status.stats, true);
+            let egress = status.egress.as_ref();
+            let egress = egress.map(|egress| row("egress", &egress.ruleset, &egress.stats, false));
+            std::iter::once(ingress).chain(egress)
         })
         .collect();
     let mut text = columns(
@@ -112,8 +121,72 @@ fn table(all: &[InForce]) -> String {
         if let Some(combination) = status.combination {
             let _ = writeln!(text, "  combined: {combination}: {}", combination.why());
         }
+        match &status.egress {
+            Some(egress) => {
+                let _ = writeln!(
+                    text,
+                    "  egress: program {} at {}; default {}",
+                    egress.program_id,
+                    egress.hook.name(),
+                    egress.ruleset.default.name()
+                );
+            }
+            None => text.push_str("  egress: not filtered\n"),
+        }
+        for (begun, flows) in flows_of(status) {
+            let _ = writeln!(
+                text,
+                "  flows begun on {begun}: {} of {}, {} packets passed",
+                grouped(flows.entries),
+                grouped(flows.max_entries),
+                grouped(flows.hits)
+            );
+        }
     }
     text
+}
+
+/// What is counted of flows, by the direction that they begin in, as far as any are
+/// remembered.
+pub(super) fn flows_of(status: &InForce) -> impl Iterator<Item = (&'static str, FlowTotals)> {
+    let directions = [Direction::Ingress.name(), Direction::Egress.name()];
+    let totals = status.flows.unwrap_or_default();
+    directions
+        .into_iter()
+        .zip(totals)
+        .filter(|(_, totals)| totals.max_entries > 0)
+}
+
+/// The same, for a document.
+pub(super) fn flows_json(status: &InForce) -> Value {
+    let flows = flows_of(status).map(|(begun, flows)| {
+        let counts = json!({
+            "max_entries": flows.max_entries,
+            "entries": flows.entries,
+            "inserts": flows.inserts,
+            "hits": flows.hits,
+            "evictions": flows.evictions,
+            "refused": flows.refused,
+            "fragments": flows.fragments,
+        });
+        (begun.to_owned(), counts)
+    });
+    Value::Object(flows.collect())
+}
+
+fn egress_json(egress: &EgressStatus) -> Value {
+    let passed = verdict_total(&egress.stats, Verdict::Pass);
+    let dropped = verdict_total(&egress.stats, Verdict::Drop);
+    json!({
+        "hook": egress.hook.name(),
+        "program_id": egress.program_id,
+        "default": egress.ruleset.default.name(),
+        "rules": egress.ruleset.rules.len(),
+        "combination": egress.combination,
+        "program": egress.program_size,
+        "passed": {"packets": passed.packets, "bytes": passed.bytes},
+        "dropped": {"packets": dropped.packets, "bytes": dropped.bytes},
+    })
 }
 
 fn json(all: &[InForce]) -> Value {
@@ -137,6 +210,8 @@ fn json(all: &[InForce]) -> Value {
                 "events_lost": status.events_lost,
                 "passed": {"packets": passed.packets, "bytes": passed.bytes},
                 "dropped": {"packets": dropped.packets, "bytes": dropped.bytes},
+                "egress": status.egress.as_ref().map(egress_json),
+                "flows": flows_json(status),
             })
         })
         .collect();
@@ -151,13 +226,32 @@ mod tests {
 
     use super::*;
     use crate::compile::Combination;
+    use crate::datapath::EgressHook;
     use crate::datapath::ProgramSize;
-    use crate::ruleset::{Action, Direction, Options, Ruleset};
+    use crate::ruleset::{Action, Options};
 
     fn status(interface: &str, packets: u64) -> InForce {
         let count = Count {
             packets,
             bytes: packets * 64,
+        };
+        let ruleset = |direction| Ruleset {
+            endpoint: "worker-1".to_owned(),
+            direction,
+            sets: Vec::new(),
+            rules: Vec::new(),
+            default: Action::Allow,
+            options: Options::default(),
+        };
+        let stats = |direction| Stats {
+            interface: interface.to_owned(),
+            direction,
+            rules: Vec::new(),
+            reasons: vec![
+                (Reason::PolicyDeny, Verdict::Drop, count),
+                (Reason::DefaultAllow, Verdict::Pass, count),
+                (Reason::NotIp, Verdict::Pass, count),
+            ],
         };
         InForce {
             interface: interface.to_owned(),
@@ -165,14 +259,7 @@ mod tests {
             generation: 123,
             program_id: u32::MAX,
             since: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
-            ruleset: Ruleset {
-                endpoint: "worker-1".to_owned(),
-                direction: Direction::Ingress,
-                sets: Vec::new(),
-                rules: Vec::new(),
-                default: Action::Allow,
-                options: Options::default(),
-            },
+            ruleset: ruleset(Direction::Ingress),
             described: crate::datapath::Described::default(),
             memory: 1_023 << 20,
             combination: Some(Combination::OneDimension),
@@ -182,15 +269,23 @@ mod tests {
                 jited_bytes: 9_000,
             }),
             events_lost: 0,
-            stats: Stats {
-                interface: interface.to_owned(),
-                rules: Vec::new(),
-                reasons: vec![
-                    (Reason::PolicyDeny, Verdict::Drop, count),
-                    (Reason::DefaultAllow, Verdict::Pass, count),
-                    (Reason::NotIp, Verdict::Pass, count),
-                ],
-            },
+            egress: Some(EgressStatus {
+                hook: EgressHook::Tcx,
+                program_id: u32::MAX,
+                ruleset: ruleset(Direction::Egress),
+                program_size: None,
+                combination: Some(Combination::OneDimension),
+                stats: stats(Direction::Egress),
+            }),
+            flows: Some(
+                [FlowTotals {
+                    max_entries: 1 << 24,
+                    entries: 1 << 24,
+                    hits: 5_000_000_000,
+                    ..FlowTotals::default()
+                }; 2],
+            ),
+            stats: stats(Direction::Ingress),
         }
     }
 

@@ -9,10 +9,11 @@ use super::args::{EndpointFlags, Files, Global, OptionFlags, WarningFlags};
 use super::compiled::{self, Request, Target};
 use super::error::Failure;
 use super::output::{count, index_of, note, say, size};
+use crate::compile::Image;
 use crate::lint;
 use crate::policy::diagnostic::Code;
 use crate::policy::{Diagnostic, Model, Source};
-use crate::ruleset::Direction;
+use crate::ruleset::{Direction, Ruleset};
 
 /// Check policy files, offline
 ///
@@ -154,14 +155,7 @@ impl Validate {
                 return;
             }
         };
-        match compiled::targets(
-            request,
-            sources,
-            model,
-            &endpoints,
-            Direction::Ingress,
-            &mut report.diagnostics,
-        ) {
+        match compiled::targets(request, sources, model, &endpoints, &mut report.diagnostics) {
             Ok(targets) => {
                 for target in targets.iter().filter(|_| !named) {
                     report.diagnostics.extend(target.idle.as_ref().map(|idle| {
@@ -181,16 +175,28 @@ impl Validate {
 }
 
 fn show(out: &mut impl Write, target: &Target) -> Result<(), Failure> {
+    show_rules(out, &target.ruleset, &target.image)?;
+    match target.egress_in_force(true) {
+        Some(egress) => show_rules(out, egress.ruleset, egress.image),
+        None => Ok(writeln!(out, "  egress: everything passes")?),
+    }
+}
+
+fn show_rules(out: &mut impl Write, ruleset: &Ruleset, image: &Image) -> Result<(), Failure> {
+    let egress = match ruleset.direction {
+        Direction::Ingress => "",
+        Direction::Egress => ", egress",
+    };
     writeln!(
         out,
-        "endpoint {}: {} rules, tables of {}",
-        target.ruleset.endpoint,
-        target.ruleset.rules.len(),
-        size(target.image.memory())
+        "endpoint {}{egress}: {} rules, tables of {}",
+        ruleset.endpoint,
+        ruleset.rules.len(),
+        size(image.memory())
     )?;
-    let combination = target.image.combination();
+    let combination = image.combination();
     writeln!(out, "  combined: {combination}: {}", combination.why())?;
-    for rule in &target.ruleset.rules {
+    for rule in &ruleset.rules {
         writeln!(
             out,
             "  {} {} {}: {} {}",
@@ -198,10 +204,10 @@ fn show(out: &mut impl Write, target: &Target) -> Result<(), Failure> {
             rule.id.policy,
             index_of(rule),
             rule.action.name(),
-            target.ruleset.words(rule)
+            ruleset.words(rule)
         )?;
     }
-    writeln!(out, "  default: {}", target.ruleset.default.name())?;
+    writeln!(out, "  default: {}", ruleset.default.name())?;
     Ok(())
 }
 
@@ -218,6 +224,12 @@ fn json(report: &Report) -> Value {
                 "default": target.ruleset.default.name(),
                 "combination": target.image.combination(),
                 "memory": {"maps_bytes": target.image.memory()},
+                "egress": target.egress_in_force(true).map(|egress| json!({
+                    "rules": egress.ruleset.rules.len(),
+                    "default": egress.ruleset.default.name(),
+                    "combination": egress.image.combination(),
+                    "memory": {"maps_bytes": egress.image.memory()},
+                })),
             })
         })
         .collect();

@@ -2,8 +2,8 @@
 //! each class and not for each packet.
 
 use filter_common::abi::{
-    DECIDE_ASK, DECIDE_DEFAULT, DECIDE_DROP, DECIDE_FAILSAFE, NOTE_EVENT, REASON_COUNTERS,
-    reason_counter,
+    DECIDE_ASK, DECIDE_DEFAULT, DECIDE_DROP, DECIDE_FAILSAFE, DECIDE_STATEFUL, NOTE_EVENT,
+    REASON_COUNTERS, reason_counter,
 };
 use filter_common::verdict::{Reason, Verdict};
 
@@ -135,8 +135,10 @@ pub(super) fn word_with_rule(rules: &[Rule], end: End) -> Option<u32> {
 fn by_default(ruleset: &Ruleset, action: Action) -> u32 {
     match action {
         Action::Deny if ruleset.options.essentials => DECIDE_ASK | DECIDE_DEFAULT | DECIDE_DROP,
-        Action::Deny => DECIDE_DROP | reason_counter(Reason::DefaultDeny, Verdict::Drop),
-        _ => reason_counter(Reason::DefaultAllow, Verdict::Pass),
+        Action::Deny => {
+            DECIDE_STATEFUL | DECIDE_DROP | reason_counter(Reason::DefaultDeny, Verdict::Drop)
+        }
+        _ => DECIDE_STATEFUL | reason_counter(Reason::DefaultAllow, Verdict::Pass),
     }
 }
 
@@ -152,7 +154,12 @@ fn by_rule(rules: &[Rule], index: usize) -> u32 {
     } else {
         0
     };
-    counter(index) | kind | default
+    let stateful = if rule.is_stateful() {
+        DECIDE_STATEFUL
+    } else {
+        0
+    };
+    counter(index) | kind | default | stateful
 }
 
 fn undecidable(index: usize) -> u32 {

@@ -256,7 +256,11 @@ impl Image {
     /// Decides a frame, and says what else the kernel program would count.
     #[must_use]
     pub fn judge(&self, frame: &[u8]) -> Judgement {
-        let outcome = classify::decide(&Cursor::over(frame), self);
+        self.judgement(classify::decide(&Cursor::over(frame), self))
+    }
+
+    /// What an outcome over this image says.
+    pub(crate) fn judgement(&self, outcome: Outcome) -> Judgement {
         let mut noted = Vec::new();
         if outcome.notes != NONE {
             let count = self.word(outcome.notes).unwrap_or(0);

@@ -18,7 +18,7 @@ use filter_common::verdict::Reason;
 use super::error::Error;
 use super::record::Record;
 use super::{Count, Stats, sys};
-use crate::ruleset::{Action, Rule, RuleId};
+use crate::ruleset::{Action, Direction, Rule, RuleId};
 
 const REASONS: usize = REASON_COUNTERS as usize;
 
@@ -62,6 +62,15 @@ pub(super) fn read(map: BorrowedFd<'_>, count: usize) -> Result<Vec<Count>, Erro
                 })
         })
         .collect())
+}
+
+/// Reads the elements of a map that has a word of 64 bits on each CPU.
+pub(super) fn read_words(map: BorrowedFd<'_>, count: u32) -> Result<Vec<Vec<u64>>, Error> {
+    let stride = cpus()?;
+    let mut words = vec![0; count as usize * stride];
+    sys::lookup_batch(map, stride, &mut words)
+        .map_err(|error| Error::io("cannot read the counters of flows", &error))?;
+    Ok(words.chunks_exact(stride).map(<[u64]>::to_vec).collect())
 }
 
 /// Creates and pins an all-zero `carried` map for `count` counters.
@@ -160,7 +169,12 @@ pub(super) fn carry(old: &[Rule], totals: &[Count], new: &[Rule]) -> Vec<Count> 
 }
 
 /// The totals in the terms of the outputs.
-pub(super) fn stats(interface: String, rules: &[Rule], totals: &[Count]) -> Stats {
+pub(super) fn stats(
+    interface: String,
+    direction: Direction,
+    rules: &[Rule],
+    totals: &[Count],
+) -> Stats {
     let (retired, per_rule) = totals.split_at(REASONS);
     let mut reasons = retired.to_vec();
     for (rule, total) in rules.iter().zip(per_rule) {
@@ -171,6 +185,7 @@ pub(super) fn stats(interface: String, rules: &[Rule], totals: &[Count]) -> Stat
     }
     Stats {
         interface,
+        direction,
         rules: rules
             .iter()
             .cloned()
@@ -186,7 +201,7 @@ pub(super) fn stats(interface: String, rules: &[Rule], totals: &[Count]) -> Stat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::{Direction, Match, Stage};
+    use crate::ruleset::{Match, Stage};
 
     fn rule(index: u32, action: Action) -> Rule {
         Rule {
@@ -234,7 +249,7 @@ mod tests {
         // Rule 1 stands first now, rule 0 is gone, rule 2 is new.
         let new = [rule(1, Action::Allow), rule(2, Action::Deny)];
         let carried = carry(&old, &totals(&[10, 20]), &new);
-        let stats = stats(String::new(), &new, &carried);
+        let stats = stats(String::new(), Direction::Ingress, &new, &carried);
         assert_eq!(stats.rules[0].1.packets, 20);
         assert_eq!(stats.rules[0].1.bytes, 1_200);
         assert_eq!(stats.rules[1].1, Count::default());
@@ -248,7 +263,7 @@ mod tests {
         let old = [rule(0, Action::Deny)];
         let new = [rule(0, Action::Allow)];
         let carried = carry(&old, &totals(&[10]), &new);
-        let stats = stats(String::new(), &new, &carried);
+        let stats = stats(String::new(), Direction::Ingress, &new, &carried);
         assert_eq!(stats.rules[0].1, Count::default());
         assert_eq!(of(&stats, Reason::PolicyDeny), 10);
         assert_eq!(of(&stats, Reason::PolicyAllow), 0);

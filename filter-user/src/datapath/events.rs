@@ -19,9 +19,9 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::time::{ClockId, clock_gettime};
 
 use super::error::Error;
-use super::{Datapath, not_attached, pins};
+use super::{Datapath, EGRESS, not_attached, pins};
 use crate::datapath::pins::Slot;
-use crate::ruleset::{Rule, Ruleset};
+use crate::ruleset::{Direction, Rule, Ruleset};
 
 /// A reported packet.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub struct Observed {
     pub time: SystemTime,
     /// The interface.
     pub interface: String,
+    /// Which way it went.
+    pub direction: Direction,
     /// The rule that reports it; of a dropped packet the one that decided,
     /// where one did.
     pub rule: Option<Rule>,
@@ -52,19 +54,22 @@ pub struct Observed {
 pub struct Observer {
     datapath: Datapath,
     interfaces: Vec<String>,
-    sources: BTreeMap<String, Source>,
+    sources: BTreeMap<Place, Source>,
     /// The program of each interface when it was last looked at.
     looked_at: BTreeMap<String, u32>,
     /// Held for as long as the rings are read.
     locks: BTreeMap<String, Flock<File>>,
     /// Rings of generations that a change has just replaced: a CPU may be
     /// about to write to them, so they are read once more.
-    retired: Vec<(String, Source)>,
+    retired: Vec<(Place, Source)>,
     /// Losses of generations that are gone.
     lost_before: u64,
 }
 
-/// The ring of one generation.
+/// What a ring is of: an interface and a direction.
+type Place = (String, Direction);
+
+/// The ring of one direction of a generation.
 struct Source {
     ring: RingBuf<MapData>,
     budget: Budgets<MapData>,
@@ -116,10 +121,10 @@ impl Observer {
         let before = self.lost();
         let clock = Clock::now();
         let mut events = Vec::new();
-        for (interface, source) in &mut self.sources {
+        for ((interface, _), source) in &mut self.sources {
             source.drain(interface, &clock, &mut events)?;
         }
-        for (interface, mut source) in std::mem::take(&mut self.retired) {
+        for ((interface, _), mut source) in std::mem::take(&mut self.retired) {
             source.drain(&interface, &clock, &mut events)?;
             self.lost_before += source.lost;
         }
@@ -141,7 +146,7 @@ impl Observer {
 
     /// Opens the rings of the generations in force; returns those that are no
     /// longer.
-    fn follow(&mut self) -> Result<Vec<(String, Source)>, Error> {
+    fn follow(&mut self) -> Result<Vec<(Place, Source)>, Error> {
         let root = self.datapath.root.clone();
         let _lock = pins::lock(&root, false)?;
         let mut gone = Vec::new();
@@ -160,27 +165,33 @@ impl Observer {
             let Some(in_force) = super::in_force(slot)? else {
                 continue;
             };
-            gone.extend(self.sources.remove_entry(&name));
+            for direction in [Direction::Ingress, Direction::Egress] {
+                gone.extend(self.sources.remove_entry(&(name.clone(), direction)));
+            }
             let folder = in_force.slot.generation(in_force.program);
-            if !folder.join("events").exists() {
-                let rules = &in_force.record.ruleset.rules;
-                if !rules.iter().any(crate::compile::reports) {
-                    continue;
+            let egress = in_force.egress.map(|record| (folder.join(EGRESS), record));
+            let sides = std::iter::once((folder, in_force.record)).chain(egress);
+            for (folder, record) in sides {
+                if !folder.join("events").exists() {
+                    if !record.ruleset.rules.iter().any(crate::compile::reports) {
+                        continue;
+                    }
+                    return Err(Error::Failed(format!(
+                        "the filter on {name} was applied by a nodewall that reports no packets, so \
+                         its Log rules count and say nothing; apply its policies again with this one"
+                    )));
                 }
-                return Err(Error::Failed(format!(
-                    "the filter on {name} was applied by a nodewall that reports no packets, so \
-                     its Log rules count and say nothing; apply its policies again with this one"
-                )));
+                if !self.locks.contains_key(&name) {
+                    self.locks.insert(name.clone(), lock(&root, &name)?);
+                }
+                let place = (name.clone(), record.ruleset.direction);
+                let source = Source::open(&folder, record.ruleset)?;
+                self.sources.insert(place, source);
             }
-            if !self.locks.contains_key(&name) {
-                self.locks.insert(name.clone(), lock(&root, &name)?);
-            }
-            let source = Source::open(&folder, in_force.record.ruleset)?;
-            self.sources.insert(name, source);
         }
-        let names: Vec<String> = self.sources.keys().cloned().collect();
-        for name in names.iter().filter(|name| !present.contains(name)) {
-            gone.extend(self.sources.remove_entry(name));
+        let places: Vec<Place> = self.sources.keys().cloned().collect();
+        for place in places.iter().filter(|(name, _)| !present.contains(name)) {
+            gone.extend(self.sources.remove_entry(place));
         }
         // A filter that comes again has another folder to lock.
         self.locks.retain(|name, _| present.contains(name));
@@ -244,6 +255,7 @@ impl Source {
             events.push(Observed {
                 time: clock.wall(event.time),
                 interface: interface.to_owned(),
+                direction: self.ruleset.direction,
                 rule: rule.cloned(),
                 sampled_1_in: (kind == Kind::Drop).then_some(event.stands_for),
                 decided_by: self.ruleset.rules.get(event.decided_by as usize).cloned(),

@@ -1,24 +1,27 @@
-//! One load of the program with maps sized for one image, filled and frozen.
-//! Never edited afterwards: a change is a new generation.
+//! One load of the programs with maps sized for one ruleset each, filled and
+//! frozen. Never edited afterwards: a change is a new generation.
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::thread;
 
 use aya::maps::{Map, MapData, RingBuf};
 use aya_log::EbpfLogger;
-use filter_common::abi::{Constants, Line};
+use filter_common::abi::{Constants, FlowConstants, ImageConstants, Layout, Line, switches};
 use filter_common::event::{RING_BYTES, Rate};
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 use super::events::Budgets;
-use super::loader::{self, Program, Wanted};
-use super::sys;
+use super::flows;
+use super::loader::{self, Prepared, Program, Wanted};
+use super::{host, sys};
 use crate::compile::Image;
+use crate::conversation::flow_switches;
+use crate::ruleset::{Direction, Ruleset};
 
 /// The compiled `filter-ebpf`.
 #[cfg(feature = "bpf")]
@@ -29,12 +32,16 @@ static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(
 #[cfg(not(feature = "bpf"))]
 static OBJECT: Option<&[u8]> = None;
 
-const INGRESS: &str = "nodewall_ingress";
-const INGRESS_SMALL: &str = "nodewall_ingress_small";
 const IMAGE: &str = "IMAGE";
+const OTHER: &str = "OTHER";
 const COUNTERS: &str = "COUNTERS";
 const EVENTS: &str = "EVENTS";
 const BUDGET: &str = "BUDGET";
+
+/// The maps that no other program has.
+const OWN: [&str; 8] = [
+    IMAGE, COUNTERS, EVENTS, BUDGET, "SCRATCH", "SIGHT", "ASKED", "LOADED",
+];
 
 /// Bytes of a ring that nothing is reported into: the kernel takes no less
 /// than a page.
@@ -61,17 +68,186 @@ pub struct ProgramSize {
     pub jited_bytes: u64,
 }
 
+/// A ruleset and what it was compiled to.
+#[derive(Clone, Copy, Debug)]
+pub struct Compiled<'a> {
+    /// The ruleset.
+    pub ruleset: &'a Ruleset,
+    /// Its image.
+    pub image: &'a Image,
+}
+
+/// How programs are loaded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Loading {
+    /// The rate at which dropped packets are reported.
+    pub(super) sampling: Rate,
+    pub(super) trace: Trace,
+    /// Flows of a direction that are remembered at most; 0 for none.
+    pub(super) max_flows: u32,
+}
+
+impl Loading {
+    /// Nothing is reported, and no flow remembered.
+    pub(super) const PLAIN: Self = Self {
+        sampling: Rate::OFF,
+        trace: Trace::Off,
+        max_flows: 0,
+    };
+
+    /// What the programs of the two directions do with flows, and how many of each
+    /// direction's own they remember: no more than one where none is asked for.
+    fn flows(&self, own: Compiled<'_>, other: Option<Compiled<'_>>) -> (FlowConstants, u32) {
+        let other = other.map(|other| other.ruleset);
+        let constants = FlowConstants {
+            switches: flow_switches(own.ruleset, other, self.max_flows > 0),
+            second: host::jiffies_per_second(),
+        };
+        let fills = constants.switches & switches::FILL != 0;
+        (constants, if fills { self.max_flows } else { 1 })
+    }
+}
+
 /// A loaded program with its maps.
 #[derive(Debug)]
 pub(super) struct Generation {
     maps: HashMap<String, Map>,
     program: Program,
+    direction: Direction,
 }
 
-impl Generation {
-    /// Loads the program for `image`, which reports dropped packets at this
-    /// rate. Nothing is attached.
-    pub(super) fn load(image: &Image, sampling: Rate, trace: Trace) -> Result<Self, Error> {
+/// The loaded programs of an endpoint.
+#[derive(Debug)]
+pub(super) struct Pair {
+    /// That of what comes in.
+    pub(super) ingress: Generation,
+    /// That of what goes out.
+    pub(super) egress: Option<Generation>,
+    /// What they remember, if they do.
+    pub(super) flows: Option<flows::Tables>,
+}
+
+impl Pair {
+    /// Loads the programs of an endpoint; `before` are the flows that the generation
+    /// in force knows. Nothing is attached.
+    pub(super) fn load(
+        ingress: Compiled<'_>,
+        egress: Option<Compiled<'_>>,
+        loading: Loading,
+        before: Option<&flows::Tables>,
+    ) -> Result<Self, Error> {
+        let half_in = Half::new(ingress, egress, loading);
+        let half_out = egress.map(|egress| Half::new(egress, Some(ingress), loading));
+        let room = |half: Option<&Half<'_>>| half.map_or(1, Half::room);
+        let any = |half: &Half<'_>| half.constants.flows.switches != 0;
+        let flows = if any(&half_in) || half_out.as_ref().is_some_and(any) {
+            let room = [room(Some(&half_in)), room(half_out.as_ref())];
+            Some(flows::Tables::new(room, before)?)
+        } else {
+            None
+        };
+        let Some(half_out) = half_out else {
+            let wanted = half_in.wanted();
+            let prepared = half_in.prepare(&wanted, flows.as_ref())?;
+            return Ok(Self {
+                ingress: half_in.load(prepared)?,
+                egress: None,
+                flows,
+            });
+        };
+        let (wanted_in, wanted_out) = (half_in.wanted(), half_out.wanted());
+        let (prepared_in, prepared_out) = both(
+            || half_in.prepare(&wanted_in, flows.as_ref()),
+            || half_out.prepare(&wanted_out, flows.as_ref()),
+        );
+        let (mut prepared_in, mut prepared_out) = (prepared_in?, prepared_out?);
+        // The other direction's rules are asked by its own tables.
+        let (image_in, image_out) = (image(&prepared_in)?, image(&prepared_out)?);
+        prepared_in.share(OTHER, image_out.as_fd())?;
+        prepared_out.share(OTHER, image_in.as_fd())?;
+        let (ingress, egress) = both(|| half_in.load(prepared_in), || half_out.load(prepared_out));
+        Ok(Self {
+            ingress: ingress?,
+            egress: Some(egress?),
+            flows,
+        })
+    }
+
+    /// Bytes of all maps, as the kernel accounts them.
+    pub(super) fn memory(&self) -> u64 {
+        let egress = self.egress.as_ref().map_or(0, Generation::memory);
+        let flows = self.flows.as_ref().map_or(0, flows::Tables::memory);
+        self.ingress.memory() + egress + flows
+    }
+}
+
+/// One direction of a generation that is being loaded.
+struct Half<'a> {
+    image: &'a Image,
+    constants: Constants,
+    small: bool,
+    direction: Direction,
+    /// Flows of its own that are remembered.
+    room: u32,
+    level: u8,
+    reports: bool,
+}
+
+impl<'a> Half<'a> {
+    fn new(own: Compiled<'a>, other: Option<Compiled<'a>>, loading: Loading) -> Self {
+        let (flows, room) = loading.flows(own, other);
+        let asked = other.filter(|_| flows.switches & switches::FILL != 0);
+        let layout = own.image.layout();
+        let other = asked.map(|other| other.image.layout());
+        Self {
+            image: own.image,
+            constants: Constants {
+                other: other.map_or_else(ImageConstants::default, ImageConstants::new),
+                flows,
+                ..Constants::new(layout, loading.sampling)
+            },
+            small: layout.is_small() && other.is_none_or(Layout::is_small),
+            direction: own.ruleset.direction,
+            room,
+            level: match loading.trace {
+                Trace::Off => 0,
+                Trace::On => aya_log::Level::Debug as u8,
+            },
+            reports: own.image.reports() || loading.sampling != Rate::OFF,
+        }
+    }
+
+    const fn room(&self) -> u32 {
+        self.room
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
+        let lines = self.image.lines();
+        Wanted {
+            entries: vec![
+                (COUNTERS, self.image.counters()),
+                (EVENTS, if self.reports { RING_BYTES } else { IDLE_RING }),
+            ],
+            // An empty image has no value, which the kernel does not take.
+            values: vec![
+                (IMAGE, size_of_val(lines).max(size_of::<Line>())),
+                (OTHER, size_of::<Line>()),
+            ],
+            constants: vec![(
+                aya_log::LEVEL,
+                std::slice::from_ref(&self.level),
+                self.level != 0,
+            )],
+            words: self.constants.words(),
+            direct: &[IMAGE, OTHER],
+        }
+    }
+
+    fn prepare<'w>(
+        &self,
+        wanted: &'w Wanted<'w>,
+        flows: Option<&flows::Tables>,
+    ) -> Result<Prepared<'w>, Error> {
         let object = OBJECT.ok_or_else(|| {
             Error::Failed(
                 "this nodewall was built without its BPF program, so it can only check policies. \
@@ -79,50 +255,65 @@ impl Generation {
                     .to_owned(),
             )
         })?;
-        let lines = image.lines();
-        let level = match trace {
-            Trace::Off => 0,
-            Trace::On => aya_log::Level::Debug as u8,
+        let mut prepared = loader::prepare(object, wanted)?;
+        if let Some(flows) = flows {
+            flows.give(&mut prepared)?;
+        }
+        Ok(prepared)
+    }
+
+    fn load(&self, prepared: Prepared<'_>) -> Result<Generation, Error> {
+        let program = match (self.direction, self.small) {
+            (Direction::Ingress, false) => "nodewall_ingress",
+            (Direction::Ingress, true) => "nodewall_ingress_small",
+            (Direction::Egress, false) => "nodewall_egress",
+            (Direction::Egress, true) => "nodewall_egress_small",
         };
-        let reports = image.reports() || sampling != Rate::OFF;
-        let constants = Constants::new(image.layout(), sampling);
-        let wanted = Wanted {
-            entries: vec![
-                (COUNTERS, image.counters()),
-                (EVENTS, if reports { RING_BYTES } else { IDLE_RING }),
-            ],
-            // An empty image has no value, which the kernel does not take.
-            values: vec![(IMAGE, size_of_val(lines).max(size_of::<Line>()))],
-            constants: vec![(
-                aya_log::LEVEL,
-                std::slice::from_ref(&level),
-                trace == Trace::On,
-            )],
-            words: constants.words(),
-            direct: Some(IMAGE),
-        };
-        let program = if image.layout().is_small() {
-            INGRESS_SMALL
-        } else {
-            INGRESS
-        };
-        let prepared = loader::prepare(object, &wanted)?;
-        let map = prepared
-            .map(IMAGE)
-            .ok_or_else(|| Error::Failed(missing(IMAGE)))?;
-        let cannot_fill = |error| Error::io("cannot fill the BPF tables", &error);
-        let tables = loader::data(map).fd().as_fd();
-        let tables = tables.try_clone_to_owned().map_err(cannot_fill)?;
+        let tables = image(&prepared)?;
         // The verifier needs to know how large they are, not what is in them.
-        let (filled, loaded) = thread::scope(|scope| {
-            let filling = scope.spawn(|| fill(tables.as_fd(), lines));
-            let loaded = prepared.load(program);
-            let filled = filling.join();
-            (filled.unwrap_or_else(|panic| resume_unwind(panic)), loaded)
-        });
-        filled.map_err(cannot_fill)?;
+        let (filled, loaded) = both(
+            || fill(tables.as_fd(), self.image.lines()),
+            || prepared.load(program),
+        );
+        filled.map_err(|error| Error::io("cannot fill the BPF tables", &error))?;
         let (program, maps) = loaded?;
-        Ok(Self { maps, program })
+        Ok(Generation {
+            maps,
+            program,
+            direction: self.direction,
+        })
+    }
+}
+
+/// The tables of a program that is being loaded.
+fn image(prepared: &Prepared<'_>) -> Result<OwnedFd, Error> {
+    let map = prepared
+        .map(IMAGE)
+        .ok_or_else(|| Error::Failed(missing(IMAGE)))?;
+    let tables = loader::data(map).fd().as_fd();
+    tables
+        .try_clone_to_owned()
+        .map_err(|error| Error::io("cannot share the BPF tables", &error))
+}
+
+/// Does both, side by side.
+fn both<A: Send, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, B) {
+    thread::scope(|scope| {
+        let a = scope.spawn(a);
+        let b = b();
+        (a.join().unwrap_or_else(|panic| resume_unwind(panic)), b)
+    })
+}
+
+impl Generation {
+    /// Loads the program for one direction alone, which keeps no state.
+    pub(super) fn load(compiled: Compiled<'_>, loading: Loading) -> Result<Self, Error> {
+        Pair::load(compiled, None, loading, None).map(|pair| pair.ingress)
+    }
+
+    /// Which way its packets go.
+    pub(super) const fn direction(&self) -> Direction {
+        self.direction
     }
 
     /// The loaded program.
@@ -164,11 +355,13 @@ impl Generation {
         })
     }
 
-    /// Bytes of all maps, as the kernel accounts them.
+    /// Bytes of its own maps, as the kernel accounts them.
     pub(super) fn memory(&self) -> u64 {
-        self.maps
-            .values()
-            .map(|map| memory(loader::data(map)))
+        let own = self
+            .maps
+            .iter()
+            .filter(|(name, _)| OWN.contains(&name.as_str()));
+        own.map(|(_, map)| host::map_memory(loader::data(map).fd().as_fd()))
             .sum()
     }
 
@@ -186,6 +379,12 @@ impl Generation {
             .get(BUDGET)
             .and_then(|map| Budgets::try_from(map).ok())
             .ok_or_else(|| Error::Failed(missing(BUDGET)))
+    }
+
+    /// Pins the program at `path`.
+    pub(super) fn pin_program(&self, path: &Path) -> Result<(), Error> {
+        sys::pin(self.program(), path)
+            .map_err(|error| Error::io(format_args!("cannot pin {}", path.display()), &error))
     }
 
     /// Pins the ring and its budget below `folder`, where packets are reported.
@@ -223,18 +422,6 @@ impl log::Log for StderrLog {
     }
 
     fn flush(&self) {}
-}
-
-/// Bytes of a map: bpffs and bpf(2) don't say, its fdinfo does.
-pub(super) fn memory(map: &MapData) -> u64 {
-    use std::os::fd::AsRawFd as _;
-
-    let path = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
-    std::fs::read_to_string(path)
-        .unwrap_or_default()
-        .lines()
-        .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
-        .unwrap_or(0)
 }
 
 /// Copies the tables into their map, and keeps user space out from then on.

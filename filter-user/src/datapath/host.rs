@@ -1,12 +1,14 @@
 //! What the kernel says about this host: its interfaces' addresses, and
 //! whether it forwards.
 
+use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
-use nix::time::{ClockId, clock_getres};
+use nix::time::{ClockId, clock_getres, clock_gettime};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 
 use super::error::Error;
@@ -32,6 +34,36 @@ pub(super) fn jiffies_per_second() -> u32 {
         .filter(|tick| *tick > 0)
         .and_then(|tick| u32::try_from(1_000_000_000 / tick).ok())
         .unwrap_or(FEWEST_JIFFIES)
+}
+
+/// The present jiffy, as programs read it.
+pub(super) fn jiffies() -> u64 {
+    let told = std::fs::File::open("/proc/timer_list")
+        .ok()
+        .and_then(|file| {
+            BufReader::new(file)
+                .lines()
+                .map_while(Result::ok)
+                .find_map(|line| line.strip_prefix("jiffies: ")?.trim().parse().ok())
+        });
+    // They begin 300 seconds before 32 bits of them are full (`INITIAL_JIFFIES`
+    // of include/linux/jiffies.h), and go on with this clock.
+    told.unwrap_or_else(|| {
+        let second = u64::from(jiffies_per_second());
+        let since = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+        let begin = (1_u64 << u32::BITS) - 300 * second;
+        begin + since.as_secs() * second + u64::from(since.subsec_millis()) * second / 1000
+    })
+}
+
+/// Bytes of a map: bpffs and bpf(2) don't say, its fdinfo does.
+pub(super) fn map_memory(map: BorrowedFd<'_>) -> u64 {
+    let path = format!("/proc/self/fdinfo/{}", map.as_raw_fd());
+    std::fs::read_to_string(path)
+        .unwrap_or_default()
+        .lines()
+        .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 /// Jiffies a second where the kernel has fewest.

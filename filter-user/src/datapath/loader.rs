@@ -13,14 +13,14 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use aya::maps::{Map, MapData};
 use aya_obj::btf::BtfFeatures;
 use aya_obj::generated::bpf_map_type::{
-    BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_RINGBUF,
+    BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_RINGBUF,
 };
 use aya_obj::programs::XdpAttachType;
 use aya_obj::{EbpfSectionKind, Object, ProgramSection};
 
 use super::error::Error;
 use super::immediate;
-use super::sys::{self, NewProgram, ProgramInfo};
+use super::sys::{self, Kind, NewProgram, ProgramInfo};
 
 /// All that BTF has: Linux 5.18 knows everything but 64-bit enumerations.
 const BTF: BtfFeatures = BtfFeatures::new(true, true, true, true, true, true, true, false);
@@ -40,8 +40,8 @@ pub(super) struct Wanted<'w> {
     pub(super) constants: Vec<(&'w str, &'w [u8], bool)>,
     /// The words of those that are immediates (see [`abi::PLACEHOLDER`]).
     pub(super) words: &'w [u32],
-    /// The map whose one element the program has the address of.
-    pub(super) direct: Option<&'w str>,
+    /// The maps whose one element the program has the address of.
+    pub(super) direct: &'w [&'w str],
 }
 
 /// An object whose maps are in the kernel, and its program not yet.
@@ -135,6 +135,7 @@ fn create(name: &str, map: &mut aya_obj::Map, btf: Option<&OwnedFd>) -> Result<M
         kind if kind == BPF_MAP_TYPE_ARRAY as u32 => Map::Array(created),
         kind if kind == BPF_MAP_TYPE_PERCPU_ARRAY as u32 => Map::PerCpuArray(created),
         kind if kind == BPF_MAP_TYPE_RINGBUF as u32 => Map::RingBuf(created),
+        kind if kind == BPF_MAP_TYPE_LRU_HASH as u32 => Map::LruHashMap(created),
         _ => return Err(broken(format_args!("{name} is of a kind that is unknown"))),
     })
 }
@@ -143,6 +144,26 @@ impl Prepared<'_> {
     /// The map with this name.
     pub(super) fn map(&self, name: &str) -> Option<&Map> {
         self.maps.get(name)
+    }
+
+    /// Puts a map that is in the kernel already in the place of the one with this
+    /// name.
+    pub(super) fn share(&mut self, name: &str, map: BorrowedFd<'_>) -> Result<(), Error> {
+        let shared = map
+            .try_clone_to_owned()
+            .map_err(|error| Error::io(format_args!("cannot share the BPF map {name}"), &error))?;
+        let shared = MapData::from_fd(shared)
+            .map_err(|error| Error::aya(format_args!("cannot share the BPF map {name}"), &error))?;
+        let place = self.maps.get_mut(name);
+        let place = place.ok_or_else(|| broken(format_args!("it has no {name}")))?;
+        match place {
+            Map::Array(data)
+            | Map::PerCpuArray(data)
+            | Map::RingBuf(data)
+            | Map::LruHashMap(data) => *data = shared,
+            _ => unreachable!("`create` makes no other"),
+        }
+        Ok(())
     }
 
     /// Has the program of this name verified; gives it with the maps.
@@ -162,20 +183,21 @@ impl Prepared<'_> {
             .programs
             .get(name)
             .ok_or_else(|| broken(format_args!("it has no {name}")))?;
-        let ProgramSection::Xdp {
-            frags,
-            attach_type: XdpAttachType::Interface,
-        } = program.section
-        else {
-            return Err(broken(format_args!("{name} is no XDP program")));
+        let kind = match program.section {
+            ProgramSection::Xdp {
+                frags,
+                attach_type: XdpAttachType::Interface,
+            } => Kind::Xdp { frags },
+            ProgramSection::SchedClassifier => Kind::Classifier,
+            _ => return Err(broken(format_args!("{name} is of a kind that is unknown"))),
         };
         let function = object
             .functions
             .get(&program.function_key())
             .ok_or_else(|| broken(format_args!("{name} is empty")))?;
-        let direct = self.wanted.direct.and_then(|direct| self.maps.get(direct));
+        let direct = self.wanted.direct.iter();
         let mut instructions = function.instructions.clone();
-        if let Some(direct) = direct {
+        for direct in direct.filter_map(|name| self.maps.get(*name)) {
             immediate::set_address(&mut instructions, data(direct).fd().as_fd());
         }
         immediate::set_words(&mut instructions, self.wanted.words)
@@ -185,7 +207,7 @@ impl Prepared<'_> {
         let new = NewProgram {
             name,
             license: &program.license,
-            frags,
+            kind,
             instructions: &instructions,
             btf: self.btf.as_ref().map(|btf| btf.as_fd()),
             functions: (&functions, function.func_info_rec_size),
@@ -214,7 +236,9 @@ impl Program {
 /// What a map of any kind is made of.
 pub(super) fn data(map: &Map) -> &MapData {
     match map {
-        Map::Array(data) | Map::PerCpuArray(data) | Map::RingBuf(data) => data,
+        Map::Array(data) | Map::PerCpuArray(data) | Map::RingBuf(data) | Map::LruHashMap(data) => {
+            data
+        }
         _ => unreachable!("`create` makes no other"),
     }
 }

@@ -8,8 +8,10 @@
 
 mod corpus;
 mod counters;
+mod egress;
 mod error;
 mod events;
+mod flows;
 mod generation;
 mod host;
 mod immediate;
@@ -35,19 +37,21 @@ use filter_common::verdict::{Reason, Verdict};
 
 pub use corpus::{Corpus, Shape, Target, Took};
 pub use counters::counters_memory;
+pub use egress::EgressHook;
 pub use error::Error;
 pub use events::{Observed, Observer};
-pub use generation::ProgramSize;
-use generation::{Generation, Trace};
+pub use flows::{Flow, FlowTotals};
+pub use generation::{Compiled, ProgramSize};
+use generation::{Generation, Loading, Pair, Trace};
 pub use host::{HostAddresses, addresses, forwards};
 use interface::Interface;
 use pins::Slot;
 pub use record::{Described, DescribedDocument};
 use record::{NewRecord, Record};
-pub use test_bench::TestBench;
+pub use test_bench::{TestBench, TestPair};
 
-use crate::compile::{Combination, Image};
-use crate::ruleset::{Rule, Ruleset};
+use crate::compile::Combination;
+use crate::ruleset::{Direction, Rule, Ruleset};
 
 /// Where links and maps are pinned unless told otherwise.
 pub const DEFAULT_PIN_ROOT: &str = "/sys/fs/bpf/nodewall";
@@ -75,6 +79,18 @@ impl Mode {
     }
 }
 
+/// What is to be in force on an interface.
+#[derive(Clone, Copy, Debug)]
+pub struct Policies<'a> {
+    /// What comes in.
+    pub ingress: Compiled<'a>,
+    /// What goes out; `None` where all of it passes, uncounted, and nothing of it
+    /// is remembered.
+    pub egress: Option<Compiled<'a>>,
+    /// What they were made of, to be kept beside them.
+    pub described: &'a Described,
+}
+
 /// What `apply` did to an interface.
 #[derive(Clone, Debug)]
 pub struct Applied {
@@ -84,6 +100,8 @@ pub struct Applied {
     pub generation: u64,
     /// What was in force before; `None` where nothing was attached.
     pub before: Option<Ruleset>,
+    /// The same of what goes out.
+    pub egress_before: Option<Ruleset>,
     /// How long it took.
     pub spent: Spent,
 }
@@ -136,6 +154,8 @@ impl Sub for Count {
 pub struct Stats {
     /// The interface.
     pub interface: String,
+    /// Which way the packets went.
+    pub direction: Direction,
     /// The rules in force, in order, each with its total.
     pub rules: Vec<(Rule, Count)>,
     /// Every reason with the verdict it gave and its total: its rules'
@@ -171,6 +191,28 @@ pub struct Status {
     pub events_lost: u64,
     /// Totals.
     pub stats: Stats,
+    /// What is in force on what goes out, where something is.
+    pub egress: Option<EgressStatus>,
+    /// What is counted of flows that began on the way in, and on the way out; `None`
+    /// where none are remembered.
+    pub flows: Option<[FlowTotals; 2]>,
+}
+
+/// What is in force on what leaves an interface.
+#[derive(Clone, Debug)]
+pub struct EgressStatus {
+    /// Where it is attached.
+    pub hook: EgressHook,
+    /// The kernel's id of the program in force.
+    pub program_id: u32,
+    /// The ruleset in force.
+    pub ruleset: Ruleset,
+    /// The program as the kernel has it, where the record says it.
+    pub program_size: Option<ProgramSize>,
+    /// How classes are combined, likewise.
+    pub combination: Option<Combination>,
+    /// Totals.
+    pub stats: Stats,
 }
 
 /// The pinned state, opened for reading or changing.
@@ -178,7 +220,11 @@ pub struct Status {
 pub struct Datapath {
     root: PathBuf,
     sampling: Rate,
+    max_flows: u32,
 }
+
+/// Flows of each direction that are remembered unless told otherwise.
+pub const DEFAULT_MAX_FLOWS: u32 = 131_072;
 
 /// One interface's generation in force.
 struct InForce {
@@ -188,33 +234,40 @@ struct InForce {
     ifindex: u32,
     program: u32,
     record: Record,
+    /// The record of what goes out, where that is filtered.
+    egress: Option<Record>,
 }
 
-impl InForce {
-    fn folder(&self) -> PathBuf {
-        self.slot.generation(self.program)
-    }
+/// The folder of what goes out, in that of a generation.
+const EGRESS: &str = "egress";
+/// The pin of a side's program, in its folder.
+const PROGRAM: &str = "program";
 
+/// One direction of a generation that is, or was, in force.
+struct Side<'a> {
+    folder: PathBuf,
+    record: &'a Record,
+    /// The folder of the same direction in the generation before.
+    predecessor: Option<PathBuf>,
+}
+
+impl Side<'_> {
     /// The totals: where a swap was cut short before the old generation's
     /// totals were carried over, as if they had been.
     fn totals(&self) -> Result<Vec<Count>, Error> {
         match self.left_behind()? {
-            Some(carried) => counters::own(&self.folder(), &self.record, carried),
-            None => counters::totals(&self.folder(), &self.record),
+            Some(carried) => counters::own(&self.folder, self.record, carried),
+            None => counters::totals(&self.folder, self.record),
         }
     }
 
     /// What is to be carried over from a predecessor that is still there.
     fn left_behind(&self) -> Result<Option<Vec<Count>>, Error> {
-        let Some(predecessor) = self.record.head.predecessor else {
+        let Some(folder) = self.predecessor.as_ref().filter(|folder| folder.exists()) else {
             return Ok(None);
         };
-        let folder = self.slot.generation(predecessor);
-        if !folder.exists() {
-            return Ok(None);
-        }
         let old = Record::read(&folder.join("record"))?;
-        let totals = counters::totals(&folder, &old)?;
+        let totals = counters::totals(folder, &old)?;
         Ok(Some(counters::carry(
             &old.ruleset.rules,
             &totals,
@@ -222,13 +275,122 @@ impl InForce {
         )))
     }
 
-    /// Carries the predecessor's totals over and removes every generation
-    /// that is not in force. Needs the exclusive lock.
+    /// Carries the totals over to the generation in `folder`.
+    fn carry(&self, to: &Ruleset, folder: &Path) -> Result<(), Error> {
+        let totals = counters::totals(&self.folder, self.record)?;
+        let carried = counters::carry(&self.record.ruleset.rules, &totals, &to.rules);
+        counters::write_carried(&folder.join("carried"), &carried)
+    }
+
     fn settle(&self) -> Result<(), Error> {
         if let Some(carried) = self.left_behind()? {
-            counters::write_carried(&self.folder().join("carried"), &carried)?;
+            counters::write_carried(&self.folder.join("carried"), &carried)?;
+        }
+        Ok(())
+    }
+
+    fn stats(&self, interface: String) -> Result<Stats, Error> {
+        let ruleset = &self.record.ruleset;
+        let totals = self.totals()?;
+        Ok(counters::stats(
+            interface,
+            ruleset.direction,
+            &ruleset.rules,
+            &totals,
+        ))
+    }
+}
+
+impl InForce {
+    fn folder(&self) -> PathBuf {
+        self.slot.generation(self.program)
+    }
+
+    fn predecessor(&self) -> Option<PathBuf> {
+        let program = self.record.head.predecessor?;
+        Some(self.slot.generation(program))
+    }
+
+    fn ingress(&self) -> Side<'_> {
+        Side {
+            folder: self.folder(),
+            record: &self.record,
+            predecessor: self.predecessor(),
+        }
+    }
+
+    fn egress_side(&self) -> Option<Side<'_>> {
+        let record = self.egress.as_ref()?;
+        Some(Side {
+            folder: self.folder().join(EGRESS),
+            record,
+            predecessor: self.predecessor().map(|folder| folder.join(EGRESS)),
+        })
+    }
+
+    /// Finishes a change that was cut short: what goes out follows what comes in,
+    /// the predecessor's totals are carried over, and every generation that is not
+    /// in force is removed. Needs the exclusive lock.
+    fn settle(&self) -> Result<(), Error> {
+        egress::settle(
+            &self.slot,
+            self.ifindex,
+            &self.folder(),
+            self.record.head.egress,
+        )?;
+        self.ingress().settle()?;
+        if let Some(egress) = self.egress_side() {
+            egress.settle()?;
         }
         self.slot.remove_generations_except(self.program)
+    }
+}
+
+/// The records of a generation that is being made.
+struct Records {
+    ingress: NewRecord,
+    egress: Option<NewRecord>,
+}
+
+impl Records {
+    fn of(policies: Policies<'_>, namespace: u64, ifindex: u32) -> Result<Self, Error> {
+        let of = |side: Compiled<'_>, described: &Described| {
+            NewRecord::of(side.ruleset, described, namespace, ifindex)
+        };
+        // What it was made of is said once.
+        let nothing = Described::default();
+        Ok(Self {
+            ingress: of(policies.ingress, policies.described)?,
+            egress: policies
+                .egress
+                .map(|egress| of(egress, &nothing))
+                .transpose()?,
+        })
+    }
+
+    /// Adds what is known once the programs are loaded.
+    fn complete(
+        &mut self,
+        pair: &Pair,
+        policies: Policies<'_>,
+        before: Option<&InForce>,
+    ) -> Result<(), Error> {
+        let head = &mut self.ingress.head;
+        head.memory = pair.memory();
+        head.program = Some(pair.ingress.program_size()?);
+        head.combination = Some(policies.ingress.image.combination());
+        if let Some(before) = before {
+            head.generation = before.record.head.generation + 1;
+            head.predecessor = Some(before.program);
+        }
+        let of_egress = (&mut self.egress, &pair.egress, policies.egress);
+        if let (Some(record), Some(loaded), Some(compiled)) = of_egress {
+            head.egress = Some(loaded.program_id()?);
+            record.head.program = Some(loaded.program_size()?);
+            record.head.combination = Some(compiled.image.combination());
+            record.head.generation = head.generation;
+        }
+        Ok(())
     }
 }
 
@@ -239,6 +401,7 @@ impl Datapath {
             Ok(Self {
                 root: root.to_owned(),
                 sampling: Rate::OFF,
+                max_flows: DEFAULT_MAX_FLOWS,
             })
         } else {
             Err(Error::Failed(format!(
@@ -256,31 +419,26 @@ impl Datapath {
         self
     }
 
-    /// Loads `image`, swaps it in atomically and pins it. On an error nothing
+    /// What is applied from now on remembers up to `flows` flows of each direction;
+    /// with 0, none: no packet passes for the sake of another.
+    #[must_use]
+    pub const fn remembering(mut self, flows: u32) -> Self {
+        self.max_flows = flows;
+        self
+    }
+
+    /// Loads policies, swaps them in atomically and pins them. On an error nothing
     /// is changed.
     pub fn apply(
         &self,
         interface: &str,
         mode: Mode,
-        ruleset: &Ruleset,
-        image: &Image,
-    ) -> Result<Applied, Error> {
-        self.apply_described(interface, mode, ruleset, image, &Described::default())
-    }
-
-    /// The same, with what it was made of to be kept beside it.
-    pub fn apply_described(
-        &self,
-        interface: &str,
-        mode: Mode,
-        ruleset: &Ruleset,
-        image: &Image,
-        described: &Described,
+        policies: Policies<'_>,
     ) -> Result<Applied, Error> {
         let interface = interface::by_name(interface)?;
         pins::prepare(&self.root)?;
         let lock = pins::lock(&self.root, true)?;
-        let applied = self.apply_locked(&interface, mode, ruleset, image, described);
+        let applied = self.apply_locked(&interface, mode, policies);
         if applied.is_err() {
             pins::tidy(&self.root);
         }
@@ -292,9 +450,7 @@ impl Datapath {
         &self,
         interface: &Interface,
         mode: Mode,
-        ruleset: &Ruleset,
-        image: &Image,
-        described: &Described,
+        policies: Policies<'_>,
     ) -> Result<Applied, Error> {
         let namespace = interface::namespace()?;
         let before = self.find(interface, namespace)?;
@@ -303,48 +459,41 @@ impl Datapath {
             before.settle()?;
             refuse_other_mode(interface, mode)?;
         }
+        let flows = match &before {
+            Some(before) => flows::Tables::open(&before.folder())?,
+            None => None,
+        };
 
-        // What is kept beside the program is put together while the kernel
-        // verifies it.
+        // What is kept beside the programs is put together while the kernel
+        // verifies them.
         let start = Instant::now();
-        let (generation, record) = thread::scope(|scope| {
-            let record =
-                scope.spawn(|| NewRecord::of(ruleset, described, namespace, interface.index));
-            let generation = Generation::load(image, self.sampling, Trace::Off);
-            let record = record.join();
-            (
-                generation,
-                record.unwrap_or_else(|panic| resume_unwind(panic)),
-            )
+        let loading = Loading {
+            sampling: self.sampling,
+            trace: Trace::Off,
+            max_flows: self.max_flows,
+        };
+        let (pair, records) = thread::scope(|scope| {
+            let records = scope.spawn(|| Records::of(policies, namespace, interface.index));
+            let pair = Pair::load(policies.ingress, policies.egress, loading, flows.as_ref());
+            let records = records.join();
+            (pair, records.unwrap_or_else(|panic| resume_unwind(panic)))
         });
-        let (generation, mut record) = (generation?, record?);
-        record.head.memory = generation.memory();
-        record.head.program = Some(generation.program_size()?);
-        record.head.combination = Some(image.combination());
-        if let Some(before) = &before {
-            record.head.generation = before.record.head.generation + 1;
-            record.head.predecessor = Some(before.program);
-        }
-        let number = record.head.generation;
+        let (pair, mut records) = (pair?, records?);
+        records.complete(&pair, policies, before.as_ref())?;
+        let number = records.ingress.head.generation;
 
         let slot = match &before {
             Some(before) => before.slot.clone(),
             None => fresh_slot(&self.root, interface)?,
         };
-        let reports = image.reports() || self.sampling != Rate::OFF;
-        let counters = image.counters();
-        let pinned = pin_generation(&slot, &generation, &record, counters, reports);
-        let program = match pinned {
+        let reports = |side: Compiled<'_>| side.image.reports() || self.sampling != Rate::OFF;
+        let program = match pin_pair(&slot, &pair, &records, policies, reports) {
             Ok(program) => program,
             Err((program, error)) => return Err(undo(&slot, program, before.is_some(), error)),
         };
         let load = start.elapsed();
         let start = Instant::now();
-        let swapped = match &before {
-            Some(before) => swap(interface, &generation, before),
-            None => attach(interface, mode, &generation, &slot),
-        };
-        if let Err(error) = swapped {
+        if let Err(error) = put_in_force(interface, mode, &pair, &slot, before.as_ref()) {
             return Err(undo(&slot, program, before.is_some(), error));
         }
 
@@ -367,20 +516,29 @@ impl Datapath {
             )));
         }
         if let Some(before) = &before {
-            let totals = counters::totals(&before.folder(), &before.record)?;
-            let carried = counters::carry(&before.record.ruleset.rules, &totals, &ruleset.rules);
             let folder = slot.generation(program);
-            counters::write_carried(&folder.join("carried"), &carried)?;
+            before.ingress().carry(policies.ingress.ruleset, &folder)?;
+            if let (Some(old), Some(new)) = (before.egress_side(), policies.egress) {
+                old.carry(new.ruleset, &folder.join(EGRESS))?;
+            }
         }
         slot.remove_generations_except(program)?;
         let mode = interface::by_name(&interface.name)?
             .xdp
             .and_then(|xdp| xdp.mode)
             .unwrap_or(mode);
+        let (before, egress_before) = match before {
+            None => (None, None),
+            Some(before) => (
+                Some(before.record.ruleset),
+                before.egress.map(|record| record.ruleset),
+            ),
+        };
         Ok(Applied {
             mode,
             generation: number,
-            before: before.map(|before| before.record.ruleset),
+            before,
+            egress_before,
             spent: Spent {
                 load,
                 swap,
@@ -429,7 +587,7 @@ impl Datapath {
                 in_force.record.head.namespace == namespace && interface.index == in_force.ifindex
             });
             let name = interface.map_or(&in_force.slot.name, |interface| &interface.name);
-            let totals = in_force.totals()?;
+            let flows = flows::Tables::open(&in_force.folder())?;
             all.push(Status {
                 interface: name.clone(),
                 mode: interface.and_then(|interface| interface.xdp?.mode),
@@ -439,8 +597,11 @@ impl Datapath {
                 memory: in_force.record.head.memory,
                 program_size: in_force.record.head.program,
                 combination: in_force.record.head.combination,
-                events_lost: events::lost(&in_force.folder())?,
-                stats: counters::stats(name.clone(), &in_force.record.ruleset.rules, &totals),
+                events_lost: events::lost(&in_force.folder())?
+                    + events::lost(&in_force.folder().join(EGRESS))?,
+                stats: in_force.ingress().stats(name.clone())?,
+                egress: egress_status(&in_force, name)?,
+                flows: flows.map(|flows| flows.totals()).transpose()?,
                 described: described(&in_force)?,
                 ruleset: in_force.record.ruleset,
             });
@@ -449,12 +610,16 @@ impl Datapath {
         Ok(all)
     }
 
-    /// The totals, per interface, by name; of `interface` alone if named.
+    /// The totals, per interface, by name, and what comes in before what goes out; of
+    /// `interface` alone if named.
     pub fn stats(&self, interface: Option<&str>) -> Result<Vec<Stats>, Error> {
         let mut all: Vec<Stats> = self
             .status()?
             .into_iter()
-            .map(|status| status.stats)
+            .flat_map(|status| {
+                let egress = status.egress.map(|egress| egress.stats);
+                std::iter::once(status.stats).chain(egress)
+            })
             .collect();
         if let Some(name) = interface {
             all.retain(|stats| stats.interface == name);
@@ -486,6 +651,32 @@ impl Datapath {
         Ok(())
     }
 
+    /// The flows of an interface, those that began on the way in first; those that are
+    /// over are among them until they are pushed out. `None` where none are remembered.
+    pub fn flows(&self, interface: &str) -> Result<Option<Vec<Flow>>, Error> {
+        let _lock = pins::lock(&self.root, false)?;
+        let flows = self.flow_tables(interface)?;
+        flows.map(|flows| flows.flows()).transpose()
+    }
+
+    /// Forgets the flows of an interface that `gone` says; how many those were.
+    pub fn forget_flows(
+        &self,
+        interface: &str,
+        gone: impl Fn(&Flow) -> bool,
+    ) -> Result<u64, Error> {
+        let _lock = pins::lock(&self.root, true)?;
+        let flows = self.flow_tables(interface)?;
+        flows.map_or(Ok(0), |flows| flows.remove(gone))
+    }
+
+    fn flow_tables(&self, interface: &str) -> Result<Option<flows::Tables>, Error> {
+        let present = interface::by_name(interface)?;
+        let in_force = self.find(&present, interface::namespace()?)?;
+        let in_force = in_force.ok_or_else(|| not_attached(interface))?;
+        flows::Tables::open(&in_force.folder())
+    }
+
     /// The filter on `interface`, whatever the interface was called when it
     /// was put there.
     fn find(&self, interface: &Interface, namespace: u64) -> Result<Option<InForce>, Error> {
@@ -509,13 +700,19 @@ fn in_force(slot: Slot) -> Result<Option<InForce>, Error> {
     let Some((link, info)) = slot.link()? else {
         return Ok(None);
     };
-    let record = Record::read(&slot.generation(info.program).join("record"))?;
+    let folder = slot.generation(info.program);
+    let record = Record::read(&folder.join("record"))?;
+    let egress = match record.head.egress {
+        Some(_) => Some(Record::read(&folder.join(EGRESS).join("record"))?),
+        None => None,
+    };
     Ok(Some(InForce {
         slot,
         link,
         ifindex: info.ifindex,
         program: info.program,
         record,
+        egress,
     }))
 }
 
@@ -544,26 +741,67 @@ fn not_attached(interface: &str) -> Error {
     ))
 }
 
-/// Pins all of a generation but the link. Returns the program's id.
-fn pin_generation(
+fn egress_status(in_force: &InForce, interface: &str) -> Result<Option<EgressStatus>, Error> {
+    let Some(side) = in_force.egress_side() else {
+        return Ok(None);
+    };
+    Ok(Some(EgressStatus {
+        hook: egress::hook(&in_force.slot),
+        program_id: in_force.record.head.egress.unwrap_or_default(),
+        ruleset: side.record.ruleset.clone(),
+        program_size: side.record.head.program,
+        combination: side.record.head.combination,
+        stats: side.stats(interface.to_owned())?,
+    }))
+}
+
+/// Pins all of a generation but the links. Returns the id of the program that decides
+/// what comes in.
+fn pin_pair(
     slot: &Slot,
-    generation: &Generation,
-    record: &NewRecord,
-    counters: u32,
-    reports: bool,
+    pair: &Pair,
+    records: &Records,
+    policies: Policies<'_>,
+    reports: impl Fn(Compiled<'_>) -> bool,
 ) -> Result<u32, (u32, Error)> {
-    let program = generation.program_id().map_err(|error| (0, error))?;
+    let program = pair.ingress.program_id().map_err(|error| (0, error))?;
     let folder = slot.generation(program);
     let pin = || {
-        pins::create(&folder)?;
-        generation.pin_counters(&folder.join("counters"))?;
-        counters::create_carried(&folder.join("carried"), counters)?;
-        if reports {
-            generation.pin_events(&folder)?;
+        let side = policies.ingress;
+        pin_side(
+            &folder,
+            &pair.ingress,
+            &records.ingress,
+            side,
+            reports(side),
+        )?;
+        if let Some(flows) = &pair.flows {
+            flows.pin(&folder)?;
         }
-        record.pin(&folder.join("record"))
+        let of_egress = (&pair.egress, &records.egress, policies.egress);
+        if let (Some(loaded), Some(record), Some(side)) = of_egress {
+            pin_side(&folder.join(EGRESS), loaded, record, side, reports(side))?;
+        }
+        Ok(())
     };
     pin().map(|()| program).map_err(|error| (program, error))
+}
+
+fn pin_side(
+    folder: &Path,
+    generation: &Generation,
+    record: &NewRecord,
+    compiled: Compiled<'_>,
+    reports: bool,
+) -> Result<(), Error> {
+    pins::create(folder)?;
+    generation.pin_program(&folder.join(PROGRAM))?;
+    generation.pin_counters(&folder.join("counters"))?;
+    counters::create_carried(&folder.join("carried"), compiled.image.counters())?;
+    if reports {
+        generation.pin_events(folder)?;
+    }
+    record.pin(&folder.join("record"))
 }
 
 /// Removes what a failed apply left; the error is what made it fail.
@@ -576,6 +814,39 @@ fn undo(slot: &Slot, program: u32, keep_slot: bool, error: Error) -> Error {
     match removed {
         Ok(()) => error,
         Err(left) => Error::Failed(format!("{error} Cleaning up failed as well: {left}")),
+    }
+}
+
+/// Puts the loaded programs into the links. What goes out is changed first and what
+/// comes in last: whatever fails before is undone.
+fn put_in_force(
+    interface: &Interface,
+    mode: Mode,
+    pair: &Pair,
+    slot: &Slot,
+    before: Option<&InForce>,
+) -> Result<(), Error> {
+    if let Some(egress) = &pair.egress {
+        egress::put(interface, slot, egress.program())?;
+    }
+    let swapped = match before {
+        Some(before) => swap(interface, &pair.ingress, before),
+        None => attach(interface, mode, &pair.ingress, slot),
+    };
+    match (swapped, before) {
+        (Ok(()), _) if pair.egress.is_none() => slot.remove_egress(),
+        (Ok(()), _) => Ok(()),
+        // Without a link of its own the slot is removed as a whole.
+        (Err(error), None) => Err(error),
+        (Err(error), Some(before)) => {
+            let program = before.record.head.egress;
+            match egress::settle(slot, interface.index, &before.folder(), program) {
+                Ok(()) => Err(error),
+                Err(left) => Err(Error::Failed(format!(
+                    "{error} And what goes out could not be changed back: {left}"
+                ))),
+            }
+        }
     }
 }
 

@@ -2,15 +2,19 @@
 //!
 //! ```text
 //! <root>/<interface>/link             the XDP link: pinned, so it filters
-//! <root>/<interface>/<program id>/    one generation: counters, carried, record
+//! <root>/<interface>/egress           the same of what goes out
+//! <root>/<interface>/<program id>/    one generation: program, counters, carried,
+//!                                     record; flows; egress/ with the same
 //! ```
 //!
 //! Which generation is in force is not written anywhere: it is the one whose
-//! program the link runs. So the swap of the program is the swap of everything.
+//! program the XDP link runs. So the swap of that program is the swap of everything:
+//! what egress runs has been changed just before, and is brought in line where
+//! that was cut short.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -161,28 +165,24 @@ impl Slot {
         self.folder.join("link")
     }
 
+    /// Where the link of what goes out is pinned.
+    pub(super) fn egress_path(&self) -> PathBuf {
+        self.folder.join("egress")
+    }
+
     /// The folder of the generation with this program.
     pub(super) fn generation(&self, program: u32) -> PathBuf {
         self.folder.join(program.to_string())
     }
 
     /// The link and what it holds; `None` where none is pinned.
-    pub(super) fn link(&self) -> Result<Option<(std::os::fd::OwnedFd, LinkInfo)>, Error> {
-        let path = self.link_path();
-        let failed = |error: io::Error| {
-            Error::io(
-                format_args!("cannot read the pinned link {}", path.display()),
-                &error,
-            )
-        };
-        match sys::get(&path) {
-            Ok(link) => {
-                let info = sys::link_info(link.as_fd()).map_err(failed)?;
-                Ok(Some((link, info)))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed(error)),
-        }
+    pub(super) fn link(&self) -> Result<Option<(OwnedFd, LinkInfo)>, Error> {
+        link(&self.link_path())
+    }
+
+    /// The same of what goes out.
+    pub(super) fn egress(&self) -> Result<Option<(OwnedFd, LinkInfo)>, Error> {
+        link(&self.egress_path())
     }
 
     /// Removes the pins of one generation.
@@ -211,18 +211,41 @@ impl Slot {
     /// Removes everything, the link first: with its last pin gone, the
     /// program is off the interface.
     pub(super) fn remove(&self) -> Result<(), Error> {
-        let link = self.link_path();
-        match fs::remove_file(&link) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                return Err(Error::io(
-                    format_args!("cannot remove {}", link.display()),
-                    &error,
-                ));
-            }
-        }
+        remove_link(&self.link_path())?;
+        self.remove_egress()?;
         remove(&self.folder)
+    }
+
+    /// Takes the filter of what goes out off.
+    pub(super) fn remove_egress(&self) -> Result<(), Error> {
+        remove_link(&self.egress_path())
+    }
+}
+
+fn link(path: &Path) -> Result<Option<(OwnedFd, LinkInfo)>, Error> {
+    let failed = |error: io::Error| {
+        Error::io(
+            format_args!("cannot read the pinned link {}", path.display()),
+            &error,
+        )
+    };
+    match sys::get(path) {
+        Ok(link) => {
+            let info = sys::link_info(link.as_fd()).map_err(failed)?;
+            Ok(Some((link, info)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn remove_link(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(
+            format_args!("cannot remove {}", path.display()),
+            &error,
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -75,6 +75,9 @@ pub(super) struct Head {
     pub(super) ifindex: u32,
     /// Seconds since the epoch.
     since: u64,
+    /// The id of the program that filters what goes out, where one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) egress: Option<u32>,
     /// Bytes of the generation's maps.
     pub(super) memory: u64,
     /// The program as the kernel has it.
@@ -314,6 +317,7 @@ impl NewRecord {
                 namespace,
                 ifindex,
                 since: since.as_secs(),
+                egress: None,
                 memory: 0,
                 program: None,
                 combination: None,

@@ -13,6 +13,7 @@ use aya_obj::generated::bpf_insn;
 
 // Commands, types and flags of include/uapi/linux/bpf.h.
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
@@ -21,12 +22,17 @@ const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_BTF_LOAD: libc::c_int = 18;
 const BPF_MAP_FREEZE: libc::c_int = 22;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
+const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
+const BPF_F_BEFORE: u32 = 1 << 3;
 const BPF_XDP: u32 = 37;
+const BPF_TCX_EGRESS: u32 = 47;
 const BPF_LINK_TYPE_XDP: u32 = 6;
+const BPF_LINK_TYPE_TCX: u32 = 11;
 
 /// Attach in the network stack (`XDP_FLAGS_SKB_MODE` of `linux/if_link.h`).
 pub(super) const XDP_SKB_MODE: u32 = 1 << 1;
@@ -112,6 +118,22 @@ pub(super) fn link_create(
     ifindex: u32,
     flags: u32,
 ) -> io::Result<OwnedFd> {
+    create_link(program, ifindex, BPF_XDP, flags)
+}
+
+/// Attaches a classifier by a link to what leaves an interface (TCX, Linux 6.6 and
+/// newer), before all others that are there: one that lets a packet pass may end
+/// the walk.
+pub(super) fn link_create_egress(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    create_link(program, ifindex, BPF_TCX_EGRESS, BPF_F_BEFORE)
+}
+
+fn create_link(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attr {
         prog_fd: u32,
@@ -122,7 +144,7 @@ pub(super) fn link_create(
     let mut attr = Attr {
         prog_fd: raw(program),
         target_ifindex: ifindex,
-        attach_type: BPF_XDP,
+        attach_type,
         flags,
     };
     bpf(BPF_LINK_CREATE, &mut attr).map(owned)
@@ -155,7 +177,7 @@ pub(super) struct LinkInfo {
     pub(super) ifindex: u32,
 }
 
-/// Reads what an XDP link holds together.
+/// Reads what a link of ours holds together.
 pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     // struct bpf_link_info: the union begins 8-aligned.
     #[repr(C, align(8))]
@@ -171,13 +193,27 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     const _: () = assert!(size_of::<Info>() == 24);
     let mut info = Info::default();
     info_by_fd(link, &mut info)?;
-    if info.kind != BPF_LINK_TYPE_XDP {
-        return Err(io::Error::other("this pin is not an XDP link"));
+    if info.kind != BPF_LINK_TYPE_XDP && info.kind != BPF_LINK_TYPE_TCX {
+        return Err(io::Error::other("this pin is not an XDP or TCX link"));
     }
     Ok(LinkInfo {
         program: info.program,
         ifindex: info.ifindex,
     })
+}
+
+/// The attribute of the commands that read or write many elements.
+#[repr(C)]
+#[derive(Default)]
+struct BatchAttr {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
 }
 
 /// Reads `values.len() / stride` elements, from the first on, of an array
@@ -187,30 +223,17 @@ pub(super) fn lookup_batch(
     stride: usize,
     values: &mut [u64],
 ) -> io::Result<()> {
-    #[repr(C)]
-    struct Attr {
-        in_batch: u64,
-        out_batch: u64,
-        keys: u64,
-        values: u64,
-        count: u32,
-        map_fd: u32,
-        elem_flags: u64,
-        flags: u64,
-    }
     let wanted = values.len() / stride;
     let count = u32::try_from(wanted).map_err(io::Error::other)?;
     let mut keys = vec![0_u32; wanted];
     let mut next = 0_u32;
-    let mut attr = Attr {
-        in_batch: 0,
+    let mut attr = BatchAttr {
         out_batch: std::ptr::from_mut(&mut next) as u64,
         keys: keys.as_mut_ptr() as u64,
         values: values.as_mut_ptr() as u64,
         count,
         map_fd: raw(map),
-        elem_flags: 0,
-        flags: 0,
+        ..BatchAttr::default()
     };
     match bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) {
         Ok(_) => {}
@@ -226,6 +249,82 @@ pub(super) fn lookup_batch(
             attr.count
         )))
     }
+}
+
+/// Some elements of a hash map.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Batch {
+    /// How many.
+    pub(super) count: usize,
+    /// Where the next ones are; `None` behind the last.
+    pub(super) next: Option<u32>,
+}
+
+/// Reads up to `count` elements of a hash map into `keys` and `values`, which have
+/// room for so many, from where a batch before this one ended.
+pub(super) fn lookup_batch_hash(
+    map: BorrowedFd<'_>,
+    from: Option<u32>,
+    keys: &mut [u8],
+    values: &mut [u8],
+    count: usize,
+) -> io::Result<Batch> {
+    let mut next = 0_u32;
+    let mut attr = BatchAttr {
+        in_batch: from
+            .as_ref()
+            .map_or(0, |from| std::ptr::from_ref(from) as u64),
+        out_batch: std::ptr::from_mut(&mut next) as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: u32::try_from(count).map_err(io::Error::other)?,
+        map_fd: raw(map),
+        ..BatchAttr::default()
+    };
+    let more = match bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) {
+        Ok(_) => true,
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => false,
+        Err(error) => return Err(error),
+    };
+    Ok(Batch {
+        count: attr.count as usize,
+        next: more.then_some(next),
+    })
+}
+
+/// Writes `count` elements of a hash map.
+pub(super) fn update_batch(
+    map: BorrowedFd<'_>,
+    keys: &[u8],
+    values: &[u8],
+    count: usize,
+) -> io::Result<()> {
+    let mut attr = BatchAttr {
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: u32::try_from(count).map_err(io::Error::other)?,
+        map_fd: raw(map),
+        ..BatchAttr::default()
+    };
+    bpf(BPF_MAP_UPDATE_BATCH, &mut attr).map(drop)
+}
+
+/// Removes an element of a hash map.
+pub(super) fn delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
+    let mut attr = ElementAttr {
+        map_fd: raw(map),
+        key: key.as_ptr() as u64,
+        ..ElementAttr::default()
+    };
+    bpf(BPF_MAP_DELETE_ELEM, &mut attr).map(drop)
+}
+
+/// How many elements a map has room for.
+pub(super) fn max_entries(map: BorrowedFd<'_>) -> io::Result<u32> {
+    // struct bpf_map_info begins with type, id, and the sizes of key and value.
+    let mut info = [0_u32; 6];
+    info_by_fd(map, &mut info)?;
+    Ok(info[4])
 }
 
 /// Waits until no CPU still runs a program that was swapped out before: XDP
@@ -244,20 +343,23 @@ pub(super) fn wait_for_readers() -> io::Result<()> {
 /// Sets one element of an array map; `value` must have the size of its elements,
 /// rounded up to 8 bytes for each CPU where it has a copy on each.
 pub(super) fn update(map: BorrowedFd<'_>, index: u32, value: &[u8]) -> io::Result<()> {
-    #[repr(C)]
-    struct Attr {
-        map_fd: u32,
-        key: u64,
-        value: u64,
-        flags: u64,
-    }
-    let mut attr = Attr {
+    let mut attr = ElementAttr {
         map_fd: raw(map),
         key: std::ptr::from_ref(&index) as u64,
         value: value.as_ptr() as u64,
         flags: 0,
     };
     bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// The attribute of the commands about one element.
+#[repr(C)]
+#[derive(Default)]
+struct ElementAttr {
+    map_fd: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 /// Puts a program into an array of programs.
@@ -287,13 +389,21 @@ pub(super) fn btf_load(btf: &[u8]) -> io::Result<OwnedFd> {
     bpf(BPF_BTF_LOAD, &mut attr).map(owned)
 }
 
-/// An XDP program that is to be loaded.
+/// Which hook a program is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// XDP; whether it takes packets in several buffers.
+    Xdp { frags: bool },
+    /// A classifier of TC.
+    Classifier,
+}
+
+/// A program that is to be loaded.
 #[derive(Debug)]
 pub(super) struct NewProgram<'p> {
     pub(super) name: &'p str,
     pub(super) license: &'p CStr,
-    /// Whether it takes packets in several buffers.
-    pub(super) frags: bool,
+    pub(super) kind: Kind,
     pub(super) instructions: &'p [bpf_insn],
     pub(super) btf: Option<BorrowedFd<'p>>,
     /// What BTF says of its functions, and the size of a record.
@@ -330,13 +440,18 @@ pub(super) fn program_load(new: &NewProgram<'_>, log: Option<&mut [u8]>) -> io::
         line_info_cnt: u32,
         attach_btf_id: u32,
     }
+    let (prog_type, prog_flags, expected_attach_type) = match new.kind {
+        Kind::Xdp { frags: true } => (BPF_PROG_TYPE_XDP, BPF_F_XDP_HAS_FRAGS, BPF_XDP),
+        Kind::Xdp { frags: false } => (BPF_PROG_TYPE_XDP, 0, BPF_XDP),
+        Kind::Classifier => (BPF_PROG_TYPE_SCHED_CLS, 0, 0),
+    };
     let mut attr = Attr {
-        prog_type: BPF_PROG_TYPE_XDP,
+        prog_type,
         insn_cnt: u32::try_from(new.instructions.len()).map_err(io::Error::other)?,
         insns: new.instructions.as_ptr() as u64,
         license: new.license.as_ptr() as u64,
-        prog_flags: if new.frags { BPF_F_XDP_HAS_FRAGS } else { 0 },
-        expected_attach_type: BPF_XDP,
+        prog_flags,
+        expected_attach_type,
         ..Attr::default()
     };
     // What is longer is cut; a zero ends it.

@@ -1,7 +1,8 @@
-//! The program without an interface: `BPF_PROG_TEST_RUN`.
+//! The programs without an interface: `BPF_PROG_TEST_RUN`.
 
 use std::ops::Range;
 use std::os::fd::AsFd as _;
+use std::time::Duration;
 
 use aya_log::EbpfLogger;
 use filter_common::abi::{self, REASON_COUNTERS};
@@ -10,15 +11,85 @@ use filter_common::verdict::Verdict;
 
 use super::corpus::{Corpus, Target, Took};
 use super::error::Error;
-use super::generation::{Generation, ProgramSize, StderrLog, Trace};
+use super::flows::{self, Flow, FlowTotals};
+use super::generation::{Compiled, Generation, Loading, Pair, ProgramSize, StderrLog, Trace};
 use super::{Count, Stats, counters, events, sys};
 use crate::compile::Image;
 use crate::decision::{Decision, Judgement};
-use crate::ruleset::Ruleset;
+use crate::ruleset::{Direction, Ruleset};
 
 // enum xdp_action of include/uapi/linux/bpf.h.
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
+// TC_ACT_… of include/uapi/linux/pkt_cls.h.
+const TC_UNSPEC: u32 = u32::MAX;
+const TC_SHOT: u32 = 2;
+
+/// The loaded programs of both directions, attached to nothing, with what they
+/// remember: decide frame after frame.
+pub struct TestPair {
+    ingress: TestBench,
+    egress: TestBench,
+    flows: Option<flows::Tables>,
+}
+
+impl TestPair {
+    /// Loads the programs, which remember up to `max_flows` flows of each direction.
+    pub fn load(
+        ingress: Compiled<'_>,
+        egress: Compiled<'_>,
+        max_flows: u32,
+    ) -> Result<Self, Error> {
+        let loading = Loading {
+            max_flows,
+            ..Loading::PLAIN
+        };
+        let Pair {
+            ingress: loaded_in,
+            egress: loaded_out,
+            flows,
+        } = Pair::load(ingress, Some(egress), loading, None)?;
+        let loaded_out = loaded_out
+            .ok_or_else(|| Error::Failed("there is no program for what goes out".to_owned()))?;
+        Ok(Self {
+            ingress: TestBench::of(loaded_in, ingress, None),
+            egress: TestBench::of(loaded_out, egress, None),
+            flows,
+        })
+    }
+
+    /// Runs the program of a direction on one frame (see [`TestBench::judge`]).
+    pub fn judge(&mut self, direction: Direction, frame: &[u8]) -> Result<Judgement, Error> {
+        match direction {
+            Direction::Ingress => self.ingress.judge(frame),
+            Direction::Egress => self.egress.judge(frame),
+        }
+    }
+
+    /// The program of what comes in, by itself.
+    pub fn ingress(&mut self) -> &mut TestBench {
+        &mut self.ingress
+    }
+
+    /// What is remembered; what is over may be among it.
+    pub fn flows(&self) -> Result<Vec<Flow>, Error> {
+        self.flows
+            .as_ref()
+            .map_or_else(|| Ok(Vec::new()), flows::Tables::flows)
+    }
+
+    /// What is counted of flows that began on the way in, and on the way out.
+    pub fn flow_totals(&self) -> Result<[FlowTotals; 2], Error> {
+        self.flows
+            .as_ref()
+            .map_or_else(|| Ok(Default::default()), flows::Tables::totals)
+    }
+
+    /// Lets time pass for all that is remembered; whole seconds.
+    pub fn age(&self, by: Duration) -> Result<(), Error> {
+        self.flows.as_ref().map_or(Ok(()), |flows| flows.age(by))
+    }
+}
 
 /// A loaded program that is attached to nothing: decides single frames
 /// through `BPF_PROG_TEST_RUN`.
@@ -40,24 +111,38 @@ impl TestBench {
 
     /// Like [`Self::load`]; the program reports dropped packets at this rate.
     pub fn load_sampling(ruleset: &Ruleset, image: &Image, sampling: Rate) -> Result<Self, Error> {
-        Ok(Self {
-            generation: Generation::load(image, sampling, Trace::Off)?,
-            ruleset: ruleset.clone(),
-            totals: vec![Count::default(); image.counters() as usize],
-            trace: None,
-        })
+        let loading = Loading {
+            sampling,
+            ..Loading::PLAIN
+        };
+        let compiled = Compiled { ruleset, image };
+        Generation::load(compiled, loading).map(|loaded| Self::of(loaded, compiled, None))
     }
 
     /// Like [`Self::load`]; the program writes a line to stderr for each
     /// packet, as it sees it.
     pub fn load_traced(ruleset: &Ruleset, image: &Image) -> Result<Self, Error> {
-        let generation = Generation::load(image, Rate::OFF, Trace::On)?;
-        Ok(Self {
-            trace: Some(generation.logger()?),
+        let loading = Loading {
+            trace: Trace::On,
+            ..Loading::PLAIN
+        };
+        let compiled = Compiled { ruleset, image };
+        let loaded = Generation::load(compiled, loading)?;
+        let trace = loaded.logger()?;
+        Ok(Self::of(loaded, compiled, Some(trace)))
+    }
+
+    fn of(
+        generation: Generation,
+        compiled: Compiled<'_>,
+        trace: Option<EbpfLogger<StderrLog>>,
+    ) -> Self {
+        Self {
             generation,
-            ruleset: ruleset.clone(),
-            totals: vec![Count::default(); image.counters() as usize],
-        })
+            ruleset: compiled.ruleset.clone(),
+            totals: vec![Count::default(); compiled.image.counters() as usize],
+            trace,
+        }
     }
 
     /// Runs the program on one frame of at least [`Self::MIN_FRAME`] bytes, and
@@ -166,12 +251,12 @@ impl TestBench {
     }
 
     fn decision(&self, action: u32, counter: u32) -> Result<Decision, Error> {
-        let verdict = match action {
-            XDP_PASS => Verdict::Pass,
-            XDP_DROP => Verdict::Drop,
-            other => {
+        let verdict = match (self.generation.direction(), action) {
+            (Direction::Ingress, XDP_PASS) | (Direction::Egress, TC_UNSPEC) => Verdict::Pass,
+            (Direction::Ingress, XDP_DROP) | (Direction::Egress, TC_SHOT) => Verdict::Drop,
+            (_, other) => {
                 return Err(Error::Failed(format!(
-                    "the program returned XDP action {other}"
+                    "the program returned action {other}"
                 )));
             }
         };
@@ -202,6 +287,7 @@ impl TestBench {
     pub fn stats(&self) -> Result<Stats, Error> {
         Ok(counters::stats(
             String::new(),
+            self.ruleset.direction,
             &self.ruleset.rules,
             &self.read()?,
         ))

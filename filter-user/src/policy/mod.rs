@@ -28,9 +28,7 @@ pub use diagnostic::{Code, Diagnostic, Severity};
 pub use endpoints::{Endpoint, EndpointError, Host, endpoints_for, only_endpoint};
 pub use failsafe::FailsafeList;
 pub use model::{DEFAULT_ALLOW, DEFAULT_TIER, Model, Policy};
-pub use select::{
-    Failsafe, PROFILE_PREFIX, SelectOptions, Selected, egress_not_enforced, select, unselected,
-};
+pub use select::{Failsafe, PROFILE_PREFIX, SelectOptions, Selected, select, unselected};
 pub use selector::Labels;
 pub use source::{LoadError, Source, Span, load};
 

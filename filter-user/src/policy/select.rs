@@ -131,14 +131,15 @@ pub fn select(
         .iter()
         .any(|rule| rule.action == Action::Allow && rule.id.stage != Stage::Failsafe);
     let mut warnings = list.lowering.diagnostics;
-    if direction == Direction::Ingress && default == Action::Deny && !opens {
+    if default == Action::Deny && !opens {
         let normal = selected
             .iter()
             .any(|policy| policy.stage() == Stage::Normal && !policy.staged());
         warnings.extend(denies_everything(
             endpoint,
+            direction,
             normal,
-            &options.failsafe.inbound,
+            &options.failsafe,
         ));
     }
     Selected {
@@ -373,12 +374,21 @@ fn failsafe_rules(failsafe: &Failsafe, direction: Direction) -> Vec<Rule> {
 /// come from its automatic ones.
 fn denies_everything(
     endpoint: &Endpoint,
+    direction: Direction,
     normal: bool,
-    failsafe: &FailsafeList,
+    failsafe: &Failsafe,
 ) -> Option<Diagnostic> {
     let Origin::Document(place) = &endpoint.origin else {
         // Only policies that its author wrote for it can have denied it all.
         return None;
+    };
+    let (what, failsafe, needed) = match direction {
+        Direction::Ingress => ("everything", &failsafe.inbound, "what this host serves"),
+        Direction::Egress => (
+            "everything that goes out",
+            &failsafe.outbound,
+            "what this host asks for (`egress: [{action: allow}]` for all of it)",
+        ),
     };
     let rest = if failsafe.ports().is_empty() {
         String::new()
@@ -386,19 +396,21 @@ fn denies_everything(
         format!(" but the failsafe ports ({failsafe})")
     };
     let message = format!(
-        "the host endpoint {} would deny everything{rest}",
+        "the host endpoint {} would deny {what}{rest}",
         quote(&endpoint.name)
     );
     let (label, help) = if normal {
         (
             "no rule allows anything here, and normal policies deny the rest",
-            "add a policy that allows what this host serves",
+            format!("add a policy that allows {needed}"),
         )
     } else {
         (
             "has no profile, so what no policy decides is denied",
-            "add `profiles: [projectcalico-default-allow]` to its spec to let the rest pass, or a \
-             policy that allows what this host serves",
+            format!(
+                "add `profiles: [projectcalico-default-allow]` to its spec to let the rest pass, \
+                 or a policy that allows {needed}"
+            ),
         )
     };
     Some(
@@ -407,41 +419,6 @@ fn denies_everything(
             .label(label)
             .help(help),
     )
-}
-
-/// A warning for each policy and profile of these endpoints that has a word in
-/// egress, which this version evaluates and does not enforce.
-#[must_use]
-pub fn egress_not_enforced(model: &Model, endpoints: &[Endpoint]) -> Vec<Diagnostic> {
-    let policies = model.policies().iter().filter(|policy| {
-        let mut all = endpoints.iter();
-        let enforced = policy.types().egress && !policy.staged();
-        enforced && all.any(|endpoint| endpoint.is_selected_by(policy))
-    });
-    let policies = policies.map(|policy| ("policy", policy.name(), policy.place()));
-    let profiles = model.profiles().iter().filter(|profile| {
-        let mut all = endpoints.iter();
-        !profile.egress.is_empty() && all.any(|endpoint| endpoint.has_profile(profile))
-    });
-    let profiles = profiles.map(|profile| ("profile", &profile.name, &profile.place));
-    policies
-        .chain(profiles)
-        .map(|(kind, name, place)| {
-            Diagnostic::warning(
-                Code::NotEnforced,
-                format!(
-                    "what the {kind} {} says of egress is not enforced",
-                    quote(name)
-                ),
-            )
-            .at(place.clone())
-            .label("this version enforces what comes in")
-            .help(
-                "`apply --ingress-only` enforces the rest; `explain` and `replay` evaluate it with \
-                 --direction egress",
-            )
-        })
-        .collect()
 }
 
 /// A warning for each policy that applies to none of the endpoints.

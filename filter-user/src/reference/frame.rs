@@ -19,8 +19,8 @@ pub(super) enum Frame {
     Drop(Reason),
 }
 
-/// What rules can ask about.
-#[derive(Debug, PartialEq, Eq)]
+/// An IP packet: what rules can ask about, and what conversations know it by.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Packet {
     pub(super) src: IpAddr,
     pub(super) dst: IpAddr,
@@ -28,10 +28,132 @@ pub(super) struct Packet {
     /// `None` where an extension chain hides it.
     pub(super) protocol: Option<u8>,
     pub(super) l4: L4,
+    /// `None`: it is whole.
+    pub(super) fragment: Option<Fragment>,
+    /// From the L4 header to the end of the IP packet. Empty where the header is
+    /// absent.
+    pub(super) body: Vec<u8>,
+}
+
+/// Which part of which datagram a fragment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fragment {
+    /// At offset 0, with more to come; else a later one.
+    pub(super) first: bool,
+    /// The datagram's, of 16 bits in IPv4 and of 32 in IPv6.
+    pub(super) id: u32,
+    /// What IPv4 says of each fragment, and the fragment header of IPv6: there it may
+    /// be an extension header.
+    pub(super) protocol: u8,
+}
+
+/// The flags of a TCP header that matter here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "the header has them")]
+pub(super) struct Flags {
+    pub(super) fin: bool,
+    pub(super) syn: bool,
+    pub(super) rst: bool,
+    pub(super) ack: bool,
+}
+
+impl Packet {
+    /// The flags, if it is TCP (RFC 9293) and shows its header.
+    pub(super) fn flags(&self) -> Option<Flags> {
+        match (self.protocol, self.body.get(13)) {
+            (Some(TCP), Some(flags)) => Some(Flags {
+                fin: flags & 0x01 != 0,
+                syn: flags & 0x02 != 0,
+                rst: flags & 0x04 != 0,
+                ack: flags & 0x10 != 0,
+            }),
+            _ => None,
+        }
+    }
+
+    /// The identifier of an echo request or reply (RFC 792, RFC 4443).
+    pub(super) fn echo_id(&self) -> Option<u16> {
+        match (self.protocol, &self.l4) {
+            (Some(1), L4::Icmp { kind: 0 | 8, .. })
+            | (
+                Some(58),
+                L4::Icmp {
+                    kind: 128 | 129, ..
+                },
+            ) => Some(u16::from_be_bytes([*self.body.get(4)?, *self.body.get(5)?])),
+            _ => None,
+        }
+    }
+
+    /// The packet that an ICMP error is about, as far as the error shows it: of the same
+    /// IP version, with 8 bytes of its L4 header or more, and no extension header.
+    pub(super) fn embedded(&self) -> Option<Self> {
+        let is_error = match (self.protocol, &self.l4) {
+            // RFC 792: unreachable, time exceeded, parameter problem.
+            (Some(1), L4::Icmp { kind, .. }) => [3, 11, 12].contains(kind),
+            // RFC 4443: these, and too big.
+            (Some(58), L4::Icmp { kind, .. }) => [1, 2, 3, 4].contains(kind),
+            _ => false,
+        };
+        if !is_error {
+            return None;
+        }
+        // Type, code, checksum, and four bytes that some errors use.
+        let bytes = self.body.get(8..)?;
+        match self.src {
+            IpAddr::V4(_) => embedded_ipv4(bytes),
+            IpAddr::V6(_) => embedded_ipv6(bytes),
+        }
+    }
+}
+
+/// It is mostly cut: its total length says nothing about what is here.
+fn embedded_ipv4(bytes: &[u8]) -> Option<Packet> {
+    if bytes.len() < 20 || bytes[0] / 16 != 4 || bytes[0] % 16 < 5 {
+        return None;
+    }
+    let offset = u16::from_be_bytes([bytes[6] & 0x1f, bytes[7]]);
+    if offset != 0 {
+        return None;
+    }
+    let header = usize::from(bytes[0] % 16) * 4;
+    embedded_l4(
+        v4_address(bytes, 12),
+        v4_address(bytes, 16),
+        bytes[9],
+        bytes.get(header..)?,
+    )
+}
+
+fn embedded_ipv6(bytes: &[u8]) -> Option<Packet> {
+    if bytes.len() < 40 || bytes[0] / 16 != 6 || is_extension(bytes[6]) {
+        return None;
+    }
+    embedded_l4(
+        v6_address(bytes, 8),
+        v6_address(bytes, 24),
+        bytes[6],
+        &bytes[40..],
+    )
+}
+
+fn embedded_l4(src: IpAddr, dst: IpAddr, protocol: u8, body: &[u8]) -> Option<Packet> {
+    if body.len() < 8 {
+        return None;
+    }
+    Some(Packet {
+        src,
+        dst,
+        hop_limit: 0,
+        protocol: Some(protocol),
+        l4: l4_fields(protocol, body),
+        fragment: None,
+        body: body.to_vec(),
+    })
 }
 
 /// The L4 header.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum L4 {
     /// It has ports.
     Ports {
@@ -157,21 +279,43 @@ fn ipv4(bytes: &[u8]) -> Frame {
         Ok(l4) => l4,
         Err(reason) => return Frame::Drop(reason),
     };
-    let address = |at: usize| {
-        IpAddr::V4(Ipv4Addr::new(
-            bytes[at],
-            bytes[at + 1],
-            bytes[at + 2],
-            bytes[at + 3],
-        ))
-    };
+    let fragment = (offset != 0 || more).then(|| Fragment {
+        first: offset == 0,
+        id: u16::from_be_bytes([bytes[4], bytes[5]]).into(),
+        protocol,
+    });
     Frame::Ip(Packet {
-        src: address(12),
-        dst: address(16),
+        src: v4_address(bytes, 12),
+        dst: v4_address(bytes, 16),
         hop_limit: bytes[8],
         protocol: Some(protocol),
+        body: shown(&l4, &bytes[header..total]),
         l4,
+        fragment,
     })
+}
+
+fn v4_address(bytes: &[u8], at: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(
+        bytes[at],
+        bytes[at + 1],
+        bytes[at + 2],
+        bytes[at + 3],
+    ))
+}
+
+fn v6_address(bytes: &[u8], at: usize) -> IpAddr {
+    let mut octets = [0; 16];
+    octets.copy_from_slice(&bytes[at..at + 16]);
+    IpAddr::V6(Ipv6Addr::from(octets))
+}
+
+/// What a packet has from its L4 header on.
+fn shown(l4: &L4, bytes: &[u8]) -> Vec<u8> {
+    match l4 {
+        L4::Absent(_) => Vec::new(),
+        _ => bytes.to_vec(),
+    }
 }
 
 /// RFC 8200.
@@ -183,22 +327,29 @@ fn ipv6(bytes: &[u8]) -> Frame {
     if bytes[0] / 16 != 6 || end > bytes.len() {
         return Frame::Drop(Reason::Malformed);
     }
-    let (protocol, l4) = match extensions(bytes[6], &bytes[40..end]) {
+    let chain = match extensions(bytes[6], &bytes[40..end]) {
         Ok(found) => found,
         Err(reason) => return Frame::Drop(reason),
     };
-    let address = |at: usize| {
-        let mut octets = [0; 16];
-        octets.copy_from_slice(&bytes[at..at + 16]);
-        IpAddr::V6(Ipv6Addr::from(octets))
-    };
     Frame::Ip(Packet {
-        src: address(8),
-        dst: address(24),
+        src: v6_address(bytes, 8),
+        dst: v6_address(bytes, 24),
         hop_limit: bytes[7],
-        protocol,
-        l4,
+        protocol: chain.protocol,
+        body: shown(&chain.l4, chain.rest),
+        l4: chain.l4,
+        fragment: chain.fragment,
     })
+}
+
+/// What an extension chain leads to.
+struct Chain<'a> {
+    /// If it shows.
+    protocol: Option<u8>,
+    l4: L4,
+    fragment: Option<Fragment>,
+    /// From the L4 header on, if it is there.
+    rest: &'a [u8],
 }
 
 /// Whether a next-header value is an extension header that is looked through.
@@ -207,10 +358,18 @@ fn is_extension(next: u8) -> bool {
 }
 
 /// Follows the extension headers: the protocol, if it shows, and its header.
-fn extensions(first: u8, payload: &[u8]) -> Result<(Option<u8>, L4), Reason> {
+fn extensions(first: u8, payload: &[u8]) -> Result<Chain<'_>, Reason> {
     let mut next = first;
     let mut rest = payload;
     let mut walked = 0;
+    let hidden = |reason, part| Chain {
+        protocol: None,
+        l4: L4::Absent(reason),
+        fragment: part,
+        rest: &[],
+    };
+    // What the fragment header says, unless it says that the packet is whole.
+    let mut part: Option<Fragment> = None;
     // Offset and "more" of the fragment header, once there was one.
     let mut fragment: Option<(u16, bool)> = None;
     while is_extension(next) {
@@ -235,19 +394,29 @@ fn extensions(first: u8, payload: &[u8]) -> Result<(Option<u8>, L4), Reason> {
             return match fragment {
                 // RFC 7112: all headers are in the first fragment.
                 Some((0, true)) => Err(Reason::Ipv6Extension),
-                _ => Ok((None, L4::Absent(Reason::UnreadableL4))),
+                _ => Ok(hidden(Reason::UnreadableL4, part)),
             };
         };
         if next == 44 {
             let field = u16::from_be_bytes([header[2], header[3]]);
             let (offset, more) = (field / 8, field % 2 == 1);
             fragment = Some((offset, more));
+            part = (offset != 0 || more).then(|| Fragment {
+                first: offset == 0,
+                id: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
+                protocol: header[0],
+            });
             if offset != 0 {
                 // The rest is the middle of something.
                 return match header[0] {
                     44 => Err(Reason::Ipv6Extension),
-                    hidden if is_extension(hidden) => Ok((None, L4::Absent(Reason::Fragment))),
-                    protocol => Ok((Some(protocol), l4(protocol, &rest[8..], offset, more)?)),
+                    next if is_extension(next) => Ok(hidden(Reason::Fragment, part)),
+                    protocol => Ok(Chain {
+                        protocol: Some(protocol),
+                        l4: l4(protocol, &rest[8..], offset, more)?,
+                        fragment: part,
+                        rest: &rest[8..],
+                    }),
                 };
             }
         }
@@ -255,7 +424,12 @@ fn extensions(first: u8, payload: &[u8]) -> Result<(Option<u8>, L4), Reason> {
         rest = &rest[header.len()..];
     }
     let (offset, more) = fragment.unwrap_or((0, false));
-    Ok((Some(next), l4(next, rest, offset, more)?))
+    Ok(Chain {
+        protocol: Some(next),
+        l4: l4(next, rest, offset, more)?,
+        fragment: part,
+        rest,
+    })
 }
 
 /// The L4 header at the beginning of `bytes`, which end where the IP packet
@@ -283,14 +457,20 @@ fn l4(protocol: u8, bytes: &[u8], offset: u16, more: bool) -> Result<L4, Reason>
             Ok(L4::Absent(Reason::UnreadableL4))
         };
     }
-    Ok(match protocol {
+    Ok(l4_fields(protocol, bytes))
+}
+
+/// What rules ask about, of 4 bytes of a header or more.
+fn l4_fields(protocol: u8, bytes: &[u8]) -> L4 {
+    match protocol {
         1 | 58 => L4::Icmp {
             kind: bytes[0],
             code: bytes[1],
         },
-        _ => L4::Ports {
+        6 | 17 | 136 | 132 => L4::Ports {
             source: u16::from_be_bytes([bytes[0], bytes[1]]),
             destination: u16::from_be_bytes([bytes[2], bytes[3]]),
         },
-    })
+        _ => L4::Other,
+    }
 }

@@ -5,6 +5,7 @@
 //! the compiler, the classifier and their parser, which are checked against
 //! it. It must never become clever.
 
+mod conversation;
 mod frame;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use crate::ruleset::{
     Action, Addresses, Family, Fragments, Icmp, Match, NetSet, PortRange, Rule, Ruleset, Stage,
     Switch,
 };
+pub use conversation::{Conversation, Flow, State};
 use frame::{Frame, L4, Packet};
 
 /// Decides a frame (from the Ethernet header on).

@@ -1,6 +1,7 @@
 //! Frames written out byte by byte, so that nothing but the standards stands
 //! between a test and what it means.
 
+mod conversation;
 mod rules;
 
 use filter_common::verdict::{Reason, Verdict};

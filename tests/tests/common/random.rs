@@ -52,7 +52,7 @@ pub(crate) fn ruleset(rules: usize) -> impl Strategy<Value = Ruleset> {
 
 /// Stages come in their order, failsafes first; in each the tiers in theirs,
 /// and what is of no tier last. Each rule becomes one of its own.
-fn order(rules: &mut Vec<Rule>) {
+pub(crate) fn order(rules: &mut Vec<Rule>) {
     rules.sort_by_key(|rule| {
         let tier = rule.tier.clone();
         (rule.id.stage, tier.is_none(), tier)

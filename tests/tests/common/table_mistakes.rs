@@ -378,7 +378,7 @@ impl<'a> Glass<'a> {
 impl Tables for Glass<'_> {
     fn word(&self, index: u32) -> Option<u32> {
         self.image.word(match self.mistake {
-            Mistake::Index(change) => change(index, &self.constants.layout),
+            Mistake::Index(change) => change(index, &self.constants.own.layout),
             _ => index,
         })
     }

@@ -1,0 +1,180 @@
+//! The tables of flows, which outlive generations: the loader puts those that
+//! are there in the place of these.
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::helpers::bpf_jiffies64;
+#[cfg(not(feature = "trace"))]
+use aya_ebpf::{
+    btf_maps::{LruHashMap, PerCpuArray},
+    macros::btf_map,
+};
+#[cfg(feature = "trace")]
+use aya_ebpf::{
+    macros::map,
+    maps::{LruHashMap, PerCpuArray},
+};
+use filter_common::abi::at;
+use filter_common::flow::{
+    Datagram, Direction, Entry, Event, FLOW_COUNTERS, Field, Flow, Flows, Put, Tuple,
+};
+
+use crate::image::constant;
+
+/// Flows that began on the way in. The loader sets the number.
+#[cfg(not(feature = "trace"))]
+#[btf_map]
+static FLOWS_IN: LruHashMap<Tuple, Flow, 1> = LruHashMap::new();
+#[cfg(feature = "trace")]
+#[map]
+static FLOWS_IN: LruHashMap<Tuple, Flow> = LruHashMap::with_max_entries(1, 0);
+
+/// Flows that began on the way out, likewise.
+#[cfg(not(feature = "trace"))]
+#[btf_map]
+static FLOWS_OUT: LruHashMap<Tuple, Flow, 1> = LruHashMap::new();
+#[cfg(feature = "trace")]
+#[map]
+static FLOWS_OUT: LruHashMap<Tuple, Flow> = LruHashMap::with_max_entries(1, 0);
+
+/// The jiffies in which the first fragments of datagrams passed, likewise.
+#[cfg(not(feature = "trace"))]
+#[btf_map]
+static FRAGMENTS: LruHashMap<Datagram, u64, 1> = LruHashMap::new();
+#[cfg(feature = "trace")]
+#[map]
+static FRAGMENTS: LruHashMap<Datagram, u64> = LruHashMap::with_max_entries(1, 0);
+
+/// What is counted of flows: [`Event::place`].
+#[cfg(not(feature = "trace"))]
+#[btf_map]
+static FLOW_COUNTS: PerCpuArray<u64, { FLOW_COUNTERS as usize }> = PerCpuArray::new();
+#[cfg(feature = "trace")]
+#[map]
+static FLOW_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(FLOW_COUNTERS, 0);
+
+/// What a map is asked for, per CPU: a function's stack has 512 bytes, with all that
+/// called it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Asked {
+    tuple: Tuple,
+    flow: Flow,
+}
+
+#[cfg(not(feature = "trace"))]
+#[btf_map]
+static ASKED: PerCpuArray<Asked, 1> = PerCpuArray::new();
+#[cfg(feature = "trace")]
+#[map]
+static ASKED: PerCpuArray<Asked> = PerCpuArray::with_max_entries(1, 0);
+
+/// The tuple, in that place.
+#[inline(always)]
+fn asked(tuple: &Tuple) -> Option<&'static mut Asked> {
+    let asked = ASKED.get_ptr_mut(0)?;
+    // SAFETY: the pointer is to this CPU's copy of the element, which nothing else
+    // uses: the programs of a hook are not preempted by one another on a CPU, and
+    // each has a map of its own.
+    let asked = unsafe { &mut *asked };
+    asked.tuple = *tuple;
+    Some(asked)
+}
+
+/// `-EEXIST` (include/uapi/asm-generic/errno-base.h).
+const EXISTS: i32 = -17;
+
+/// The kernel's tables.
+pub(crate) struct Tables;
+
+/// A flow in one of the maps.
+#[derive(Clone, Copy)]
+pub(crate) struct InMap(*mut u64);
+
+impl Entry for InMap {
+    #[inline(always)]
+    fn get(&self, field: Field) -> u64 {
+        // SAFETY: the pointer is to a value of the map, a flow, which stays readable
+        // while the program runs. Others change it meanwhile; where the flow was pushed
+        // out and its place taken by another, that one is what is seen.
+        unsafe { self.0.add(field as usize).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn set(&self, field: Field, value: u64) {
+        // SAFETY: likewise, and writable.
+        unsafe { self.0.add(field as usize).write_volatile(value) }
+    }
+}
+
+impl Flows for Tables {
+    type Entry = InMap;
+
+    #[inline(always)]
+    fn switches(&self) -> u32 {
+        constant::<{ at::FLOWS }, { at::SWITCHES }, 0>()
+    }
+
+    #[inline(always)]
+    fn second(&self) -> u64 {
+        constant::<{ at::FLOWS }, { at::SECOND }, 0>().into()
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: the helper takes nothing.
+        unsafe { bpf_jiffies64() }
+    }
+
+    #[inline(always)]
+    fn find(&self, begun: Direction, tuple: &Tuple) -> Option<InMap> {
+        let tuple = &asked(tuple)?.tuple;
+        let found = match begun {
+            Direction::Ingress => FLOWS_IN.get_ptr_mut(tuple),
+            Direction::Egress => FLOWS_OUT.get_ptr_mut(tuple),
+        };
+        found.map(|flow| InMap(flow.cast()))
+    }
+
+    #[inline(always)]
+    fn insert(&self, begun: Direction, tuple: &Tuple, flow: &Flow) -> Put {
+        let Some(asked) = asked(tuple) else {
+            return Put::Refused;
+        };
+        asked.flow = *flow;
+        let (tuple, flow) = (&asked.tuple, &asked.flow);
+        let flag = u64::from(BPF_NOEXIST);
+        let put = match begun {
+            Direction::Ingress => FLOWS_IN.insert(tuple, flow, flag),
+            Direction::Egress => FLOWS_OUT.insert(tuple, flow, flag),
+        };
+        match put {
+            Ok(()) => Put::New,
+            Err(EXISTS) => Put::There,
+            Err(_) => Put::Refused,
+        }
+    }
+
+    #[inline(always)]
+    fn first_fragment(&self, datagram: &Datagram) -> Option<u64> {
+        let seen = FRAGMENTS.get_ptr(datagram)?;
+        // SAFETY: the pointer is to a value of the map, read at once.
+        Some(unsafe { seen.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn remember(&self, datagram: &Datagram, now: u64) {
+        // Where there is no room, the rest of the datagram is dropped, and counted.
+        let _ = FRAGMENTS.insert(datagram, &now, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn count(&self, event: Event, begun: Direction) {
+        if let Some(count) = FLOW_COUNTS.get_ptr_mut(event.place(begun)) {
+            // SAFETY: the pointer is to this CPU's copy of the element. The program
+            // of the other direction uses others, but for the events that either can
+            // be first to see, which are of the kind that both hooks run with
+            // interrupts of the network switched off.
+            unsafe { *count += 1 };
+        }
+    }
+}
