@@ -1,9 +1,10 @@
 //! A whole day of a worker node, compressed into a minute: everybody who has to do
 //! with it, attackers too, under the default policies of its provider.
 #![cfg(feature = "bpf")]
+#![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 use tests::lab::site::{
-    Expect, MANAGEMENT, Offload, Plan, Report, Site, Worker, XdpFilter, day, mix,
+    Expect, MANAGEMENT, Offload, Plan, Policies, Report, Site, Worker, XdpFilter, day, mix,
 };
 use tests::require;
 
@@ -25,7 +26,7 @@ fn without_a_filter_everybody_gets_through() {
     if !require::root_and_bpf() {
         return;
     }
-    let mut clients = mix::everybody();
+    let mut clients = mix::everybody(Policies::Provider);
     for client in &mut clients {
         client.expect = Expect::Works;
     }
@@ -42,22 +43,35 @@ fn without_a_filter_everybody_gets_through() {
 /// Default deny: all that goes out works, and what answers it; node ports are open,
 /// SSH and all else is closed, and nobody gets in by claiming to be an answer.
 #[test]
-#[ignore = "needs egress and flows"]
 fn behind_nodewall_everybody_gets_what_they_should() {
     if !require::root_and_bpf() {
         return;
     }
     for (offload, rounds) in [(Offload::None, 4), (Offload::Segments, 1)] {
-        let worker = Worker::new(offload).unwrap();
-        worker.close(&[("no-mail.yaml", mix::NO_MAIL)]);
-        let plan = Plan {
-            rounds,
-            ..Plan::default()
-        };
-        let report = day(worker.site(), &mix::everybody(), &plan).unwrap();
-        println!("{}", worker.done(&["stats"]));
-        went_as_expected(&report);
+        closed_but_for(Policies::Provider, offload, rounds);
     }
+}
+
+/// The node that opens nothing to anybody, where no rule lets ICMP's errors or
+/// anything else in: all that goes out works all the same.
+#[test]
+fn with_nothing_open_all_that_goes_out_works() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    closed_but_for(Policies::Outbound, Offload::Segments, 1);
+}
+
+fn closed_but_for(policies: Policies, offload: Offload, rounds: usize) {
+    let worker = Worker::new(offload).unwrap();
+    worker.close(policies, &[("no-mail.yaml", mix::NO_MAIL)]);
+    let plan = Plan {
+        rounds,
+        ..Plan::default()
+    };
+    let report = day(worker.site(), &mix::everybody(policies), &plan).unwrap();
+    println!("{}", worker.done(&["stats"]));
+    went_as_expected(&report);
 }
 
 /// xdp-filter can't be made the filter of such a node: closed, it cuts the node off;
@@ -71,7 +85,7 @@ fn xdp_filter_cuts_the_node_off_or_lets_attackers_in() {
     if !require::root_and_bpf() {
         return;
     }
-    let clients = mix::everybody();
+    let clients = mix::everybody(Policies::Provider);
     // Most of them only wait.
     let plan = Plan {
         rounds: 1,

@@ -1,6 +1,7 @@
 //! Who has to do with a worker node in a day, and what must become of them where the
 //! node is closed but for what its provider's default policies open: node ports,
-//! `BigFix`, ICMP, VRRP, those who manage it, and all that goes out.
+//! `BigFix`, ICMP, VRRP, those who manage it, and all that goes out; or where only the
+//! last of these is open.
 //!
 //! Without a filter all of them get what they want, the attackers too.
 
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use super::programs::{self, Dns, Load};
 use super::sockets::{self, Datagram};
-use super::{Client, Expect, Family, MANAGEMENT, Machine, Site, probe};
+use super::{Client, Expect, Family, MANAGEMENT, Machine, Policies, Site, probe};
 use crate::packet::{
     Extension, Icmp, Icmpv6, Ipv4, Ipv6, Packet, Payload, Raw, Tcp, Udp, protocol,
 };
@@ -39,20 +40,20 @@ spec:
       - 25
 ";
 
-/// Everybody.
+/// Everybody, and what must become of them under these policies and [`NO_MAIL`].
 #[must_use]
-pub fn everybody() -> Vec<Client> {
+pub fn everybody(policies: Policies) -> Vec<Client> {
     let mut clients = Vec::new();
     for family in Family::BOTH {
         out(&mut clients, family);
         paths(&mut clients, family);
         configuration(&mut clients, family);
-        neighbourhood(&mut clients, family);
+        neighbourhood(&mut clients, family, policies);
         pod(&mut clients, family);
-        into_the_node(&mut clients, family);
-        attackers(&mut clients, family);
+        into_the_node(&mut clients, family, policies);
+        attackers(&mut clients, family, policies);
     }
-    management(&mut clients);
+    management(&mut clients, policies);
     clients
 }
 
@@ -125,19 +126,7 @@ fn out(clients: &mut Vec<Client>, family: Family) {
         add(
             name,
             Works,
-            Box::new(move |site| {
-                let from = Node;
-                sockets::udp(
-                    site,
-                    Datagram {
-                        from,
-                        own_port,
-                        to,
-                        port,
-                        bytes,
-                    },
-                )
-            }),
+            Box::new(move |site| sockets::udp(site, datagram(Node, own_port, to, port, bytes))),
         );
     }
     add(
@@ -154,13 +143,7 @@ fn out(clients: &mut Vec<Client>, family: Family) {
         "udp to where nobody listens",
         Works,
         Box::new(move |site| {
-            let what = Datagram {
-                from: Node,
-                own_port: 0,
-                to: far,
-                port: 9,
-                bytes: 8,
-            };
+            let what = datagram(Node, 0, far, 9, 8);
             sockets::udp_unreachable(site, what)
         }),
     );
@@ -218,7 +201,7 @@ fn configuration(clients: &mut Vec<Client>, family: Family) {
 }
 
 /// Groups: who takes an address over, who wants what.
-fn neighbourhood(clients: &mut Vec<Client>, family: Family) {
+fn neighbourhood(clients: &mut Vec<Client>, family: Family, policies: Policies) {
     let mut add = adder(clients, family);
     add(
         "joins a group",
@@ -229,10 +212,13 @@ fn neighbourhood(clients: &mut Vec<Client>, family: Family) {
         Family::V4 => Ipv4Addr::new(224, 0, 0, 18).into(),
         Family::V6 => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12).into(),
     };
-    for (name, from, to) in [("vrrp in", Neighbour, Node), ("vrrp out", Node, Neighbour)] {
+    for (name, expect, from, to) in [
+        ("vrrp in", open(policies), Neighbour, Node),
+        ("vrrp out", Works, Node, Neighbour),
+    ] {
         add(
             name,
-            Works,
+            expect,
             Box::new(move |site| {
                 probe::send_to_group(site, from, to, vrrp, &Raw::new(VRRP, &ADVERTISEMENT))
             }),
@@ -243,8 +229,10 @@ fn neighbourhood(clients: &mut Vec<Client>, family: Family) {
             "igmp query in",
             Works,
             Box::new(move |site| {
-                // A general query, version 2.
-                let query = Raw::new(protocol::IGMP, &[0x11, 100, 0xee, 0x9b, 0, 0, 0, 0]);
+                // A general query of version 3: an older one would have the node
+                // report to other groups from then on.
+                let query = [0x11, 100, 0xec, 0x1e, 0, 0, 0, 0, 2, 125, 0, 0];
+                let query = Raw::new(protocol::IGMP, &query);
                 let all = Ipv4Addr::new(224, 0, 0, 1).into();
                 probe::send_to_group(site, Neighbour, Node, all, &query)
             }),
@@ -283,14 +271,14 @@ fn pod(clients: &mut Vec<Client>, family: Family) {
 }
 
 /// What the world wants of the node.
-fn into_the_node(clients: &mut Vec<Client>, family: Family) {
+fn into_the_node(clients: &mut Vec<Client>, family: Family, policies: Policies) {
     let mut add = adder(clients, family);
-    let node = Node.ip(family);
+    let (node, open) = (Node.ip(family), open(policies));
     for (name, expect, from, options, port) in [
-        ("node port of a pod in", Works, Far, &[][..], 30080),
-        ("node port of a pod in, near", Works, Neighbour, &[], 30080),
-        ("node port of the node in", Works, Far, &[], 30443),
-        ("bigfix in", Works, Far, &[], 52311),
+        ("node port of a pod in", open, Far, &[][..], 30080),
+        ("node port of a pod in, near", open, Neighbour, &[], 30080),
+        ("node port of the node in", open, Far, &[], 30443),
+        ("bigfix in", open, Far, &[], 52311),
         ("closed port in", Refused, Far, &[], 8081),
         ("closed port in, near", Refused, Neighbour, &[], 8081),
         // Whom a filter without memory has to let in.
@@ -309,9 +297,9 @@ fn into_the_node(clients: &mut Vec<Client>, family: Family) {
         );
     }
     for (name, expect, from, own_port, port, bytes) in [
-        ("node port of a pod in, udp", Works, Far, 0, 30080, 100),
-        ("node port in, udp in fragments", Works, Far, 0, 30500, 4000),
-        ("bigfix in, udp", Works, Neighbour, 0, 52311, 100),
+        ("node port of a pod in, udp", open, Far, 0, 30080, 100),
+        ("node port in, udp in fragments", open, Far, 0, 30500, 4000),
+        ("bigfix in, udp", open, Neighbour, 0, 52311, 100),
         ("closed port in, udp", Refused, Far, 0, 8081, 100),
         (
             "closed port in, udp from port 53",
@@ -333,19 +321,7 @@ fn into_the_node(clients: &mut Vec<Client>, family: Family) {
         add(
             name,
             expect,
-            Box::new(move |site| {
-                let to = node;
-                sockets::udp(
-                    site,
-                    Datagram {
-                        from,
-                        own_port,
-                        to,
-                        port,
-                        bytes,
-                    },
-                )
-            }),
+            Box::new(move |site| sockets::udp(site, datagram(from, own_port, node, port, bytes))),
         );
     }
     for (name, from) in [
@@ -360,7 +336,7 @@ fn into_the_node(clients: &mut Vec<Client>, family: Family) {
     }
     // By the provider's policy, which is about IPv4 alone.
     let pings = match family {
-        Family::V4 => Works,
+        Family::V4 => open,
         Family::V6 => Refused,
     };
     add(
@@ -374,22 +350,26 @@ fn into_the_node(clients: &mut Vec<Client>, family: Family) {
     };
     add(
         "iperf3 to a node port",
-        Works,
+        open,
         Box::new(move |site| programs::iperf3(site, Far, node, port, Load::Up)),
     );
 }
 
 /// Those who manage the node reach all of it.
-fn management(clients: &mut Vec<Client>) {
-    clients.push(Client::new("management in v4", Works, |site: &Site| {
-        let own = ["--interface", MANAGEMENT];
-        programs::curl(site, Far, &own, Node.ip(Family::V4), 8081)
-    }));
+fn management(clients: &mut Vec<Client>, policies: Policies) {
+    clients.push(Client::new(
+        "management in v4",
+        open(policies),
+        |site: &Site| {
+            let own = ["--interface", MANAGEMENT];
+            programs::curl(site, Far, &own, Node.ip(Family::V4), 8081)
+        },
+    ));
 }
 
 /// Packets that belong to nothing that the node ever asked for. Each is from a
 /// source of its own.
-fn attackers(clients: &mut Vec<Client>, family: Family) {
+fn attackers(clients: &mut Vec<Client>, family: Family, policies: Policies) {
     let mut add = adder(clients, family);
     let tcp = |flags: u8, sport: u16| {
         Box::new(Tcp {
@@ -410,7 +390,7 @@ fn attackers(clients: &mut Vec<Client>, family: Family) {
     };
     // The provider's policy lets all ICMP in.
     let icmp = match family {
-        Family::V4 => Works,
+        Family::V4 => open(policies),
         Family::V6 => Refused,
     };
     for (number, name, expect, payload) in [
@@ -455,9 +435,13 @@ fn attackers(clients: &mut Vec<Client>, family: Family) {
     let source = probe::source(10, family);
     let packet = error_about_nothing(source);
     // Over IPv4 by the policy, over IPv6 as an essential.
+    let error = match family {
+        Family::V4 => open(policies),
+        Family::V6 => Works,
+    };
     add(
         "icmp error that nobody asked for",
-        Works,
+        error,
         Box::new(move |site| probe::send(site, Far, source, &packet)),
     );
     let source = probe::source(11, family);
@@ -530,6 +514,25 @@ fn later_fragment(source: IpAddr) -> Packet {
     }
 }
 
+/// What becomes of what the provider's policies open to the world.
+const fn open(policies: Policies) -> Expect {
+    match policies {
+        Policies::Provider => Works,
+        Policies::Outbound => Refused,
+    }
+}
+
+/// Of so many bytes; from any port where its own is 0.
+const fn datagram(from: Machine, own_port: u16, to: IpAddr, port: u16, bytes: usize) -> Datagram {
+    Datagram {
+        from,
+        own_port,
+        to,
+        port,
+        bytes,
+    }
+}
+
 type Action = Box<dyn Fn(&Site) -> anyhow::Result<super::Outcome> + Send + Sync>;
 
 /// Adds clients whose names end with the family's.
@@ -547,7 +550,7 @@ mod tests {
 
     #[test]
     fn each_client_has_a_name_of_its_own() {
-        let clients = everybody();
+        let clients = everybody(Policies::Provider);
         let names: HashSet<&str> = clients.iter().map(|client| client.name.as_str()).collect();
         assert_eq!(names.len(), clients.len());
     }

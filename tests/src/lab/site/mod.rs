@@ -40,7 +40,9 @@ use super::sender::{self, Limit, Sent};
 pub use clients::{Client, Expect, Outcome};
 pub use day::{Plan, Report, day};
 pub use machine::{FAR_MTU, Family, LAN_PREFIX, MANAGEMENT, Machine};
-pub use worker::Worker;
+pub use programs::{Load, iperf3};
+pub use servers::MANY;
+pub use worker::{Policies, Worker};
 pub use xdp_filter::XdpFilter;
 
 use servers::Servers;
@@ -230,6 +232,12 @@ impl Site {
     /// Sends the frames, in order and over and over, from a machine's interface.
     pub fn send(&self, machine: Machine, frames: &[Vec<u8>], limit: &Limit<'_>) -> Result<Sent> {
         self.in_ns(machine, || sender::send(machine.interface(), frames, limit))?
+    }
+
+    /// How many datagrams from port [`MANY`] came through to the node. Nobody there
+    /// wants them: they end where they are counted.
+    pub fn answers(&self) -> Result<u64> {
+        nftables::answers(self)
     }
 
     /// A folder for files.

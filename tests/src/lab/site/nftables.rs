@@ -17,8 +17,10 @@ const COUNTS: &str = "\
 table inet heard {
     set v4 { type ipv4_addr; size 65535; flags dynamic; counter; }
     set v6 { type ipv6_addr; size 65535; flags dynamic; counter; }
+    counter answers {}
     chain before {
         type filter hook prerouting priority -450
+        udp sport 9001 counter name answers drop
         ip daddr 224.0.0.0/4 update @v4 { ip daddr }
         ip6 daddr ff00::/8 update @v6 { ip6 daddr }
         ip saddr 203.0.113.0/24 update @v4 { ip saddr }
@@ -63,6 +65,14 @@ pub(super) fn heard(site: &Site, machine: Machine, address: IpAddr) -> Result<u6
         .command(machine, "nft")
         .args(["list", "set", "inet", "heard", set]))?;
     count(&text, &address.to_string())
+}
+
+/// How many datagrams came to the node from the port of the many.
+pub(super) fn answers(site: &Site) -> Result<u64> {
+    let text = run(site
+        .command(Machine::Node, "nft")
+        .args(["list", "counter", "inet", "heard", "answers"]))?;
+    count(&text, "answers")
 }
 
 /// The packets in `203.0.113.9 counter packets 3 bytes 120`.

@@ -164,7 +164,7 @@ pub(super) fn tcp_path_mtu(site: &Site, family: Family, port: u16) -> Result<Out
 
 /// What iperf3 is to move.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Load {
+pub enum Load {
     /// To the server.
     Up,
     /// From the server.
@@ -176,13 +176,7 @@ pub(super) enum Load {
 }
 
 /// Moves a few megabytes.
-pub(super) fn iperf3(
-    site: &Site,
-    from: Machine,
-    to: IpAddr,
-    port: u16,
-    load: Load,
-) -> Result<Outcome> {
+pub fn iperf3(site: &Site, from: Machine, to: IpAddr, port: u16, load: Load) -> Result<Outcome> {
     let (to, port) = (to.to_string(), port.to_string());
     let mut arguments = vec![
         "--json",
@@ -196,8 +190,9 @@ pub(super) fn iperf3(
     arguments.extend(match load {
         Load::Up => ["-n", "8M"].as_slice(),
         Load::Down => &["-n", "8M", "-R"],
-        Load::UdpUp => &["-u", "-b", "20M", "-t", "1"],
-        Load::UdpDown => &["-u", "-b", "20M", "-t", "1", "-R"],
+        // Datagrams that no hop is too small for.
+        Load::UdpUp => &["-u", "-b", "20M", "-t", "1", "-l", "1200"],
+        Load::UdpDown => &["-u", "-b", "20M", "-t", "1", "-l", "1200", "-R"],
     });
     let output = run(site, from, 20, "iperf3", &arguments)?;
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();

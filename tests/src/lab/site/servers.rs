@@ -29,11 +29,12 @@ const WEB: [(Machine, u16); 7] = [
 /// TCP ports that say back what they hear.
 const TCP_ECHO: [(Machine, u16); 3] = [(Machine::Far, 22), (Machine::Far, 25), (Machine::Node, 22)];
 /// UDP ports that do.
-const UDP_ECHO: [(Machine, u16); 8] = [
+const UDP_ECHO: [(Machine, u16); 9] = [
     (Machine::Far, 123),
     (Machine::Far, 500),
     (Machine::Far, 4500),
     (Machine::Client, 9000),
+    (Machine::Client, MANY),
     (Machine::Node, 8081),
     (Machine::Node, 30500),
     (Machine::Node, 52311),
@@ -52,6 +53,10 @@ const IPERF3: [(Machine, u16); 10] = [
     (Machine::Node, 30201),
     (Machine::Node, 30202),
 ];
+
+/// The port of the neighbour's that says back, over UDP, what it hears from many
+/// clients at the same time.
+pub const MANY: u16 = 9001;
 
 /// What a web server says.
 pub(super) const PAGE: &str = "a page of the site\n";
@@ -130,6 +135,8 @@ impl Servers {
             .in_ns(machine, || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)))?
             .with_context(|| format!("cannot listen on udp {port} of {machine}"))?;
         socket.set_read_timeout(Some(TICK))?;
+        // What many send at once waits here.
+        setsockopt(&socket, sockopt::RcvBufForce, &(64 << 20))?;
         let stop = Arc::clone(&self.stop);
         self.threads.push(thread::spawn(move || {
             let mut heard = vec![0; 1 << 16];

@@ -11,6 +11,15 @@ use serde_json::Value;
 use super::super::node::program;
 use super::{Machine, Offload, Site};
 
+/// What the node is closed but for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policies {
+    /// All that the provider's default policies open.
+    Provider,
+    /// What goes out: of the provider's policies, that alone.
+    Outbound,
+}
+
 /// A site whose node runs nodewall, with a pin folder of its own, which is gone
 /// when this is.
 #[derive(Debug)]
@@ -47,9 +56,9 @@ impl Worker {
     /// # Panics
     ///
     /// Where that fails.
-    pub fn close(&self, more: &[(&str, &str)]) -> String {
-        let folder = self.site.files().join("worker-node");
-        write_example(&folder, more).expect("the example is there");
+    pub fn close(&self, policies: Policies, more: &[(&str, &str)]) -> String {
+        let folder = self.site.files().join(format!("{policies:?}"));
+        write_example(&folder, policies, more).expect("the example is there");
         self.done(&[
             "apply",
             "-f",
@@ -61,6 +70,23 @@ impl Worker {
             "--fragments",
             "track",
         ])
+    }
+
+    /// How many processes of nodewall's there are for this node. There is no daemon.
+    pub fn processes(&self) -> usize {
+        let Ok(entries) = fs::read_dir("/proc") else {
+            return 0;
+        };
+        let pins = self.pins.to_string_lossy();
+        let environments = entries
+            .flatten()
+            .filter(|entry| {
+                fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name == "nodewall\n")
+            })
+            .filter_map(|entry| fs::read(entry.path().join("environ")).ok());
+        environments
+            .filter(|environment| String::from_utf8_lossy(environment).contains(&*pins))
+            .count()
     }
 
     /// The command `nodewall` with these arguments, on the node.
@@ -111,7 +137,7 @@ impl Worker {
 const NODE: &str = "worker-1";
 
 /// Writes the example's policies, for the site's interface, into a folder.
-fn write_example(folder: &Path, more: &[(&str, &str)]) -> Result<()> {
+fn write_example(folder: &Path, policies: Policies, more: &[(&str, &str)]) -> Result<()> {
     // Until the example is there, a copy of it stands in.
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let example = here.join("../examples/worker-node");
@@ -124,6 +150,10 @@ fn write_example(folder: &Path, more: &[(&str, &str)]) -> Result<()> {
     for entry in fs::read_dir(&example)? {
         let path = entry?.path();
         let name = path.file_name().context("a file has a name")?;
+        let outbound = ["host-endpoint.yaml", "allow-all-outbound.yaml"];
+        if policies == Policies::Outbound && !outbound.iter().any(|file| name == *file) {
+            continue;
+        }
         let text: String = fs::read_to_string(&path)?
             .lines()
             .map(|line| match line.trim_start().split_once(": ") {
