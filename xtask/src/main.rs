@@ -27,7 +27,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Bring the tools that are missing: rust-src, bpf-linker, ip, ethtool
+    /// Bring what is missing: rust-src, bpf-linker, ip, ethtool, and the programs that
+    /// talk to the tests' worker node
     Setup,
     /// Build the BPF object and the `nodewall` binary that embeds it
     Build {

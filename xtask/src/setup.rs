@@ -26,7 +26,7 @@ struct Program {
     why: &'static str,
 }
 
-/// What the tests and the demo run.
+/// What the demo runs.
 const PROGRAMS: [Program; 3] = [
     Program {
         name: "ip",
@@ -42,6 +42,61 @@ const PROGRAMS: [Program; 3] = [
         name: "nsenter",
         package: "util-linux",
         why: "runs nodewall inside a namespace",
+    },
+];
+
+/// Who has to do with the worker node of the tests, and what is tried in nodewall's
+/// place there.
+const WORKER_NODE: [Program; 10] = [
+    Program {
+        name: "curl",
+        package: "curl",
+        why: "reads pages to and from the worker node",
+    },
+    Program {
+        name: "dig",
+        package: "bind9-dnsutils",
+        why: "asks for names from the worker node",
+    },
+    Program {
+        name: "dnsmasq",
+        package: "dnsmasq-base",
+        why: "gives the worker node names and addresses",
+    },
+    Program {
+        name: "dhclient",
+        package: "isc-dhcp-client",
+        why: "asks for addresses from the worker node",
+    },
+    Program {
+        name: "iperf3",
+        package: "iperf3",
+        why: "moves data to and from the worker node",
+    },
+    Program {
+        name: "nft",
+        package: "nftables",
+        why: "masquerades the worker node's pod",
+    },
+    Program {
+        name: "ping",
+        package: "iputils-ping",
+        why: "is answered by the worker node",
+    },
+    Program {
+        name: "rdisc6",
+        package: "ndisc6",
+        why: "asks for routers from the worker node",
+    },
+    Program {
+        name: "traceroute",
+        package: "traceroute",
+        why: "looks for the way from the worker node",
+    },
+    Program {
+        name: "xdp-filter",
+        package: "xdp-tools",
+        why: "is tried on the worker node",
     },
 ];
 
@@ -98,8 +153,8 @@ pub(crate) fn everything(place: &Place) -> Result<()> {
         "bpf-linker {BPF_LINKER}: {}",
         tools.bpf_linker.display()
     ));
-    for_lab()?;
-    for program in &PROGRAMS {
+    for_tests()?;
+    for program in PROGRAMS.iter().chain(&WORKER_NODE) {
         if let Some(path) = on_path(program.name) {
             note(&format!("{}: {}", program.name, path.display()));
         }
@@ -117,17 +172,24 @@ pub(crate) fn for_build(place: &Place) -> Result<Tools> {
 
 /// Brings what the network-namespace lab takes.
 pub(crate) fn for_lab() -> Result<()> {
-    bring(&PROGRAMS)
+    bring(&PROGRAMS.each_ref())
+}
+
+/// Brings what the tests take: that, and real clients and servers.
+pub(crate) fn for_tests() -> Result<()> {
+    let programs: Vec<&Program> = PROGRAMS.iter().chain(&WORKER_NODE).collect();
+    bring(&programs)
 }
 
 /// Brings the filters that nodewall is measured beside, and real networks.
 pub(crate) fn for_bench() -> Result<()> {
-    bring(&PEERS)
+    bring(&PEERS.each_ref())
 }
 
-fn bring(programs: &[Program]) -> Result<()> {
+fn bring(programs: &[&Program]) -> Result<()> {
     let missing: Vec<&Program> = programs
         .iter()
+        .copied()
         .filter(|program| !program.is_there())
         .collect();
     if missing.is_empty() {
@@ -151,7 +213,7 @@ fn bring(programs: &[Program]) -> Result<()> {
     for program in &missing {
         note(&format!("{} is missing; it {}", program.name, program.why));
     }
-    let step = Step::begin("apt-get", &format!("installing {list} (about 15 s)"));
+    let step = Step::begin("apt-get", &format!("installing {list} (about 30 s)"));
     // A fresh machine or container has no package lists yet.
     if apt_get(&["install"], &packages).is_err() {
         apt_get(&["update"], &[])?;

@@ -10,7 +10,7 @@ use crate::{build, run, setup};
 /// Runs the tests; `arguments` go to the test programs.
 pub(crate) fn run(place: &Place, arguments: &[String]) -> Result<()> {
     if geteuid().is_root() {
-        setup::for_lab()?;
+        setup::for_tests()?;
     } else {
         note("not root: the tests that load the program into the kernel skip themselves");
     }

@@ -12,14 +12,14 @@ mod node;
 mod reach;
 mod sender;
 mod service;
+#[cfg(feature = "bpf")]
+pub mod site;
 
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
-use std::thread;
 
 use anyhow::{Context as _, Result, bail};
-use nix::sched::{CloneFlags, setns};
 use nix::unistd::geteuid;
 
 #[cfg(feature = "bpf")]
@@ -143,31 +143,12 @@ impl Lab {
 
     /// Runs `action` in a thread that is in the side's network namespace.
     pub fn in_ns<T: Send>(&self, side: Side, action: impl FnOnce() -> T + Send) -> Result<T> {
-        let namespace = self.namespace(side).open()?;
-        thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                setns(namespace, CloneFlags::CLONE_NEWNET)
-                    .context("cannot enter the network namespace")?;
-                Ok(action())
-            });
-            match thread.join() {
-                Ok(outcome) => outcome,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        self.namespace(side).run_in(action)
     }
 
     /// A command that runs in the side's network namespace.
-    ///
-    /// Not by `ip netns exec`, which mounts a /sys without bpffs over the
-    /// real one.
     pub fn command(&self, side: Side, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net={}", self.namespace(side).path().display()))
-            .arg("--")
-            .arg(program);
-        command
+        self.namespace(side).command(program)
     }
 
     /// A driver counter of the side's interface, summed over its queues:

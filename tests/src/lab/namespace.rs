@@ -1,16 +1,23 @@
 //! One network namespace, by `ip netns`.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::{panic, thread};
 
 use anyhow::{Context as _, Result, bail};
+use nix::sched::{CloneFlags, setns};
 
 const FOLDER: &str = "/run/netns";
 /// `nw-<pid>-<counter>-<role>`
 const PREFIX: &str = "nw-";
+/// The roles that a lab's machines have.
+const ROLES: [&str; 5] = ["client", "node", "router", "far", "pod"];
+/// Their interfaces: each is one end of a pair.
+const INTERFACES: [&str; 4] = ["client0", "node0", "far0", "pod0"];
 
 /// A network namespace that is removed when this is dropped.
 #[derive(Debug)]
@@ -43,6 +50,35 @@ impl Namespace {
         let path = self.path();
         File::open(&path).with_context(|| format!("cannot open {}", path.display()))
     }
+
+    /// Runs `action` in a thread that is in this namespace.
+    pub(super) fn run_in<T: Send>(&self, action: impl FnOnce() -> T + Send) -> Result<T> {
+        let namespace = self.open()?;
+        thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                setns(namespace, CloneFlags::CLONE_NEWNET)
+                    .context("cannot enter the network namespace")?;
+                Ok(action())
+            });
+            match thread.join() {
+                Ok(outcome) => outcome,
+                Err(panic) => panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    /// A command that runs in this namespace.
+    ///
+    /// Not by `ip netns exec`, which mounts a /sys without bpffs over the
+    /// real one.
+    pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net={}", self.path().display()))
+            .arg("--")
+            .arg(program);
+        command
+    }
 }
 
 impl Drop for Namespace {
@@ -56,10 +92,10 @@ impl Drop for Namespace {
     }
 }
 
-/// Removes a namespace, its veth pair first: a namespace goes away only when
+/// Removes a namespace, its veth pairs first: a namespace goes away only when
 /// the last socket in it does, and the interfaces with it.
 fn remove(name: &str) -> Result<()> {
-    for interface in ["client0", "node0"] {
+    for interface in INTERFACES {
         // One of them, or none where the lab was half made, is here.
         ip(&["-n", name, "link", "delete", interface]).ok();
     }
@@ -87,7 +123,7 @@ fn maker(name: &str) -> Option<u32> {
     let mut parts = name.strip_prefix(PREFIX)?.split('-');
     let pid = parts.next()?.parse().ok()?;
     let _: u32 = parts.next()?.parse().ok()?;
-    matches!(parts.next()?, "client" | "node").then_some(pid)
+    ROLES.contains(&parts.next()?).then_some(pid)
 }
 
 /// Runs `ip`.

@@ -162,7 +162,7 @@ impl Drop for Node {
 }
 
 /// `nodewall`, as `NODEWALL_BIN` names it or else beside the test.
-fn program() -> PathBuf {
+pub(super) fn program() -> PathBuf {
     env::var_os("NODEWALL_BIN").map_or_else(
         || {
             let test = env::current_exe().unwrap_or_default();

@@ -85,7 +85,8 @@ impl Lab {
     }
 }
 
-fn send(interface: &str, frames: &[Vec<u8>], limit: &Limit<'_>) -> Result<Sent> {
+/// Sends from the interface of the namespace that this thread is in.
+pub(super) fn send(interface: &str, frames: &[Vec<u8>], limit: &Limit<'_>) -> Result<Sent> {
     // No protocol: it receives nothing.
     let socket = socket(
         AddressFamily::Packet,
