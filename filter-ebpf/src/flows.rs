@@ -164,7 +164,7 @@ impl Flows for Tables {
     #[inline(always)]
     fn remember(&self, datagram: &Datagram, now: u64) {
         // Where there is no room, the rest of the datagram is dropped, and counted.
-        let _ = FRAGMENTS.insert(datagram, &now, u64::from(BPF_ANY));
+        let _ = FRAGMENTS.insert(datagram, now, u64::from(BPF_ANY));
     }
 
     #[inline(always)]

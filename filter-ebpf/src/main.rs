@@ -15,7 +15,8 @@
 #![allow(
     missing_docs,
     unreachable_pub,
-    reason = "the macros make undocumented public wrappers"
+    clippy::needless_pass_by_value,
+    reason = "the macros make undocumented public wrappers, and pass contexts by value"
 )]
 
 mod counters;

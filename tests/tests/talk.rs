@@ -401,7 +401,7 @@ fn unclear(reference: &Conversation<'_>, now: Duration, step: &Step) -> bool {
 struct Images {
     ingress: Ruleset,
     egress: Ruleset,
-    images: [Image; 2],
+    both: [Image; 2],
 }
 
 impl Images {
@@ -409,7 +409,7 @@ impl Images {
         Ok(Self {
             ingress: talk.ingress.clone(),
             egress: talk.egress.clone(),
-            images: [compiled(&talk.ingress)?, compiled(&talk.egress)?],
+            both: [compiled(&talk.ingress)?, compiled(&talk.egress)?],
         })
     }
 }
@@ -423,7 +423,7 @@ fn for_host(talks: u32) -> Result<(), String> {
     let begin = |talk: &Talk| {
         // It lives as long as the process: the conversation borrows from it.
         let images: &'static Images = Box::leak(Box::new(Images::of(talk)?));
-        let [ingress, egress] = &images.images;
+        let [ingress, egress] = &images.both;
         Ok(OnHost::new(
             (&images.ingress, ingress),
             (&images.egress, egress),

@@ -498,7 +498,7 @@ const _: () = {
     assert!(size_of::<Tuple>() == 40);
     assert!(size_of::<Flow>() == 40);
     assert!(size_of::<Datagram>() == 40);
-    assert!(Event::ALL.len() as u32 <= FLOW_COUNTERS / 2);
+    assert!(Event::ALL.len() <= FLOW_COUNTERS as usize / 2);
 };
 
 #[cfg(test)]
@@ -528,10 +528,11 @@ mod tests {
         let tuple = Tuple {
             src: address(1, 2),
             dst: address(3, 4),
-            numbers: 53 << 16 | 4_000,
+            numbers: 0x0035_0fa0,
             kind: 17,
         };
-        assert_eq!(tuple.reversed().numbers, 4_000 << 16 | 53);
+        assert_eq!(tuple.both_numbers(), [53, 4_000]);
+        assert_eq!(tuple.reversed().both_numbers(), [4_000, 53]);
         assert_eq!(tuple.reversed().reversed(), tuple);
     }
 }

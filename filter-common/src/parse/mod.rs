@@ -478,7 +478,6 @@ impl Walk {
 
     /// The place behind that shift; 0 where the packet is whole.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "of 15 bits")]
     const fn fragment(self) -> usize {
         (self.0 >> Self::FRAGMENT_SHIFT) as usize & MAX_CHAIN
     }

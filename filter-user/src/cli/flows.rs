@@ -54,7 +54,7 @@ pub(super) struct Flows {
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
 
-    /// Flows in this state, such as established or syn_sent
+    /// Flows in this state, such as `established`
     #[arg(long, value_name = "STATE", value_parser = state)]
     state: Option<State>,
 

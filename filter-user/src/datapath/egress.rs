@@ -55,14 +55,12 @@ pub(super) fn put(
     }
     let link = sys::link_create_egress(program, interface.index).map_err(|error| failed(&error))?;
     let path = slot.egress_path();
-    let pinned = path
-        .parent()
+    path.parent()
         .map_or(Ok(()), super::pins::create)
         .and_then(|()| {
             sys::pin(link.as_fd(), &path)
                 .map_err(|error| Error::io(format_args!("cannot pin {}", path.display()), &error))
-        });
-    pinned
+        })
 }
 
 /// Brings what goes out in line with the generation in `folder`, which has this

@@ -225,7 +225,7 @@ impl Tables {
                     .filter_map(|(tuple, flow)| clock.flow(begun, tuple, flow)),
             );
         }
-        all.sort_by(|a, b| order(a).cmp(&order(b)));
+        all.sort_by_key(order);
         Ok(all)
     }
 

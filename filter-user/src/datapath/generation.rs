@@ -148,7 +148,7 @@ impl Pair {
         };
         let Some(half_out) = half_out else {
             let wanted = half_in.wanted();
-            let prepared = half_in.prepare(&wanted, flows.as_ref())?;
+            let prepared = prepare(&wanted, flows.as_ref())?;
             return Ok(Self {
                 ingress: half_in.load(prepared)?,
                 egress: None,
@@ -157,8 +157,8 @@ impl Pair {
         };
         let (wanted_in, wanted_out) = (half_in.wanted(), half_out.wanted());
         let (prepared_in, prepared_out) = both(
-            || half_in.prepare(&wanted_in, flows.as_ref()),
-            || half_out.prepare(&wanted_out, flows.as_ref()),
+            || prepare(&wanted_in, flows.as_ref()),
+            || prepare(&wanted_out, flows.as_ref()),
         );
         let (mut prepared_in, mut prepared_out) = (prepared_in?, prepared_out?);
         // The other direction's rules are asked by its own tables.
@@ -243,25 +243,6 @@ impl<'a> Half<'a> {
         }
     }
 
-    fn prepare<'w>(
-        &self,
-        wanted: &'w Wanted<'w>,
-        flows: Option<&flows::Tables>,
-    ) -> Result<Prepared<'w>, Error> {
-        let object = OBJECT.ok_or_else(|| {
-            Error::Failed(
-                "this nodewall was built without its BPF program, so it can only check policies. \
-                 Build the whole with `cargo xtask build --release`."
-                    .to_owned(),
-            )
-        })?;
-        let mut prepared = loader::prepare(object, wanted)?;
-        if let Some(flows) = flows {
-            flows.give(&mut prepared)?;
-        }
-        Ok(prepared)
-    }
-
     fn load(&self, prepared: Prepared<'_>) -> Result<Generation, Error> {
         let program = match (self.direction, self.small) {
             (Direction::Ingress, false) => "nodewall_ingress",
@@ -283,6 +264,25 @@ impl<'a> Half<'a> {
             direction: self.direction,
         })
     }
+}
+
+/// Makes the maps of a program; it shares what is remembered.
+fn prepare<'w>(
+    wanted: &'w Wanted<'w>,
+    flows: Option<&flows::Tables>,
+) -> Result<Prepared<'w>, Error> {
+    let object = OBJECT.ok_or_else(|| {
+        Error::Failed(
+            "this nodewall was built without its BPF program, so it can only check policies. \
+             Build the whole with `cargo xtask build --release`."
+                .to_owned(),
+        )
+    })?;
+    let mut prepared = loader::prepare(object, wanted)?;
+    if let Some(flows) = flows {
+        flows.give(&mut prepared)?;
+    }
+    Ok(prepared)
 }
 
 /// The tables of a program that is being loaded.
