@@ -7,7 +7,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::event::Rate;
-use crate::verdict::{Reason, Verdict};
+use crate::verdict::{Essential, Reason, Verdict};
 
 /// Changes with everything in this module. Pinned state of another version is
 /// not read.
@@ -676,8 +676,8 @@ pub const SHAPE: u32 = 3;
 pub mod flags {
     /// The default is deny.
     pub const DEFAULT_DENY: u32 = 1;
-    /// Essentials pass under default deny.
-    pub const ESSENTIALS: u32 = 1 << 1;
+    /// The packets go out, not in.
+    pub const EGRESS: u32 = 1 << 1;
     /// Frames that are not IP are dropped.
     pub const DROP_NON_IP: u32 = 1 << 2;
     /// IP in a wrapper is treated as not IP.
@@ -688,6 +688,17 @@ pub mod flags {
     pub const PARTS: u32 = 1 << 5;
     /// Source ports make a difference to parts.
     pub const SOURCE_PORTS: u32 = 1 << 6;
+    /// Essentials of some kind pass under default deny: a bit for each kind.
+    pub const ESSENTIALS: u32 = 0xff << ESSENTIAL_SHIFT;
+    /// Where the bits of kinds begin.
+    const ESSENTIAL_SHIFT: u32 = 8;
+
+    /// Essentials of this kind pass.
+    #[inline(always)]
+    #[must_use]
+    pub const fn essential(kind: super::Essential) -> u32 {
+        1 << (ESSENTIAL_SHIFT + kind as u32)
+    }
 }
 
 /// The part of a decision word that is the index of the packet's counter.
@@ -727,13 +738,15 @@ pub struct Count {
     pub bytes: u64,
 }
 
-/// Counters before the first rule's: one a reason, and one more for frames
-/// that are not IP and were dropped.
+/// Counters before the first rule's: one a reason, one for frames that are not IP
+/// and were dropped, and one for each kind of essentials.
 ///
 /// A packet is counted once: by its rule where one decided, else by its
-/// reason. A reason that rules give (`policy_deny`, …) is the sum of its rules.
-pub const REASON_COUNTERS: u32 = 17;
+/// reason, and where that is that it is an essential, by its kind. A reason that rules
+/// give (`policy_deny`, …) is the sum of its rules.
+pub const REASON_COUNTERS: u32 = FIRST_ESSENTIAL + 8;
 const NOT_IP_DROPPED: u32 = 16;
+const FIRST_ESSENTIAL: u32 = 17;
 
 /// The counter of packets that got this verdict for this reason.
 #[inline(always)]
@@ -745,12 +758,27 @@ pub const fn reason_counter(reason: Reason, verdict: Verdict) -> u32 {
     }
 }
 
-/// What [`REASON_COUNTERS`] count, in the order of their indices.
+/// The counter of essentials of a kind.
+#[inline(always)]
+#[must_use]
+pub const fn essential_counter(kind: Essential) -> u32 {
+    FIRST_ESSENTIAL + kind as u32
+}
+
+/// What the first [`REASON_COUNTERS`] count, in the order of their indices, each
+/// reason with each verdict once; those of essentials come behind.
 pub fn reason_counters() -> impl Iterator<Item = (Reason, Verdict)> {
     Reason::ALL
         .iter()
         .map(|reason| (*reason, reason.usual_verdict()))
         .chain(core::iter::once((Reason::NotIp, Verdict::Drop)))
+}
+
+/// The kind of essentials that a counter is for.
+#[must_use]
+pub fn essential_of(counter: u32) -> Option<Essential> {
+    let place = counter.checked_sub(FIRST_ESSENTIAL)?;
+    Essential::ALL.get(place as usize).copied()
 }
 
 const _: () = {
@@ -760,7 +788,8 @@ const _: () = {
     assert!(size_of::<Line>() == 64);
     assert!(DECLARED_LINES <= MAX_LINES);
     assert!(size_of::<Count>() == 16);
-    assert!(REASON_COUNTERS as usize == Reason::ALL.len() + 1);
+    assert!(FIRST_ESSENTIAL as usize == Reason::ALL.len() + 1);
+    assert!((REASON_COUNTERS - FIRST_ESSENTIAL) as usize == Essential::ALL.len());
 };
 
 #[cfg(test)]
@@ -772,7 +801,12 @@ mod tests {
         for (index, (reason, verdict)) in (0..).zip(reason_counters()) {
             assert_eq!(reason_counter(reason, verdict), index);
         }
-        assert_eq!(reason_counters().count(), REASON_COUNTERS as usize);
+        assert_eq!(reason_counters().count(), FIRST_ESSENTIAL as usize);
+        for kind in Essential::ALL {
+            assert_eq!(essential_of(essential_counter(*kind)), Some(*kind));
+        }
+        assert_eq!(essential_of(REASON_COUNTERS), None);
+        assert_eq!(essential_of(NOT_IP_DROPPED), None);
     }
 
     #[test]

@@ -88,6 +88,48 @@ reasons! {
     NotIp = 15, "not_ip";
 }
 
+macro_rules! essentials {
+    ($($(#[$doc:meta])* $variant:ident = $value:literal, $name:literal;)*) => {
+        /// A kind of packets that default deny must not break. The number says where its
+        /// counter is, so it is part of the ABI.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Essential {
+            $($(#[$doc])* $variant = $value,)*
+        }
+
+        impl Essential {
+            /// Every kind, in the order of its number.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The name used in every output.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+essentials! {
+    /// ARP (RFC 826).
+    Arp = 0, "arp";
+    /// Neighbour and router discovery (RFC 4861), with hop limit 255 only.
+    NeighbourDiscovery = 1, "nd";
+    /// Multicast listener discovery (RFC 2710, RFC 3810).
+    Mld = 2, "mld";
+    /// IGMP (RFC 3376).
+    Igmp = 3, "igmp";
+    /// Path-MTU discovery of IPv4 (RFC 1191): ICMP type 3, code 4.
+    PathMtu = 4, "pmtu";
+    /// The errors of ICMPv6 (RFC 4890 4.3.1), "packet too big" among them.
+    Icmpv6Errors = 5, "icmpv6-errors";
+    /// DHCP (RFC 2131): to clients on the way in, to servers on the way out.
+    Dhcp = 6, "dhcp";
+    /// `DHCPv6` (RFC 8415), likewise.
+    Dhcpv6 = 7, "dhcpv6";
+}
+
 impl Reason {
     /// The verdict that goes with it. [`Self::NotIp`] alone can go with the
     /// other one too, where a ruleset drops what is not IP.

@@ -2,7 +2,7 @@
 //! the reference, the host classifier and the kernel program.
 
 use filter_common::abi::{self, REASON_COUNTERS};
-use filter_common::verdict::{Reason, Verdict};
+use filter_common::verdict::{Essential, Reason, Verdict};
 
 /// A verdict with its reason and, where a rule decided, that rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +21,8 @@ pub struct Decision {
 pub struct Judgement {
     /// What happens to the packet.
     pub decision: Decision,
+    /// The kind of essentials that it is of, where the reason is `essential`.
+    pub essential: Option<Essential>,
     /// The rules that it met and that are counted beside the verdict, by their
     /// index, in order: those that log or pass, and the staged ones that would
     /// have decided, logged or passed.
@@ -31,10 +33,11 @@ impl Judgement {
     /// The counters that the program increments for such a packet, each once.
     pub fn counters(&self) -> impl Iterator<Item = u32> {
         let decision = &self.decision;
-        let verdict = decision.rule.map_or_else(
-            || abi::reason_counter(decision.reason, decision.verdict),
-            |rule| REASON_COUNTERS + rule,
-        );
+        let verdict = match (decision.rule, self.essential) {
+            (Some(rule), _) => REASON_COUNTERS + rule,
+            (None, Some(kind)) => abi::essential_counter(kind),
+            (None, None) => abi::reason_counter(decision.reason, decision.verdict),
+        };
         let noted = self.noted.iter().map(|rule| REASON_COUNTERS + rule);
         noted.chain(std::iter::once(verdict))
     }

@@ -4,13 +4,13 @@
 //! What is said of rules is exact: it is asked of the ruleset's classes, and so
 //! of all packets there are.
 
-use filter_common::verdict::Verdict;
+use filter_common::verdict::{Essential, Verdict};
 
 use crate::compile::Analysis;
 use crate::policy::diagnostic::{Code, Diagnostic, Place, quote};
 use crate::policy::{Endpoint, Model, Source, Span};
 use crate::ruleset::{
-    Action, Direction, Family, Match, PortRange, Rule, Ruleset, SourceLine, Stage,
+    Action, Direction, Essentials, Family, Match, PortRange, Rule, Ruleset, SourceLine, Stage,
 };
 
 const TCP: u8 = 6;
@@ -342,17 +342,20 @@ impl Lint<'_> {
             }
         }
         let options = &self.ruleset.options;
-        if !options.essentials && self.ruleset.denies_by_default() {
+        if options.essentials != Essentials::ALL && self.ruleset.denies_by_default() {
+            let all = Essential::ALL.iter();
+            let dropped = all.filter(|kind| !options.essentials.has(**kind));
+            let dropped: Vec<&str> = dropped.map(|kind| kind.name()).collect();
             found.push(
                 Diagnostic::warning(
                     Code::CutsEssential,
                     format!(
-                        "on the endpoint {}, default deny drops ARP, neighbour discovery, path-MTU \
-                         ICMP and DHCP",
-                        quote(&self.endpoint.name)
+                        "on the endpoint {}, default deny drops essentials: {}",
+                        quote(&self.endpoint.name),
+                        dropped.join(", ")
                     ),
                 )
-                .help("leave --no-essentials out, or allow what the host needs of them"),
+                .help("put them among --essentials, or allow what the host needs of them"),
             );
         }
     }

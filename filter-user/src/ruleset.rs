@@ -6,9 +6,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
-use filter_common::verdict::Reason;
+use filter_common::verdict::{Essential, Reason};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -507,6 +508,91 @@ pub enum Switch {
     Drop,
 }
 
+/// The essentials profile: kinds of packets that pass under default deny.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
+pub struct Essentials(u8);
+
+impl Essentials {
+    /// Every kind.
+    pub const ALL: Self = Self(u8::MAX);
+    /// No kind.
+    pub const NONE: Self = Self(0);
+
+    /// Whether packets of this kind pass.
+    #[must_use]
+    pub const fn has(self, kind: Essential) -> bool {
+        self.0 >> kind as u8 & 1 != 0
+    }
+
+    /// The same, and this kind.
+    #[must_use]
+    pub const fn with(self, kind: Essential) -> Self {
+        Self(self.0 | 1 << kind as u8)
+    }
+
+    /// The kinds.
+    pub fn kinds(self) -> impl Iterator<Item = Essential> {
+        let all = Essential::ALL.iter().copied();
+        all.filter(move |kind| self.has(*kind))
+    }
+}
+
+impl fmt::Display for Essentials {
+    /// As the flag takes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::ALL => f.write_str("all"),
+            Self::NONE => f.write_str("none"),
+            some => {
+                let names: Vec<&str> = some.kinds().map(Essential::name).collect();
+                f.write_str(&names.join(","))
+            }
+        }
+    }
+}
+
+impl FromStr for Essentials {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::ALL),
+            "none" => Ok(Self::NONE),
+            _ => text
+                .split(',')
+                .map(str::trim)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+                .try_into(),
+        }
+    }
+}
+
+impl TryFrom<Vec<String>> for Essentials {
+    type Error = String;
+
+    fn try_from(names: Vec<String>) -> Result<Self, String> {
+        names.iter().try_fold(Self::NONE, |kinds, name| {
+            let known = Essential::ALL.iter();
+            if let Some(kind) = known.clone().find(|kind| kind.name() == name) {
+                return Ok(kinds.with(*kind));
+            }
+            let names: Vec<&str> = known.map(|kind| kind.name()).collect();
+            Err(format!(
+                "`{name}` is no kind of essentials: write `all`, `none`, or some of {}",
+                names.join(",")
+            ))
+        })
+    }
+}
+
+impl From<Essentials> for Vec<String> {
+    fn from(kinds: Essentials) -> Self {
+        kinds.kinds().map(|kind| kind.name().to_owned()).collect()
+    }
+}
+
 /// How packets are treated that rules alone don't decide.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Options {
@@ -518,9 +604,9 @@ pub struct Options {
     /// IP wrapped in LLC/SNAP, `PPPoE` or MPLS (`encapsulated`; `not_ip` where
     /// this passes).
     pub encapsulated_ip: Switch,
-    /// Whether ARP, neighbour discovery, path-MTU ICMP, DHCP, IGMP and MLD
-    /// pass under default deny.
-    pub essentials: bool,
+    /// What passes under default deny: ARP, neighbour discovery, path-MTU ICMP, DHCP,
+    /// IGMP, MLD, or some of these.
+    pub essentials: Essentials,
 }
 
 impl Default for Options {
@@ -529,7 +615,7 @@ impl Default for Options {
             fragments: Fragments::Drop,
             non_ip: Switch::Pass,
             encapsulated_ip: Switch::Drop,
-            essentials: true,
+            essentials: Essentials::ALL,
         }
     }
 }
@@ -634,6 +720,26 @@ mod tests {
             default: Action::Deny,
             options: Options::default(),
         }
+    }
+
+    #[test]
+    fn essentials_are_written_as_they_are_read() {
+        for text in ["all", "none", "arp,nd", "dhcpv6"] {
+            let kinds: Essentials = text.parse().expect("kinds");
+            assert_eq!(kinds.to_string(), text);
+            let json = serde_json::to_string(&kinds).expect("JSON");
+            assert_eq!(
+                serde_json::from_str::<Essentials>(&json).expect("back"),
+                kinds
+            );
+        }
+        let every: Vec<&str> = Essential::ALL.iter().map(|kind| kind.name()).collect();
+        assert_eq!(every.join(",").parse(), Ok(Essentials::ALL));
+        assert!(
+            "arp,ntp"
+                .parse::<Essentials>()
+                .is_err_and(|error| error.contains("`ntp`"))
+        );
     }
 
     #[test]

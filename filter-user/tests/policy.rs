@@ -17,7 +17,7 @@ use filter_user::policy::{
     Diagnostic, Failsafe, Host, Labels, SelectOptions, Selected, Severity, Source, check,
     endpoints_for, select, unselected,
 };
-use filter_user::ruleset::{Action, Direction, Rule, Ruleset, Stage};
+use filter_user::ruleset::{Action, Direction, Essentials, Rule, Ruleset, Stage};
 use serde_json::{Value, json};
 
 fn corpus(folder: &str) -> Vec<PathBuf> {
@@ -135,7 +135,9 @@ fn odd(sources: &[Source]) -> Vec<Diagnostic> {
     if flags.contains("--failsafe-inbound none") {
         options.failsafe = Failsafe::NONE;
     }
-    options.options.essentials = !flags.contains("--no-essentials");
+    if flags.contains("--no-essentials") {
+        options.options.essentials = Essentials::NONE;
+    }
     let checked = check(sources);
     let mut found = checked.diagnostics;
     let Some(model) = checked.model else {

@@ -275,6 +275,7 @@ fn state_changes_drops_to_passes_alone() {
                     reason: Reason::Established,
                     rule: None,
                 },
+                essential: None,
                 noted: moment.by_rules.noted.clone(),
             }
         } else {

@@ -9,11 +9,11 @@ mod trie;
 use crate::abi::{
     DECIDE_ASK, DECIDE_DEFAULT, DECIDE_DROP, DECIDE_FAILSAFE, DECIDE_STATEFUL, DECISION_COUNTER,
     Line, NONE, NOTED, PROTOCOL_WORDS, REASON_COUNTERS, Record, SHAPE, Slot, WIDTH_BYTE,
-    WIDTH_HALF, at, flags, reason_counter,
+    WIDTH_HALF, at, essential_counter, essential_of, flags, reason_counter,
 };
 use crate::packet::Packet;
 use crate::parse::{Family, Key, L4, NoKey, Place, parse_with_place, plain};
-use crate::verdict::{Reason, Verdict};
+use crate::verdict::{Essential, Reason, Verdict};
 use crate::wire::l4::{self, Shape};
 
 /// The compiled tables: maps on the kernel's side, bytes on the host's.
@@ -88,6 +88,11 @@ impl Outcome {
     #[inline(always)]
     const fn pass(reason: Reason) -> Self {
         Self::of(reason_counter(reason, Verdict::Pass))
+    }
+
+    #[inline(always)]
+    const fn essential(kind: Essential) -> Self {
+        Self::of(essential_counter(kind))
     }
 
     #[inline(always)]
@@ -167,6 +172,12 @@ impl Outcome {
         (self.word & DECIDE_DROP) / DECIDE_DROP
     }
 
+    /// The kind of essentials that the packet is of, where that decided.
+    #[must_use]
+    pub fn essential_kind(self) -> Option<Essential> {
+        essential_of(self.counter())
+    }
+
     /// The counter that counts the packet.
     #[inline(always)]
     #[must_use]
@@ -199,8 +210,9 @@ impl Outcome {
         }
         match Reason::from_number(counter as u8) {
             Some(reason) => reason,
-            // The one counter of no reason's own.
-            None => Reason::NotIp,
+            // The others are of no reason's own.
+            None if self.verdict() as u8 == Verdict::Drop as u8 => Reason::NotIp,
+            None => Reason::Essential,
         }
     }
 }
@@ -384,8 +396,11 @@ fn settle<T: Tables>(key: &Key, decision: u32, tables: &T) -> Outcome {
     if decision & DECIDE_DEFAULT != 0 {
         return if decision & DECIDE_DROP == 0 {
             Outcome::pass(Reason::DefaultAllow).stateful_as(decision)
-        } else if is_set(flags::ESSENTIALS, tables) && is_essential(key) {
-            Outcome::pass(Reason::Essential)
+        } else if is_set(flags::ESSENTIALS, tables)
+            && let Some(kind) = essential(key, is_set(flags::EGRESS, tables))
+            && is_set(flags::essential(kind), tables)
+        {
+            Outcome::essential(kind)
         } else {
             Outcome::drop(Reason::DefaultDeny).stateful_as(decision)
         };
@@ -400,37 +415,37 @@ fn settle<T: Tables>(key: &Key, decision: u32, tables: &T) -> Outcome {
 
 /// ICMP type 3, code 4 (RFC 1191).
 const FRAGMENTATION_NEEDED: u16 = 0x0304;
-/// The port that DHCP clients listen on (RFC 2131).
-const DHCP_CLIENT: u16 = 68;
-/// The port that DHCPv6 clients listen on (RFC 8415).
-const DHCPV6_CLIENT: u16 = 546;
+/// The ports of DHCP (RFC 2131) and `DHCPv6` (RFC 8415) that clients listen on.
+const CLIENTS: [u16; 2] = [68, 546];
+/// Those that servers listen on.
+const SERVERS: [u16; 2] = [67, 547];
 
-/// What default deny must not break: neighbour discovery (RFC 4861, with hop
-/// limit 255 only), MLD (RFC 2710, 3810), path-MTU discovery and the errors
-/// of RFC 4890 4.3.1, IGMP, and the answers of DHCP and DHCPv6 servers.
+/// The kind of essentials that a packet is of, if it is one: what default deny must not
+/// break.
 #[inline(always)]
-fn is_essential(key: &Key) -> bool {
+fn essential(key: &Key, egress: bool) -> Option<Essential> {
     // Only the unknown protocol does not fit, and it is none of these.
-    let Ok(proto) = u8::try_from(key.fields.proto()) else {
-        return false;
-    };
+    let proto = u8::try_from(key.fields.proto()).ok()?;
     // By its number alone: a later fragment of it as well.
     if key.family == Family::V4 && proto == l4::IGMP {
-        return true;
+        return Some(Essential::Igmp);
     }
     if key.fields.l4() != L4::Read {
-        return false;
+        return None;
     }
+    let selector = key.fields.selector();
+    let [dhcp, dhcpv6] = if egress { SERVERS } else { CLIENTS };
     match (key.family, proto) {
-        (Family::V4, l4::ICMP) => key.fields.selector() == FRAGMENTATION_NEEDED,
-        (Family::V4, l4::UDP) => key.fields.selector() == DHCP_CLIENT,
-        (Family::V6, l4::UDP) => key.fields.selector() == DHCPV6_CLIENT,
-        (Family::V6, l4::ICMPV6) => match key.fields.selector() >> 8 {
-            1..=4 | 130..=132 | 143 => true,
-            133..=137 => key.fields.hop_limit() == 255,
-            _ => false,
+        (Family::V4, l4::ICMP) if selector == FRAGMENTATION_NEEDED => Some(Essential::PathMtu),
+        (Family::V4, l4::UDP) if selector == dhcp => Some(Essential::Dhcp),
+        (Family::V6, l4::UDP) if selector == dhcpv6 => Some(Essential::Dhcpv6),
+        (Family::V6, l4::ICMPV6) => match selector >> 8 {
+            1..=4 => Some(Essential::Icmpv6Errors),
+            130..=132 | 143 => Some(Essential::Mld),
+            133..=137 if key.fields.hop_limit() == 255 => Some(Essential::NeighbourDiscovery),
+            _ => None,
         },
-        _ => false,
+        _ => None,
     }
 }
 
@@ -447,9 +462,10 @@ fn without_key<T: Tables>(no_key: NoKey, tables: &T) -> Outcome {
             Outcome::drop(Reason::Encapsulated)
         }
         NoKey::Arp
-            if is_set(flags::ESSENTIALS) && is_set(flags::DEFAULT_DENY | flags::DROP_NON_IP) =>
+            if is_set(flags::essential(Essential::Arp))
+                && is_set(flags::DEFAULT_DENY | flags::DROP_NON_IP) =>
         {
-            Outcome::pass(Reason::Essential)
+            Outcome::essential(Essential::Arp)
         }
         NoKey::Encapsulated | NoKey::Arp | NoKey::NotIp if is_set(flags::DROP_NON_IP) => {
             Outcome::drop(Reason::NotIp)

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::output::Color;
 use crate::datapath::{DEFAULT_MAX_FLOWS, DEFAULT_PIN_ROOT};
-use crate::ruleset::{Direction, Fragments, Options, Switch};
+use crate::ruleset::{Direction, Essentials, Fragments, Options, Switch};
 
 /// Flags of every verb.
 #[derive(Args, Clone, Debug)]
@@ -125,7 +125,7 @@ pub(super) struct OptionFlags {
     )]
     pub fragments: FragmentsFlag,
 
-    /// Frames that are not IP (ARP passes as long as essentials do)
+    /// Frames that are not IP (ARP passes as long as it is an essential)
     #[arg(
         long,
         value_name = "WHAT",
@@ -145,8 +145,18 @@ pub(super) struct OptionFlags {
     )]
     pub encapsulated_ip: SwitchFlag,
 
-    /// Let default deny drop ARP, neighbour discovery, path-MTU ICMP, DHCP,
-    /// IGMP and MLD too
+    /// What passes under default deny, each kind with a counter of its own: `all`,
+    /// `none`, or some of arp,nd,mld,igmp,pmtu,icmpv6-errors,dhcp,dhcpv6
+    #[arg(
+        long,
+        value_name = "KINDS",
+        default_value = "all",
+        env = "NODEWALL_ESSENTIALS",
+        conflicts_with = "no_essentials"
+    )]
+    pub essentials: Essentials,
+
+    /// The same as `--essentials none`
     #[arg(long, env = "NODEWALL_NO_ESSENTIALS", value_parser = FalseyValueParser::new())]
     pub no_essentials: bool,
 
@@ -193,7 +203,11 @@ impl OptionFlags {
             },
             non_ip: self.non_ip.switch(),
             encapsulated_ip: self.encapsulated_ip.switch(),
-            essentials: !self.no_essentials,
+            essentials: if self.no_essentials {
+                Essentials::NONE
+            } else {
+                self.essentials
+            },
         }
     }
 }

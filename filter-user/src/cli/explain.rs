@@ -18,7 +18,7 @@ use crate::decision::Decision;
 use crate::packet_text::PacketText;
 use crate::policy::DEFAULT_TIER;
 use crate::reference;
-use crate::ruleset::{Action, Direction, Options, Rule, Ruleset, Stage};
+use crate::ruleset::{Action, Direction, Essentials, Options, Rule, Ruleset, Stage};
 
 /// Say what happens to a packet, and why
 ///
@@ -218,7 +218,7 @@ fn end_of_tier<'a>(ruleset: &'a Ruleset, decision: Decision, frame: &[u8]) -> Op
                     _ => Action::Deny,
                 },
                 options: Options {
-                    essentials: false,
+                    essentials: Essentials::NONE,
                     ..ruleset.options.clone()
                 },
                 ..ruleset.clone()

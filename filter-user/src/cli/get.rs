@@ -435,12 +435,7 @@ impl Get {
                     },
                     status.described.failsafe[0].clone(),
                     json!(options.fragments).as_str().unwrap_or("-").to_owned(),
-                    if options.essentials {
-                        "pass"
-                    } else {
-                        "by rule"
-                    }
-                    .to_owned(),
+                    options.essentials.to_string(),
                 ]);
             } else {
                 row.push(labels);

@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _, stdout};
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Args, ValueEnum};
-use filter_common::verdict::{Reason, Verdict};
+use filter_common::verdict::{Essential, Reason, Verdict};
 use serde_json::{Value, json};
 
 use super::args::Global;
@@ -242,6 +242,12 @@ impl<'a> Rates<'a> {
         )
     }
 
+    fn essential(&self, kind: Essential, count: Count) -> u64 {
+        let mut before = self.before.essentials.iter();
+        let before = before.find(|(old, _)| *old == kind);
+        self.of(count.packets, before.map_or(0, |(_, count)| count.packets))
+    }
+
     fn reason(&self, reason: Reason, verdict: Verdict, count: Count) -> u64 {
         let before = self
             .before
@@ -323,14 +329,29 @@ fn table(totals: &Totals, watched: bool, rates: Option<&Rates<'_>>, width: usize
         .reasons
         .iter()
         .filter(|(_, _, count)| count.packets > 0)
-        .map(|(reason, verdict, count)| {
-            vec![
-                format!("  {}", reason.name()),
-                verdict.name().to_owned(),
-                grouped(count.packets),
-                grouped(count.bytes),
-                per_second(rates.map(|rates| rates.reason(*reason, *verdict, *count))),
-            ]
+        .flat_map(|(reason, verdict, count)| {
+            let row = |name: &str, count: Count, rate: Option<u64>| {
+                vec![
+                    name.to_owned(),
+                    verdict.name().to_owned(),
+                    grouped(count.packets),
+                    grouped(count.bytes),
+                    per_second(rate),
+                ]
+            };
+            let rate = rates.map(|rates| rates.reason(*reason, *verdict, *count));
+            let sum = row(&format!("  {}", reason.name()), *count, rate);
+            let kinds = totals
+                .essentials
+                .iter()
+                .filter(|(_, count)| count.packets > 0);
+            let kinds = kinds
+                .filter(|_| *reason == Reason::Essential)
+                .map(|(kind, count)| {
+                    let rate = rates.map(|rates| rates.essential(*kind, *count));
+                    row(&format!("    {}", kind.name()), *count, rate)
+                });
+            std::iter::once(sum).chain(kinds.collect::<Vec<_>>())
         })
         .collect();
     if !reasons.is_empty() {
@@ -374,11 +395,23 @@ fn json(all: &[Totals]) -> Value {
                     })
                 })
                 .collect();
+            let essentials: Vec<Value> = totals
+                .essentials
+                .iter()
+                .map(|(kind, count)| {
+                    json!({
+                        "kind": kind.name(),
+                        "packets": count.packets,
+                        "bytes": count.bytes,
+                    })
+                })
+                .collect();
             json!({
                 "interface": totals.interface,
                 "direction": totals.direction,
                 "rules": rules,
                 "reasons": reasons,
+                "essentials": essentials,
             })
         })
         .collect();
@@ -416,6 +449,7 @@ mod tests {
                 (Reason::PolicyDeny, Verdict::Drop, count),
                 (Reason::DefaultAllow, Verdict::Pass, Count::default()),
             ],
+            essentials: Vec::new(),
         }
     }
 

@@ -252,6 +252,7 @@ mod tests {
                 (Reason::DefaultAllow, Verdict::Pass, count),
                 (Reason::NotIp, Verdict::Pass, count),
             ],
+            essentials: Vec::new(),
         };
         InForce {
             interface: interface.to_owned(),

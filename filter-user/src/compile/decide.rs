@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::class::Cell;
 use super::lines::Lines;
-use crate::ruleset::{Action, Rule, Ruleset, Stage};
+use crate::ruleset::{Action, Essentials, Rule, Ruleset, Stage};
 
 /// Where a walk ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -135,7 +135,9 @@ pub(super) fn word_with_rule(rules: &[Rule], end: End) -> Option<u32> {
 
 fn by_default(ruleset: &Ruleset, action: Action, is_stateful: bool) -> u32 {
     let decision = match action {
-        Action::Deny if ruleset.options.essentials => DECIDE_ASK | DECIDE_DEFAULT | DECIDE_DROP,
+        Action::Deny if ruleset.options.essentials != Essentials::NONE => {
+            DECIDE_ASK | DECIDE_DEFAULT | DECIDE_DROP
+        }
         Action::Deny => DECIDE_DROP | reason_counter(Reason::DefaultDeny, Verdict::Drop),
         _ => reason_counter(Reason::DefaultAllow, Verdict::Pass),
     };

@@ -42,7 +42,7 @@ use filter_common::packet::Cursor;
 
 use crate::bytes::needed_and_allowed;
 use crate::decision::{Decision, Judgement};
-use crate::ruleset::{Action, Rule, Ruleset, Switch};
+use crate::ruleset::{Action, Direction, Rule, Ruleset, Switch};
 use classes::{Cells, Classes};
 use combine::Pairs;
 use words::Words;
@@ -269,6 +269,7 @@ impl Image {
         }
         Judgement {
             decision: outcome.into(),
+            essential: outcome.essential_kind(),
             noted,
         }
     }
@@ -385,7 +386,7 @@ fn flags(ruleset: &Ruleset) -> u32 {
     let options = &ruleset.options;
     [
         (ruleset.denies_by_default(), abi::flags::DEFAULT_DENY),
-        (options.essentials, abi::flags::ESSENTIALS),
+        (ruleset.direction == Direction::Egress, abi::flags::EGRESS),
         (options.non_ip == Switch::Drop, abi::flags::DROP_NON_IP),
         (ruleset.rules.iter().any(reports), abi::flags::REPORTS),
         (
@@ -395,7 +396,9 @@ fn flags(ruleset: &Ruleset) -> u32 {
     ]
     .into_iter()
     .filter(|(set, _)| *set)
-    .fold(0, |flags, (_, flag)| flags | flag)
+    .map(|(_, flag)| flag)
+    .chain(options.essentials.kinds().map(abi::flags::essential))
+    .fold(0, |flags, flag| flags | flag)
 }
 
 impl Tables for Image {

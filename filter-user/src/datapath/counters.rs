@@ -13,7 +13,7 @@ use std::path::Path;
 
 use aya::maps::{Array, MapData};
 use filter_common::abi::{self, REASON_COUNTERS};
-use filter_common::verdict::Reason;
+use filter_common::verdict::{Essential, Reason};
 
 use super::error::Error;
 use super::record::Record;
@@ -177,6 +177,14 @@ pub(super) fn stats(
 ) -> Stats {
     let (retired, per_rule) = totals.split_at(REASONS);
     let mut reasons = retired.to_vec();
+    let essentials: Vec<(Essential, Count)> = Essential::ALL
+        .iter()
+        .map(|kind| (*kind, retired[abi::essential_counter(*kind) as usize]))
+        .collect();
+    for (_, count) in &essentials {
+        let sum = &mut reasons[reason_place(Reason::Essential)];
+        *sum = *sum + *count;
+    }
     for (rule, total) in rules.iter().zip(per_rule) {
         if let Some(reason) = rule.reason() {
             let sum = &mut reasons[reason_place(reason)];
@@ -195,6 +203,7 @@ pub(super) fn stats(
             .zip(reasons)
             .map(|((reason, verdict), count)| (reason, verdict, count))
             .collect(),
+        essentials,
     }
 }
 

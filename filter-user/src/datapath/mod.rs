@@ -33,7 +33,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use filter_common::event::Rate;
-use filter_common::verdict::{Reason, Verdict};
+use filter_common::verdict::{Essential, Reason, Verdict};
 
 pub use corpus::{Corpus, Shape, Target, Took};
 pub use counters::counters_memory;
@@ -161,6 +161,8 @@ pub struct Stats {
     /// Every reason with the verdict it gave and its total: its rules'
     /// totals, those of rules that are gone, and what no rule decided.
     pub reasons: Vec<(Reason, Verdict, Count)>,
+    /// Every kind of essentials with its total; their sum is that of their reason.
+    pub essentials: Vec<(Essential, Count)>,
 }
 
 /// What is in force on one interface.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use aya_log::EbpfLogger;
 use filter_common::abi::{self, REASON_COUNTERS};
 use filter_common::event::{Event, Rate};
-use filter_common::verdict::Verdict;
+use filter_common::verdict::{Reason, Verdict};
 
 use super::corpus::{Corpus, Target, Took};
 use super::error::Error;
@@ -195,6 +195,7 @@ impl TestBench {
         self.totals = totals;
         Ok(Judgement {
             decision: self.decision(action, verdict)?,
+            essential: abi::essential_of(verdict),
             noted,
         })
     }
@@ -267,6 +268,7 @@ impl TestBench {
                 .rules
                 .get(rule as usize)
                 .and_then(crate::ruleset::Rule::reason),
+            None if abi::essential_of(counter).is_some() => Some(Reason::Essential),
             None => abi::reason_counters()
                 .nth(counter as usize)
                 .map(|(reason, _)| reason),

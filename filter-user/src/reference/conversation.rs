@@ -309,6 +309,7 @@ impl<'r> Conversation<'r> {
         };
         if established {
             judgement.decision = pass(Reason::Established);
+            judgement.essential = None;
         }
         if judgement.decision.verdict == Verdict::Pass {
             self.remember(now, direction, &packet);

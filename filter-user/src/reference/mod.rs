@@ -12,13 +12,13 @@ mod tests;
 
 use std::net::IpAddr;
 
-use filter_common::verdict::{Reason, Verdict};
+use filter_common::verdict::{Essential, Reason, Verdict};
 use ipnet::IpNet;
 
 use crate::decision::{Decision, Judgement};
 use crate::ruleset::{
-    Action, Addresses, Family, Fragments, Icmp, Match, NetSet, PortRange, Rule, Ruleset, Stage,
-    Switch,
+    Action, Addresses, Direction, Family, Fragments, Icmp, Match, NetSet, PortRange, Rule, Ruleset,
+    Stage, Switch,
 };
 pub use conversation::{Conversation, Flow, State};
 use frame::{Frame, L4, Packet};
@@ -40,7 +40,7 @@ pub fn judge(ruleset: &Ruleset, frame: &[u8]) -> Judgement {
         // ARP is no packet that rules speak about, but default deny, or
         // dropping what is not IP, must not cost the host its neighbours.
         Frame::Arp
-            if options.essentials
+            if options.essentials.has(Essential::Arp)
                 && (denies_by_default(ruleset) || options.non_ip == Switch::Drop) =>
         {
             pass(Reason::Essential)
@@ -52,6 +52,8 @@ pub fn judge(ruleset: &Ruleset, frame: &[u8]) -> Judgement {
     };
     Judgement {
         decision,
+        // Of what is not IP, ARP alone can be one.
+        essential: (decision.reason == Reason::Essential).then_some(Essential::Arp),
         noted: Vec::new(),
     }
 }
@@ -138,7 +140,14 @@ fn rules(ruleset: &Ruleset, packet: &Packet) -> Judgement {
         },
         End::NoMoreRules => by_default(ruleset, packet, ruleset.default),
     };
-    Judgement { decision, noted }
+    Judgement {
+        decision,
+        essential: match decision.reason {
+            Reason::Essential => essential(packet, ruleset.direction),
+            _ => None,
+        },
+        noted,
+    }
 }
 
 /// What a rule that allows or denies makes of the packet.
@@ -166,7 +175,11 @@ fn decided_by(ruleset: &Ruleset, packet: &Packet, index: u32) -> Decision {
 fn by_default(ruleset: &Ruleset, packet: &Packet, action: Action) -> Decision {
     match action {
         Action::Allow => pass(Reason::DefaultAllow),
-        _ if ruleset.options.essentials && is_essential(packet) => pass(Reason::Essential),
+        _ if essential(packet, ruleset.direction)
+            .is_some_and(|kind| ruleset.options.essentials.has(kind)) =>
+        {
+            pass(Reason::Essential)
+        }
         _ => drop(Reason::DefaultDeny),
     }
 }
@@ -377,20 +390,30 @@ fn among(address: IpAddr, nets: &[IpNet]) -> bool {
 
 /// What must pass where nothing else is allowed: neighbour discovery
 /// (RFC 4861, hop limit 255), MLD (RFC 2710, 3810), the errors of ICMPv6
-/// (RFC 4443), path-MTU discovery (RFC 1191), IGMP (RFC 3376), and the
-/// servers' answers of DHCP (RFC 2131) and DHCPv6 (RFC 8415).
-fn is_essential(packet: &Packet) -> bool {
+/// (RFC 4443), path-MTU discovery (RFC 1191), IGMP (RFC 3376), and DHCP (RFC 2131)
+/// and `DHCPv6` (RFC 8415) of a client. The kind of these that a packet is of.
+fn essential(packet: &Packet, direction: Direction) -> Option<Essential> {
+    let to = |server: u16, client: u16| match direction {
+        // The answers come in, the questions go out.
+        Direction::Ingress => client,
+        Direction::Egress => server,
+    };
     match (packet.src, packet.protocol, &packet.l4) {
-        (IpAddr::V4(_), Some(1), L4::Icmp { kind, code }) => (*kind, *code) == (3, 4),
+        (IpAddr::V4(_), Some(1), L4::Icmp { kind: 3, code: 4 }) => Some(Essential::PathMtu),
         // By its number: a later fragment of it as well.
-        (IpAddr::V4(_), Some(2), _) => true,
-        (IpAddr::V4(_), Some(17), L4::Ports { destination, .. }) => *destination == 68,
-        (IpAddr::V6(_), Some(17), L4::Ports { destination, .. }) => *destination == 546,
+        (IpAddr::V4(_), Some(2), _) => Some(Essential::Igmp),
+        (IpAddr::V4(_), Some(17), L4::Ports { destination, .. }) => {
+            (*destination == to(67, 68)).then_some(Essential::Dhcp)
+        }
+        (IpAddr::V6(_), Some(17), L4::Ports { destination, .. }) => {
+            (*destination == to(547, 546)).then_some(Essential::Dhcpv6)
+        }
         (IpAddr::V6(_), Some(58), L4::Icmp { kind, .. }) => match kind {
-            1..=4 | 130..=132 | 143 => true,
-            133..=137 => packet.hop_limit == 255,
-            _ => false,
+            1..=4 => Some(Essential::Icmpv6Errors),
+            130..=132 | 143 => Some(Essential::Mld),
+            133..=137 if packet.hop_limit == 255 => Some(Essential::NeighbourDiscovery),
+            _ => None,
         },
-        _ => false,
+        _ => None,
     }
 }

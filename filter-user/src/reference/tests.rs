@@ -8,8 +8,8 @@ use filter_common::verdict::{Reason, Verdict};
 
 use super::evaluate;
 use crate::ruleset::{
-    Action, Direction, Family, Fragments, Match, Options, PortRange, Rule, RuleId, Ruleset, Stage,
-    Switch,
+    Action, Direction, Essentials, Family, Fragments, Match, Options, PortRange, Rule, RuleId,
+    Ruleset, Stage, Switch,
 };
 
 const TCP: u8 = 6;
@@ -815,7 +815,7 @@ fn wrapped_ip() {
 fn arp() {
     let arp = ethernet(0x0806, &[]);
     let drop_non_ip = |ruleset| with(ruleset, |options| options.non_ip = Switch::Drop);
-    let bare = |ruleset| with(ruleset, |options| options.essentials = false);
+    let bare = |ruleset| with(ruleset, |options| options.essentials = Essentials::NONE);
     passes(&open(), &arp, Reason::NotIp);
     passes(&closed(), &arp, Reason::Essential);
     passes(&drop_non_ip(open()), &arp, Reason::Essential);
@@ -829,7 +829,7 @@ fn arp() {
 
 #[test]
 fn essentials_pass_under_default_deny() {
-    let bare = with(closed(), |options| options.essentials = false);
+    let bare = with(closed(), |options| options.essentials = Essentials::NONE);
     let explicit = ruleset(Action::Deny, &[deny(Match::default())]);
     let mut frames = vec![
         v4(1, 0, &icmp(3, 4)),

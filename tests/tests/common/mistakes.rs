@@ -4,8 +4,8 @@
 use filter_common::verdict::Reason;
 use filter_user::reference;
 use filter_user::ruleset::{
-    Action, Addresses, Direction, Family, Icmp, Match, NetSet, Options, PortRange, Rule, RuleId,
-    Ruleset, Stage,
+    Action, Addresses, Direction, Essentials, Family, Icmp, Match, NetSet, Options, PortRange,
+    Rule, RuleId, Ruleset, Stage,
 };
 
 /// A mistake that an evaluator might make: what it takes a ruleset and a frame
@@ -276,14 +276,14 @@ const ORDER: &[(&str, Mistake)] = &[
     }),
     ("the end of a tier knows no essentials", |ruleset, _| {
         if ruleset.default == Action::Allow {
-            ruleset.options.essentials = false;
+            ruleset.options.essentials = Essentials::NONE;
         }
     }),
     (
         "ARP is no essential where a tier denies at its end",
         |ruleset, frame| {
             if frame.get(12..14) == Some(&[8, 6]) && ruleset.default == Action::Allow {
-                ruleset.options.essentials = false;
+                ruleset.options.essentials = Essentials::NONE;
             }
         },
     ),

@@ -1,7 +1,7 @@
 //! The rulesets that the edge-case table names.
 
 use filter_user::ruleset::{
-    Action, Addresses, Fragments, Icmp, Match, NetSet, Ruleset, Stage, Switch,
+    Action, Addresses, Essentials, Fragments, Icmp, Match, NetSet, Ruleset, Stage, Switch,
 };
 use tests::edge::Policy;
 
@@ -56,7 +56,7 @@ pub(crate) fn build(policy: Policy) -> Ruleset {
         ),
         Policy::WebOnly => web(),
         Policy::WebOnlyBare => change(web(), |ruleset| {
-            ruleset.options.essentials = false;
+            ruleset.options.essentials = Essentials::NONE;
             ruleset.options.non_ip = Switch::Drop;
         }),
         Policy::IpOnly => change(open(), |ruleset| ruleset.options.non_ip = Switch::Drop),

@@ -6,9 +6,10 @@ mod recipe;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use filter_common::verdict::Essential;
 use filter_user::ruleset::{
-    Action, Addresses, Direction, Family, Fragments, Icmp, Match, NetSet, Options, PortRange, Rule,
-    RuleId, Ruleset, Stage, Switch,
+    Action, Addresses, Direction, Essentials, Family, Fragments, Icmp, Match, NetSet, Options,
+    PortRange, Rule, RuleId, Ruleset, Stage, Switch,
 };
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -85,7 +86,19 @@ fn refer(addresses: &mut Addresses, sets: usize) {
 fn options() -> impl Strategy<Value = Options> {
     let switch = || select(vec![Switch::Pass, Switch::Drop]);
     let fragments = select(vec![Fragments::Drop, Fragments::L3Only]);
-    (fragments, switch(), switch(), any::<bool>()).prop_map(
+    // Kinds by their bits; all and none more often.
+    let some = any::<u8>().prop_map(|bits| {
+        let kinds = Essential::ALL
+            .iter()
+            .filter(|kind| bits >> **kind as u8 & 1 != 0);
+        kinds.fold(Essentials::NONE, |kinds, kind| kinds.with(*kind))
+    });
+    let essentials = prop_oneof![
+        2 => Just(Essentials::ALL),
+        1 => Just(Essentials::NONE),
+        1 => some,
+    ];
+    (fragments, switch(), switch(), essentials).prop_map(
         |(fragments, non_ip, encapsulated_ip, essentials)| Options {
             fragments,
             non_ip,

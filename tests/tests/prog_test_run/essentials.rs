@@ -1,7 +1,7 @@
 //! What default deny must not break, and what an explicit deny may.
 
-use filter_common::verdict::Reason;
-use filter_user::ruleset::{Action, Match, Ruleset};
+use filter_common::verdict::{Essential, Reason};
+use filter_user::ruleset::{Action, Direction, Essentials, Match, Ruleset};
 use tests::packet::{Arp, Icmp, Icmpv6, Ipv4, Ipv6, Raw, Tcp, Udp};
 
 use crate::rules::{deny, ruleset};
@@ -38,7 +38,11 @@ fn arp() -> Vec<u8> {
 
 fn closed(essentials: bool) -> Ruleset {
     let mut ruleset = ruleset(Action::Deny, []);
-    ruleset.options.essentials = essentials;
+    ruleset.options.essentials = if essentials {
+        Essentials::ALL
+    } else {
+        Essentials::NONE
+    };
     ruleset
 }
 
@@ -51,6 +55,84 @@ fn they_pass_under_default_deny() {
         filter.passes(Reason::Essential, &frame);
     }
     filter.passes(Reason::Essential, &arp());
+}
+
+/// Frames of each kind, in one direction.
+fn kinds(direction: Direction) -> Vec<(Essential, Vec<Vec<u8>>)> {
+    let [dhcp, dhcpv6] = match direction {
+        Direction::Ingress => [68, 546],
+        Direction::Egress => [67, 547],
+    };
+    let all = |kinds: &[u8]| kinds.iter().map(|kind| icmpv6(*kind, 255)).collect();
+    vec![
+        (Essential::Arp, vec![arp()]),
+        (
+            Essential::NeighbourDiscovery,
+            all(&[133, 134, 135, 136, 137]),
+        ),
+        (Essential::Mld, all(&[130, 131, 132, 143])),
+        (
+            Essential::Igmp,
+            vec![v4(&Raw::new(2, &[0x16, 0, 0, 0, 224, 0, 0, 251]))],
+        ),
+        (Essential::PathMtu, vec![v4(&Icmp::new(3, 4))]),
+        (Essential::Icmpv6Errors, all(&[1, 2, 3, 4])),
+        (Essential::Dhcp, vec![v4(&Udp::to(dhcp))]),
+        (Essential::Dhcpv6, vec![v6(&Udp::to(dhcpv6))]),
+    ]
+}
+
+#[test]
+fn each_kind_is_switched_and_counted_by_itself() {
+    for direction in [Direction::Ingress, Direction::Egress] {
+        for (on, _) in kinds(direction) {
+            let mut ruleset = closed(false);
+            ruleset.direction = direction;
+            ruleset.options.essentials = Essentials::NONE.with(on);
+            let Some(mut filter) = Filter::load(&ruleset) else {
+                return;
+            };
+            for (kind, frames) in kinds(direction) {
+                for frame in frames {
+                    let before = filter.essentials();
+                    if kind == on {
+                        filter.passes(Reason::Essential, &frame);
+                    } else if kind == Essential::Arp {
+                        filter.passes(Reason::NotIp, &frame);
+                    } else {
+                        filter.drops(Reason::DefaultDeny, &frame);
+                    }
+                    for (old, new) in before.iter().zip(filter.essentials()) {
+                        let counted = new.1.packets - old.1.packets;
+                        let its = kind == on && new.0 == kind;
+                        assert_eq!(
+                            counted,
+                            u64::from(its),
+                            "{direction:?} {kind:?} {:?}",
+                            new.0
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The answers come in and the questions go out, not the other way round.
+#[test]
+fn dhcp_is_that_of_a_client() {
+    for (direction, ports) in [
+        (Direction::Ingress, [67, 547]),
+        (Direction::Egress, [68, 546]),
+    ] {
+        let mut ruleset = closed(true);
+        ruleset.direction = direction;
+        let Some(mut filter) = Filter::load(&ruleset) else {
+            return;
+        };
+        filter.drops(Reason::DefaultDeny, &v4(&Udp::to(ports[0])));
+        filter.drops(Reason::DefaultDeny, &v6(&Udp::to(ports[1])));
+    }
 }
 
 #[test]

@@ -40,9 +40,9 @@ mod vlan;
 
 use std::net::IpAddr;
 
-use filter_common::verdict::{Reason, Verdict};
+use filter_common::verdict::{Essential, Reason, Verdict};
 use filter_user::compile::Image;
-use filter_user::datapath::TestBench;
+use filter_user::datapath::{Count, TestBench};
 use filter_user::decision::{Decision, Judgement};
 use filter_user::ruleset::Ruleset;
 use tests::packet::{Ethernet, Extension, Ipv4, Ipv6, Packet, Payload};
@@ -71,12 +71,16 @@ impl Filter {
     /// The same, and these rules note it.
     #[track_caller]
     fn expect_noting(&mut self, noted: &[u32], frame: &[u8], decision: Decision) {
-        let wanted = Judgement {
-            decision,
-            noted: noted.to_vec(),
-        };
         let before = self.0.stats().unwrap();
         let found = self.0.judge(frame).unwrap();
+        let wanted = Judgement {
+            decision,
+            // What kind it is, `essentials.rs` asks.
+            essential: found.essential,
+            noted: noted.to_vec(),
+        };
+        let is_essential = decision.reason == Reason::Essential;
+        assert_eq!(found.essential.is_some(), is_essential, "{frame:02x?}");
         let after = self.0.stats().unwrap();
         assert_eq!(found, wanted, "of {frame:02x?}");
         counted::once(&before, &after, &found, frame);
@@ -92,6 +96,11 @@ impl Filter {
     #[track_caller]
     fn allowed_by(&mut self, rule: u32, frame: &[u8]) {
         self.expect(frame, allowed_by(rule));
+    }
+
+    /// What each kind of essentials has counted.
+    fn essentials(&self) -> Vec<(Essential, Count)> {
+        self.0.stats().unwrap().essentials
     }
 
     /// Dropped for this reason, by no rule.

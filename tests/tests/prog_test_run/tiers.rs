@@ -1,7 +1,7 @@
 //! Tiers: `Pass`, and what happens at their ends.
 
 use filter_common::verdict::Reason;
-use filter_user::ruleset::{Action, Fragments, Match, Stage};
+use filter_user::ruleset::{Action, Essentials, Fragments, Match, Stage};
 use tests::packet::{Arp, Icmp, Icmpv6, Ipv4, Ipv6, Raw, Tcp, Udp};
 
 use crate::rules::{
@@ -126,7 +126,7 @@ fn at_the_end_of_a_tier_essentials_pass() {
     }
     filter.allowed_by(0, &v4(&Tcp::to(80)));
     filter.drops(Reason::DefaultDeny, &v4(&Icmp::new(8, 0)));
-    ruleset.options.essentials = false;
+    ruleset.options.essentials = Essentials::NONE;
     let Some(mut filter) = Filter::load(&ruleset) else {
         return;
     };

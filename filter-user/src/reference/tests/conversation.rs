@@ -11,7 +11,7 @@ use crate::reference::State::{
     Closing, Established, OneWay, Reset, SynAnswered, SynSent, TwoWay, Unanswered,
 };
 use crate::reference::{Conversation, Flow, State};
-use crate::ruleset::{Direction::Egress, Direction::Ingress, Icmp};
+use crate::ruleset::{Direction::Egress, Direction::Ingress, Essentials, Icmp};
 
 const ICMP: u8 = 1;
 const GRE: u8 = 47;
@@ -132,7 +132,7 @@ fn egress(mut ruleset: Ruleset) -> Ruleset {
 }
 
 fn bare_closed() -> Ruleset {
-    with(closed(), |options| options.essentials = false)
+    with(closed(), |options| options.essentials = Essentials::NONE)
 }
 
 fn to(net: &str) -> Match {
@@ -1012,11 +1012,21 @@ fn the_reverse_of_a_fragment_or_a_chain_is_a_whole_packet() {
     lab.sends(Egress, &frame, ALLOW, &[(OneWay, 1, 0)]);
 }
 
+const fn all_or_none(essentials: bool) -> Essentials {
+    if essentials {
+        Essentials::ALL
+    } else {
+        Essentials::NONE
+    }
+}
+
 #[test]
 fn nothing_is_kept_where_the_reverse_is_an_essential() {
     let open = egress(open());
     for (essentials, kept) in [(true, false), (false, true)] {
-        let closed = with(closed(), |options| options.essentials = essentials);
+        let closed = with(closed(), |options| {
+            options.essentials = all_or_none(essentials);
+        });
         for (version, number, payload) in [
             (0, UDP, datagram(68, 67)),
             (1, UDP, datagram(546, 547)),
@@ -1029,12 +1039,12 @@ fn nothing_is_kept_where_the_reverse_is_an_essential() {
         }
     }
     // And an essential that passes begins none, though nothing would let its reverse in.
-    let closed_in = with(closed(), |options| options.essentials = false);
+    let closed_in = with(closed(), |options| options.essentials = Essentials::NONE);
     let closed_out = egress(closed());
     let mut lab = Lab::new(&closed_in, &closed_out);
-    let frame = ip(HOST[0], PEER[0], UDP, &datagram(67, 68));
+    let frame = ip(HOST[0], PEER[0], UDP, &datagram(68, 67));
     lab.sends(Egress, &frame, Reason::Essential, &[]);
-    let frame = ip(PEER[0], HOST[0], UDP, &datagram(68, 67));
+    let frame = ip(PEER[0], HOST[0], UDP, &datagram(67, 68));
     lab.sends(Ingress, &frame, DENY, &[]);
 }
 
@@ -1297,7 +1307,7 @@ fn errors_about_what_went_out() {
     // Without essentials, or errors of ICMPv6 would pass by themselves.
     for begun in [Ingress, Egress] {
         let (ingress, egress) = half_open(begun);
-        let bare = |ruleset| with(ruleset, |options| options.essentials = false);
+        let bare = |ruleset| with(ruleset, |options| options.essentials = Essentials::NONE);
         let (ingress, egress) = (bare(ingress), bare(egress));
         let back = other_way(begun);
         for (host, peer, router) in versions() {
@@ -1364,7 +1374,7 @@ fn errors_about_replies() {
     // Where only the port is open, the complaint is known by the flow.
     let rules = [allow(ports(UDP, &[(53, 53)]))];
     let ingress = with(ruleset(Action::Deny, &rules), |options| {
-        options.essentials = false;
+        options.essentials = Essentials::NONE;
     });
     for (host, peer, router) in versions() {
         let v6 = host.contains(':');
@@ -1402,7 +1412,7 @@ fn errors_about_echoes() {
             ..protocol(number)
         };
         let ingress = with(ruleset(Action::Deny, &[allow(requests)]), |options| {
-            options.essentials = false;
+            options.essentials = Essentials::NONE;
         });
         let egress = egress(ingress.clone());
         let complaint =

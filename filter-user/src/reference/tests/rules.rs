@@ -4,7 +4,7 @@
 use super::*;
 use crate::decision::Judgement;
 use crate::reference::judge;
-use crate::ruleset::{Addresses, Icmp, NetSet};
+use crate::ruleset::{Addresses, Essentials, Icmp, NetSet};
 
 const ICMP: u8 = 1;
 const SCTP: u8 = 132;
@@ -123,9 +123,11 @@ fn judged(
     assert_eq!(evaluate(ruleset, frame), found.decision);
     let Judgement {
         decision: found,
+        essential,
         noted: also,
     } = found;
     assert_eq!((found.verdict, found.reason, found.rule), decision);
+    assert_eq!(essential.is_some(), found.reason == Reason::Essential);
     assert_eq!(also, noted);
 }
 
@@ -566,7 +568,7 @@ fn the_end_of_a_tier_is_no_rule() {
     judged(&rules, &gre, dropped(Reason::DefaultDeny), &[]);
     judged(&rules, &igmp, passed(Reason::Essential), &[]);
     judged(&rules, &later(TCP), dropped(Reason::DefaultDeny), &[]);
-    let bare = with(rules, |options| options.essentials = false);
+    let bare = with(rules, |options| options.essentials = Essentials::NONE);
     judged(&bare, &igmp, dropped(Reason::DefaultDeny), &[]);
     // One that allows.
     let rules = ruleset(Action::Deny, &[end(Action::Allow), deny(everything())]);
