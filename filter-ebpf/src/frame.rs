@@ -1,6 +1,8 @@
 //! The frame as the kernel hands it over: a linear part, and behind it further
 //! buffers where the frame is jumbo, or the host's own stack made it.
 
+use core::array::from_fn;
+
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::programs::{TcContext, XdpContext};
 #[cfg(not(feature = "trace"))]
@@ -42,16 +44,18 @@ static SIGHT: PerCpuArray<Sight> = PerCpuArray::with_max_entries(1, 0);
 #[inline(always)]
 pub(crate) fn keep(sight: &Sight) {
     if let Some(place) = SIGHT.get_ptr_mut(0) {
-        // SAFETY: as of [`Packet::forget`].
-        unsafe { place.write(*sight) };
+        // SAFETY: as of [`Packet::forget`]. Volatile, or the compiler would forward it.
+        unsafe { place.write_volatile(*sight) };
     }
 }
 
 /// What was put down last.
 #[inline(always)]
-pub(crate) fn kept() -> Option<&'static Sight> {
-    // SAFETY: likewise; it lives as long as the program runs.
-    SIGHT.get_ptr(0).map(|place| unsafe { &*place })
+pub(crate) fn kept() -> Option<Sight> {
+    // SAFETY: likewise.
+    SIGHT
+        .get_ptr(0)
+        .map(|place| unsafe { place.read_volatile() })
 }
 
 /// One step of the walk along an extension chain (see [`Packet::extension`]):
@@ -115,9 +119,18 @@ impl<H: Hook> Packet for Frame<'_, H> {
             let loaded = LOADED.get_ptr_mut(0)?;
             // SAFETY: the element has room for the `N` bytes asked for.
             let failed = unsafe { self.hook.load(offset, loaded.cast(), N as u32) };
-            // On failure as well, lest the verifier sees a register without a value.
-            // SAFETY: the element has `N` bytes, and as of `forget`.
-            let bytes = unsafe { loaded.cast::<[u8; N]>().read_volatile() };
+            // On failure as well, lest the verifier sees a register without a value. Word by
+            // word: each that is read so takes a place on the stack.
+            let words: Loaded = from_fn(|index| {
+                if index * size_of::<u64>() < N {
+                    // SAFETY: the element has this word, and as of `forget`.
+                    unsafe { loaded.cast::<u64>().add(index).read_volatile() }
+                } else {
+                    0
+                }
+            });
+            // SAFETY: the words are at least `N` bytes.
+            let bytes = unsafe { words.as_ptr().cast::<[u8; N]>().read() };
             (failed == 0).then_some(bytes)
         })
     }

@@ -33,7 +33,7 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 use filter_common::abi::switches;
 use filter_common::classify::{Outcome, decide_any, decide_plain};
 use filter_common::flow::{self, Direction, Flows as _, Step};
-use filter_common::parse::{Sight, plain};
+use filter_common::parse::{Key, Place, Sight, plain};
 use filter_common::wire::l4::Shape;
 
 use frame::Frame;
@@ -44,22 +44,26 @@ use image::{Image, Other};
 ///
 /// Each is apart, so that what it takes is not in the way of plain frames, and
 /// global, so that the verifier walks it by itself: it knows nothing of the
-/// result, and walks what comes behind once. Here they are by the type of the
-/// context, which the kernel asks of a global function.
+/// result, and walks what comes behind once, or not at all where it is not called.
+/// Here they are by the type of the context, which the kernel asks of a global
+/// function.
 trait Apart: Hook + Sized {
+    /// The direction that its packets go in.
+    const DIRECTION: Direction;
+
     /// Decides about a frame that is not plain.
     fn any<const SMALL: bool>(&self) -> u64;
 
-    /// Asks flows about a packet that was decided.
-    fn settle<const SMALL: bool>(&self, outcome: u64) -> u64;
+    /// Asks flows about a packet that the rules drop.
+    fn dropped(&self, outcome: u64) -> u64;
 
-    /// The direction that its packets go in.
-    const DIRECTION: Direction;
+    /// Tells flows of a packet that the rules let pass.
+    fn passed<const SMALL: bool>(&self, outcome: u64) -> u64;
 }
 
 macro_rules! apart {
     ($hook:ident, $context:ty, $field:ident $(. $inner:ident)?, $direction:ident:
-     $any:ident, $any_small:ident, $settle:ident, $settle_small:ident) => {
+     $any:ident, $any_small:ident, $dropped:ident, $passed:ident, $passed_small:ident) => {
         /// # Safety
         ///
         /// `ctx` is the context that the program was called with.
@@ -83,8 +87,8 @@ macro_rules! apart {
         /// Likewise.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub unsafe extern "C" fn $settle(ctx: *mut $context, outcome: u64) -> u64 {
-            settle::<$hook, false>(&$hook::new(ctx), outcome)
+        pub unsafe extern "C" fn $dropped(ctx: *mut $context, outcome: u64) -> u64 {
+            dropped(&$hook::new(ctx), outcome)
         }
 
         /// # Safety
@@ -92,8 +96,17 @@ macro_rules! apart {
         /// Likewise.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub unsafe extern "C" fn $settle_small(ctx: *mut $context, outcome: u64) -> u64 {
-            settle::<$hook, true>(&$hook::new(ctx), outcome)
+        pub unsafe extern "C" fn $passed(ctx: *mut $context, outcome: u64) -> u64 {
+            passed::<$hook, false>(&$hook::new(ctx), outcome)
+        }
+
+        /// # Safety
+        ///
+        /// Likewise.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub unsafe extern "C" fn $passed_small(ctx: *mut $context, outcome: u64) -> u64 {
+            passed::<$hook, true>(&$hook::new(ctx), outcome)
         }
 
         impl Apart for $hook {
@@ -107,11 +120,17 @@ macro_rules! apart {
             }
 
             #[inline(always)]
-            fn settle<const SMALL: bool>(&self, outcome: u64) -> u64 {
+            fn dropped(&self, outcome: u64) -> u64 {
+                // SAFETY: the context is the one this program was called with.
+                unsafe { $dropped(self.$field $(.$inner)?, outcome) }
+            }
+
+            #[inline(always)]
+            fn passed<const SMALL: bool>(&self, outcome: u64) -> u64 {
                 let ctx = self.$field $(.$inner)?;
                 // SAFETY: the context is the one this program was called with.
                 unsafe {
-                    if SMALL { $settle_small(ctx, outcome) } else { $settle(ctx, outcome) }
+                    if SMALL { $passed_small(ctx, outcome) } else { $passed(ctx, outcome) }
                 }
             }
         }
@@ -119,10 +138,11 @@ macro_rules! apart {
 }
 
 apart!(XdpContext, xdp_md, ctx, Ingress:
-    nodewall_any, nodewall_any_small, nodewall_settle, nodewall_settle_small);
+    nodewall_any, nodewall_any_small,
+    nodewall_dropped, nodewall_passed, nodewall_passed_small);
 apart!(TcContext, __sk_buff, skb.skb, Egress:
     nodewall_any_egress, nodewall_any_egress_small,
-    nodewall_settle_egress, nodewall_settle_egress_small);
+    nodewall_dropped_egress, nodewall_passed_egress, nodewall_passed_egress_small);
 
 #[inline(always)]
 fn any<H: Hook, const SMALL: bool>(hook: &H) -> u64 {
@@ -135,17 +155,38 @@ fn any<H: Hook, const SMALL: bool>(hook: &H) -> u64 {
 }
 
 #[inline(always)]
-fn settle<H: Apart, const SMALL: bool>(hook: &H, outcome: u64) -> u64 {
+fn dropped<H: Apart>(hook: &H, outcome: u64) -> u64 {
     let frame = Frame::new(hook);
-    let shape = |proto| Some(Shape::of(proto));
-    // What is not plain was seen by `any` before.
-    let seen = plain::with_place(&frame, shape).or_else(|| Some(frame::kept()?.seen()));
-    let Some(seen) = seen else {
+    let outcome = Outcome::unpacked(outcome);
+    let Some(seen) = seen(&frame) else {
         return Outcome::BROKEN.packed();
     };
-    let outcome = Outcome::unpacked(outcome);
+    flow::settle_dropped(&frame, &seen, outcome, &flows::Tables, H::DIRECTION).packed()
+}
+
+/// Gives the outcome back: no function of the kernel's may return nothing.
+#[inline(always)]
+fn passed<H: Apart, const SMALL: bool>(hook: &H, outcome: u64) -> u64 {
+    let frame = Frame::new(hook);
+    let Some(seen) = seen(&frame) else {
+        return Outcome::BROKEN.packed();
+    };
     let other = Other::<SMALL>::open();
-    flow::settle(&frame, &seen, outcome, &other, &flows::Tables, H::DIRECTION).packed()
+    let decided = Outcome::unpacked(outcome);
+    flow::settle_passed(&frame, &seen, decided, &other, &flows::Tables, H::DIRECTION);
+    outcome
+}
+
+/// What was read of a packet: again, where it is plain; else `any` has put it down.
+/// Taken up from there in either case, so that the verifier knows nothing of it and
+/// walks what follows once.
+#[inline(always)]
+fn seen<H: Hook>(frame: &Frame<'_, H>) -> Option<(Key, Place)> {
+    let shape = |proto| Some(Shape::of(proto));
+    if let Some((key, place)) = plain::with_place(frame, shape) {
+        frame::keep(&Sight::new(&key, &place));
+    }
+    Some(frame::kept()?.seen())
 }
 
 /// Decides and counts each packet that an interface receives.
@@ -227,30 +268,41 @@ fn with_flows_plain<H: Apart, const SMALL: bool>(
     outcome: Outcome,
 ) -> Outcome {
     let flows = flows::Tables;
-    if !flow::is_asked(outcome, &flows) {
-        return outcome;
-    }
-    // Here, and not apart, what a flood is made of.
-    if outcome.drops() != 0
-        && let Some(step) = Step::of_plain(frame)
-    {
-        return if flow::answers(&step, &flows, H::DIRECTION) {
-            flow::hit(outcome, &flows, H::DIRECTION)
-        } else {
-            outcome
+    if flows.switches() & switches::CONSULT != 0 && outcome.drops_statefully() {
+        // Here, and not apart, what a flood is made of.
+        return match Step::of_plain(frame) {
+            Some(step) if flow::answers(&step, &flows, H::DIRECTION) => {
+                flow::hit(outcome, &flows, H::DIRECTION)
+            }
+            Some(_) => outcome,
+            None => Outcome::unpacked(frame.hook().dropped(outcome.packed())),
         };
     }
-    Outcome::unpacked(frame.hook().settle::<SMALL>(outcome.packed()))
+    if flows.switches() & switches::FILL != 0 && outcome.passes_statefully() {
+        return Outcome::unpacked(frame.hook().passed::<SMALL>(outcome.packed()));
+    }
+    outcome
 }
 
 /// The outcome for any frame, with what flows say.
 #[inline(always)]
 fn with_flows<H: Apart, const SMALL: bool>(hook: &H, outcome: Outcome) -> Outcome {
     let flows = flows::Tables;
-    if flows.switches() & switches::FRAGMENTS == 0 && !flow::is_asked(outcome, &flows) {
-        return outcome;
+    let fragments = flows.switches() & switches::FRAGMENTS != 0;
+    let packed = outcome.packed();
+    // Each by itself: the verifier deletes what is switched off.
+    if outcome.drops() != 0 {
+        let consult = flows.switches() & switches::CONSULT != 0;
+        if fragments || consult && outcome.drops_statefully() {
+            return Outcome::unpacked(hook.dropped(packed));
+        }
+    } else {
+        let fill = flows.switches() & switches::FILL != 0;
+        if fragments || fill && outcome.passes_statefully() {
+            return Outcome::unpacked(hook.passed::<SMALL>(packed));
+        }
     }
-    Outcome::unpacked(hook.settle::<SMALL>(outcome.packed()))
+    outcome
 }
 
 #[cfg(target_arch = "bpf")]

@@ -24,7 +24,7 @@ pub use step::{Role, Step};
 use crate::abi::switches;
 use crate::classify::{self, Outcome, Tables};
 use crate::packet::Packet;
-use crate::parse::{Address, Key, Place};
+use crate::parse::{Address, Key, L4, Place};
 use crate::verdict::Reason;
 
 /// Which way a packet crosses the interface.
@@ -328,33 +328,76 @@ pub trait Flows {
 #[inline(always)]
 pub fn settle<P: Packet, T: Tables, F: Flows>(
     packet: &P,
-    (key, place): &(Key, Place),
+    seen: &(Key, Place),
     outcome: Outcome,
     other: &T,
     flows: &F,
     direction: Direction,
 ) -> Outcome {
+    if outcome.drops() == 0 {
+        settle_passed(packet, seen, outcome, other, flows, direction);
+        outcome
+    } else {
+        settle_dropped(packet, seen, outcome, flows, direction)
+    }
+}
+
+/// What becomes of a packet that the rules drop.
+#[inline(always)]
+pub fn settle_dropped<P: Packet, F: Flows>(
+    packet: &P,
+    (key, place): &(Key, Place),
+    outcome: Outcome,
+    flows: &F,
+    direction: Direction,
+) -> Outcome {
     let mut outcome = outcome;
     if is_asked(outcome, flows) {
-        let step = Step::of(packet, key, place);
-        if outcome.drops() == 0 {
-            if let Some(step) = &step {
-                track(step, key, other, flows, direction);
-            }
-        } else {
-            let is_known = match &step {
-                Some(step) => answers(step, flows, direction),
-                None => is_about_flow(packet, key, place, flows, direction),
-            };
-            if is_known {
-                outcome = hit(outcome, flows, direction);
-            }
+        let is_known = match Step::of(packet, key, place) {
+            Some(step) => answers(&step, flows, direction),
+            None => is_about_flow(packet, key, place, flows, direction),
+        };
+        if is_known {
+            outcome = hit(outcome, flows, direction);
         }
     }
-    if flows.switches() & switches::FRAGMENTS == 0 || place.identification == 0 {
-        return outcome;
+    if is_fragment(place, flows) {
+        fragment(packet, outcome, key, place, flows, direction)
+    } else {
+        outcome
     }
-    fragment(packet, outcome, key, place, flows, direction)
+}
+
+/// Remembers a packet that the rules let pass, where the other direction's rules would
+/// drop its answer; and where fragments may follow it.
+#[inline(always)]
+pub fn settle_passed<P: Packet, T: Tables, F: Flows>(
+    packet: &P,
+    (key, place): &(Key, Place),
+    outcome: Outcome,
+    other: &T,
+    flows: &F,
+    direction: Direction,
+) {
+    // The rules first, and what flows ask of the packet then: the verifier walks the
+    // rules once for each way that leads to them.
+    if is_asked(outcome, flows)
+        && key.fields.l4() as u8 == L4::Read as u8
+        && classify::drops_statefully(&key.reversed(), other)
+        && let Some(step) = &Step::of(packet, key, place)
+        && step.role != Role::Reply
+    {
+        follow(step, flows, direction);
+    }
+    if is_fragment(place, flows) {
+        fragment(packet, outcome, key, place, flows, direction);
+    }
+}
+
+/// Whether the first fragment of the packet's datagram matters.
+#[inline(always)]
+fn is_fragment<F: Flows>(place: &Place, flows: &F) -> bool {
+    flows.switches() & switches::FRAGMENTS != 0 && place.identification != 0
 }
 
 /// Whether flows are asked about a packet that is no fragment.
@@ -420,19 +463,9 @@ fn is_live<F: Flows>(tuple: &Tuple, begun: Direction, flows: &F) -> bool {
     live_state(&flow, tuple.proto(), flows.now(), flows.second()).is_some()
 }
 
-/// Remembers a packet that is allowed, where the other direction's rules would
-/// drop its answer.
-#[inline(always)]
-fn track<T: Tables, F: Flows>(step: &Step, key: &Key, other: &T, flows: &F, direction: Direction) {
-    if step.role == Role::Reply || !classify::drops_statefully(&key.reversed(), other) {
-        return;
-    }
-    follow(step, flows, direction);
-}
-
 /// Remembers a packet that goes forward.
 #[inline(always)]
-pub fn follow<F: Flows>(step: &Step, flows: &F, direction: Direction) {
+fn follow<F: Flows>(step: &Step, flows: &F, direction: Direction) {
     let proto = step.tuple.proto();
     let now = flows.now();
     let found = flows.find(direction, &step.tuple);

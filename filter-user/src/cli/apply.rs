@@ -15,7 +15,7 @@ use super::diff::same_content;
 use super::error::Failure;
 use super::output::{Color, note, size, warning};
 use super::times::Times;
-use crate::datapath::{self, Applied, Compiled, Datapath, Mode, Policies};
+use crate::datapath::{self, Applied, Compiled, Datapath, EgressHook, Mode, Policies};
 use crate::policy::PROFILE_PREFIX;
 use crate::ruleset::{Rule, Ruleset, Stage};
 
@@ -67,6 +67,16 @@ pub(super) struct Apply {
     #[arg(long, env = "NODEWALL_INGRESS_ONLY", value_parser = FalseyValueParser::new())]
     ingress_only: bool,
 
+    /// Where what goes out is filtered, unless it is already
+    #[arg(
+        long,
+        value_enum,
+        value_name = "HOOK",
+        default_value = "auto",
+        env = "NODEWALL_EGRESS_HOOK"
+    )]
+    egress_hook: HookFlag,
+
     #[command(flatten)]
     flows: FlowFlags,
 
@@ -89,6 +99,17 @@ enum ModeFlag {
     Generic,
 }
 
+/// `--egress-hook`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum HookFlag {
+    /// At TCX where the kernel has it, else at clsact
+    Auto,
+    /// By a link at TCX (Linux 6.6 and newer)
+    Tcx,
+    /// By a classifier at clsact
+    Clsact,
+}
+
 impl Apply {
     /// Runs the verb.
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
@@ -98,7 +119,12 @@ impl Apply {
             .map_err(|failure| failure.and("Nothing was changed."))?;
         let datapath = Datapath::open(&global.pin_root)?
             .sampling_drops(self.sample_drops)
-            .remembering(self.max_flows());
+            .remembering(self.max_flows())
+            .egress_at(match self.egress_hook {
+                HookFlag::Auto => None,
+                HookFlag::Tcx => Some(EgressHook::Tcx),
+                HookFlag::Clsact => Some(EgressHook::Clsact),
+            });
         if self.dry_run {
             self.dry_run(&datapath, &targets, global.color)?;
         } else {

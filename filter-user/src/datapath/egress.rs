@@ -1,19 +1,22 @@
-//! The filter of what leaves an interface: a link at TCX, pinned like that of XDP.
+//! The filter of what leaves an interface: a link at TCX, pinned like that of XDP, or
+//! where the kernel has none a [classifier](super::clsact).
 
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use super::error::Error;
 use super::interface::Interface;
-use super::pins::Slot;
-use super::{EGRESS, PROGRAM, sys};
+use super::pins::{self, Slot};
+use super::{EGRESS, PROGRAM, clsact, sys};
 
 /// Where the program of what goes out is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EgressHook {
     /// At TCX, by a link (Linux 6.6 and newer).
     Tcx,
+    /// At the `clsact` queueing discipline, by netlink.
+    Clsact,
 }
 
 impl EgressHook {
@@ -22,19 +25,52 @@ impl EgressHook {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
         }
     }
 }
 
-/// Where it is attached in this slot.
-pub(super) const fn hook(_: &Slot) -> EgressHook {
-    EgressHook::Tcx
+/// What is attached in a slot.
+enum Attached {
+    Tcx {
+        link: OwnedFd,
+        program: u32,
+        ifindex: u32,
+    },
+    Clsact,
+    Nothing,
 }
 
-/// Puts a program in force, in the place of the one that is, if one is.
+fn attached(slot: &Slot) -> Result<Attached, Error> {
+    if let Some((link, info)) = slot.egress()? {
+        return Ok(Attached::Tcx {
+            link,
+            program: info.program,
+            ifindex: info.ifindex,
+        });
+    }
+    Ok(if slot.clsact_path().exists() {
+        Attached::Clsact
+    } else {
+        Attached::Nothing
+    })
+}
+
+/// Where it is attached in this slot.
+pub(super) fn hook(slot: &Slot) -> EgressHook {
+    if slot.clsact_path().exists() {
+        EgressHook::Clsact
+    } else {
+        EgressHook::Tcx
+    }
+}
+
+/// Puts a program in force, in the place of the one that is, if one is: where that is,
+/// else at the wanted hook, else where the kernel can.
 pub(super) fn put(
     interface: &Interface,
     slot: &Slot,
+    wanted: Option<EgressHook>,
     program: BorrowedFd<'_>,
 ) -> Result<(), Error> {
     let failed = |error: &io::Error| {
@@ -46,21 +82,48 @@ pub(super) fn put(
             error,
         )
     };
-    if let Some((link, info)) = slot.egress()? {
-        if info.ifindex == interface.index {
+    match attached(slot)? {
+        Attached::Tcx { link, ifindex, .. } if ifindex == interface.index => {
             return sys::link_update(link.as_fd(), program).map_err(|error| failed(&error));
         }
         // Its interface is gone.
-        slot.remove_egress()?;
+        Attached::Tcx { .. } => slot.remove_egress_link()?,
+        Attached::Clsact => return put_clsact(slot, interface.index, program),
+        Attached::Nothing => {}
     }
-    let link = sys::link_create_egress(program, interface.index).map_err(|error| failed(&error))?;
+    if wanted != Some(EgressHook::Clsact) {
+        match sys::link_create_egress(program, interface.index) {
+            Ok(link) => return pin_link(slot, &link),
+            // A kernel before 6.6 doesn't know what is asked.
+            Err(error) if wanted.is_none() && error.raw_os_error() == Some(libc::EINVAL) => {}
+            Err(error) => return Err(failed(&error)),
+        }
+    }
+    put_clsact(slot, interface.index, program)
+}
+
+fn pin_link(slot: &Slot, link: &OwnedFd) -> Result<(), Error> {
     let path = slot.egress_path();
-    path.parent()
-        .map_or(Ok(()), super::pins::create)
-        .and_then(|()| {
-            sys::pin(link.as_fd(), &path)
-                .map_err(|error| Error::io(format_args!("cannot pin {}", path.display()), &error))
-        })
+    path.parent().map_or(Ok(()), pins::create)?;
+    sys::pin(link.as_fd(), &path)
+        .map_err(|error| Error::io(format_args!("cannot pin {}", path.display()), &error))
+}
+
+fn put_clsact(slot: &Slot, ifindex: u32, program: BorrowedFd<'_>) -> Result<(), Error> {
+    clsact::put(ifindex, program)?;
+    let path = slot.clsact_path();
+    if path.exists() {
+        return Ok(());
+    }
+    // It only says that the classifier is ours: any program of ours does.
+    let pinned = path.parent().map_or(Ok(()), pins::create).and_then(|()| {
+        sys::pin(program, &path)
+            .map_err(|error| Error::io(format_args!("cannot pin {}", path.display()), &error))
+    });
+    if pinned.is_err() {
+        clsact::remove(ifindex)?;
+    }
+    pinned
 }
 
 /// Brings what goes out in line with the generation in `folder`, which has this
@@ -71,28 +134,40 @@ pub(super) fn settle(
     folder: &Path,
     program: Option<u32>,
 ) -> Result<(), Error> {
-    let present = slot.egress()?;
-    let Some(program) = program else {
-        return slot.remove_egress();
+    let Some(wanted) = program else {
+        return remove(slot, ifindex);
     };
-    if ifindex == 0
-        || present
-            .as_ref()
-            .is_some_and(|(_, info)| info.program == program)
-    {
+    if ifindex == 0 {
         return Ok(());
     }
-    let path = folder.join(EGRESS).join(PROGRAM);
     let failed = |error: io::Error| {
         Error::io(
             "cannot finish a change of what goes out that was cut short",
             &error,
         )
     };
-    let program = sys::get(&path).map_err(failed)?;
-    if let Some((link, _)) = present {
-        return sys::link_update(link.as_fd(), program.as_fd()).map_err(failed);
+    let program = || sys::get(&folder.join(EGRESS).join(PROGRAM)).map_err(failed);
+    match attached(slot)? {
+        Attached::Tcx { program, .. } if program == wanted => Ok(()),
+        Attached::Tcx { link, .. } => {
+            sys::link_update(link.as_fd(), program()?.as_fd()).map_err(failed)
+        }
+        Attached::Clsact if clsact::program(ifindex)? == Some(wanted) => Ok(()),
+        Attached::Clsact => clsact::put(ifindex, program()?.as_fd()),
+        Attached::Nothing => {
+            let link = sys::link_create_egress(program()?.as_fd(), ifindex).map_err(failed)?;
+            pin_link(slot, &link)
+        }
     }
-    let link = sys::link_create_egress(program.as_fd(), ifindex).map_err(failed)?;
-    sys::pin(link.as_fd(), &slot.egress_path()).map_err(failed)
+}
+
+/// Takes the filter of what leaves an interface off; its index is 0 where it is gone.
+pub(super) fn remove(slot: &Slot, ifindex: u32) -> Result<(), Error> {
+    if slot.clsact_path().exists() {
+        if ifindex != 0 {
+            clsact::remove(ifindex)?;
+        }
+        slot.remove_clsact_pin()?;
+    }
+    slot.remove_egress_link()
 }

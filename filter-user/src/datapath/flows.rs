@@ -24,6 +24,9 @@ use crate::ruleset::Direction;
 /// Datagrams whose first fragment is remembered.
 const MAX_DATAGRAMS: u32 = 8192;
 
+/// The room of a table that is not used; the kernel makes none without any.
+pub(super) const UNUSED: u32 = 1;
+
 /// Entries that are read, or written, in one call.
 const BATCH: usize = 4096;
 
@@ -305,8 +308,10 @@ impl Tables {
             let entries = read::<Tuple, InMap>(self.maps[which].as_fd())?.len() as u64;
             let (inserts, removed) = (count(Event::Begun), count(Event::Removed));
             Ok(FlowTotals {
-                // A table of one is one that is not used.
-                max_entries: u64::from(self.room[which]).saturating_sub(1),
+                max_entries: match self.room[which] {
+                    UNUSED => 0,
+                    room => room.into(),
+                },
                 entries,
                 inserts,
                 hits: count(Event::Hit),

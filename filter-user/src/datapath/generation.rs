@@ -104,7 +104,8 @@ impl Loading {
             second: host::jiffies_per_second(),
         };
         let fills = constants.switches & switches::FILL != 0;
-        (constants, if fills { self.max_flows } else { 1 })
+        let room = if fills { self.max_flows } else { flows::UNUSED };
+        (constants, room)
     }
 }
 
@@ -138,7 +139,7 @@ impl Pair {
     ) -> Result<Self, Error> {
         let half_in = Half::new(ingress, egress, loading);
         let half_out = egress.map(|egress| Half::new(egress, Some(ingress), loading));
-        let room = |half: Option<&Half<'_>>| half.map_or(1, Half::room);
+        let room = |half: Option<&Half<'_>>| half.map_or(flows::UNUSED, Half::room);
         let any = |half: &Half<'_>| half.constants.flows.switches != 0;
         let flows = if any(&half_in) || half_out.as_ref().is_some_and(any) {
             let room = [room(Some(&half_in)), room(half_out.as_ref())];

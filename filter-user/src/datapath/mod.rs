@@ -6,6 +6,7 @@
 //! the one in force and swaps the program of the pinned link; nothing is
 //! edited in place, so there is no half-applied state.
 
+mod clsact;
 mod corpus;
 mod counters;
 mod egress;
@@ -223,6 +224,7 @@ pub struct Datapath {
     root: PathBuf,
     sampling: Rate,
     max_flows: u32,
+    hook: Option<EgressHook>,
 }
 
 /// Flows of each direction that are remembered unless told otherwise.
@@ -404,6 +406,7 @@ impl Datapath {
                 root: root.to_owned(),
                 sampling: Rate::OFF,
                 max_flows: DEFAULT_MAX_FLOWS,
+                hook: None,
             })
         } else {
             Err(Error::Failed(format!(
@@ -426,6 +429,14 @@ impl Datapath {
     #[must_use]
     pub const fn remembering(mut self, flows: u32) -> Self {
         self.max_flows = flows;
+        self
+    }
+
+    /// What is applied from now on filters what goes out at this hook; with `None` at
+    /// TCX, if the kernel has it. What is attached already stays where it is.
+    #[must_use]
+    pub const fn egress_at(mut self, hook: Option<EgressHook>) -> Self {
+        self.hook = hook;
         self
     }
 
@@ -495,7 +506,8 @@ impl Datapath {
         };
         let load = start.elapsed();
         let start = Instant::now();
-        if let Err(error) = put_in_force(interface, mode, &pair, &slot, before.as_ref()) {
+        if let Err(error) = put_in_force(interface, mode, self.hook, &pair, &slot, before.as_ref())
+        {
             return Err(undo(&slot, program, before.is_some(), error));
         }
 
@@ -645,9 +657,10 @@ impl Datapath {
             _ => None,
         };
         let slot = slot.unwrap_or_else(|| Slot::named(&self.root, interface));
-        if slot.link()?.is_none() {
+        let Some((_, link)) = slot.link()? else {
             return Err(not_attached(interface));
-        }
+        };
+        egress::remove(&slot, link.ifindex)?;
         slot.remove()?;
         pins::tidy(&self.root);
         Ok(())
@@ -824,22 +837,28 @@ fn undo(slot: &Slot, program: u32, keep_slot: bool, error: Error) -> Error {
 fn put_in_force(
     interface: &Interface,
     mode: Mode,
+    hook: Option<EgressHook>,
     pair: &Pair,
     slot: &Slot,
     before: Option<&InForce>,
 ) -> Result<(), Error> {
     if let Some(egress) = &pair.egress {
-        egress::put(interface, slot, egress.program())?;
+        egress::put(interface, slot, hook, egress.program())?;
     }
     let swapped = match before {
         Some(before) => swap(interface, &pair.ingress, before),
         None => attach(interface, mode, &pair.ingress, slot),
     };
     match (swapped, before) {
-        (Ok(()), _) if pair.egress.is_none() => slot.remove_egress(),
+        (Ok(()), _) if pair.egress.is_none() => egress::remove(slot, interface.index),
         (Ok(()), _) => Ok(()),
-        // Without a link of its own the slot is removed as a whole.
-        (Err(error), None) => Err(error),
+        // The slot is removed as a whole.
+        (Err(error), None) => match egress::remove(slot, interface.index) {
+            Ok(()) => Err(error),
+            Err(left) => Err(Error::Failed(format!(
+                "{error} And the filter of what goes out could not be removed: {left}"
+            ))),
+        },
         (Err(error), Some(before)) => {
             let program = before.record.head.egress;
             match egress::settle(slot, interface.index, &before.folder(), program) {

@@ -170,6 +170,11 @@ impl Slot {
         self.folder.join("egress")
     }
 
+    /// Where a program is pinned if it is attached there without a link.
+    pub(super) fn clsact_path(&self) -> PathBuf {
+        self.folder.join("clsact")
+    }
+
     /// The folder of the generation with this program.
     pub(super) fn generation(&self, program: u32) -> PathBuf {
         self.folder.join(program.to_string())
@@ -211,14 +216,20 @@ impl Slot {
     /// Removes everything, the link first: with its last pin gone, the
     /// program is off the interface.
     pub(super) fn remove(&self) -> Result<(), Error> {
-        remove_link(&self.link_path())?;
-        self.remove_egress()?;
+        remove_file(&self.link_path())?;
+        self.remove_egress_link()?;
         remove(&self.folder)
     }
 
-    /// Takes the filter of what goes out off.
-    pub(super) fn remove_egress(&self) -> Result<(), Error> {
-        remove_link(&self.egress_path())
+    /// Removes the link of what goes out: with its last pin gone, the program is off
+    /// the interface.
+    pub(super) fn remove_egress_link(&self) -> Result<(), Error> {
+        remove_file(&self.egress_path())
+    }
+
+    /// Removes the pin that says that a classifier is ours.
+    pub(super) fn remove_clsact_pin(&self) -> Result<(), Error> {
+        remove_file(&self.clsact_path())
     }
 }
 
@@ -239,7 +250,7 @@ fn link(path: &Path) -> Result<Option<(OwnedFd, LinkInfo)>, Error> {
     }
 }
 
-fn remove_link(path: &Path) -> Result<(), Error> {
+fn remove_file(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(
             format_args!("cannot remove {}", path.display()),
