@@ -32,7 +32,7 @@ use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use filter_common::abi::switches;
 use filter_common::classify::{Outcome, decide_any, decide_plain};
-use filter_common::flow::{self, Direction, Flows as _, Step};
+use filter_common::flow::{self, Direction, Event, Flows as _, Step};
 use filter_common::parse::{Key, Place, Sight, plain};
 use filter_common::wire::l4::Shape;
 
@@ -54,11 +54,11 @@ trait Apart: Hook + Sized {
     /// Decides about a frame that is not plain.
     fn any<const SMALL: bool>(&self) -> u64;
 
-    /// Asks flows about a packet that the rules drop.
-    fn dropped(&self, outcome: u64) -> u64;
+    /// Asks flows about a packet that the rules drop: 1 where it passes, else 0.
+    fn dropped(&self, asks: u64) -> u64;
 
-    /// Tells flows of a packet that the rules let pass.
-    fn passed<const SMALL: bool>(&self, outcome: u64) -> u64;
+    /// Tells flows of a packet that the rules let pass: 1 where that failed, else 0.
+    fn passed<const SMALL: bool>(&self, fills: u64) -> u64;
 }
 
 macro_rules! apart {
@@ -87,8 +87,8 @@ macro_rules! apart {
         /// Likewise.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub unsafe extern "C" fn $dropped(ctx: *mut $context, outcome: u64) -> u64 {
-            dropped(&$hook::new(ctx), outcome)
+        pub unsafe extern "C" fn $dropped(ctx: *mut $context, asks: u64) -> u64 {
+            dropped(&$hook::new(ctx), asks)
         }
 
         /// # Safety
@@ -96,8 +96,8 @@ macro_rules! apart {
         /// Likewise.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub unsafe extern "C" fn $passed(ctx: *mut $context, outcome: u64) -> u64 {
-            passed::<$hook, false>(&$hook::new(ctx), outcome)
+        pub unsafe extern "C" fn $passed(ctx: *mut $context, fills: u64) -> u64 {
+            passed::<$hook, false>(&$hook::new(ctx), fills)
         }
 
         /// # Safety
@@ -105,8 +105,8 @@ macro_rules! apart {
         /// Likewise.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub unsafe extern "C" fn $passed_small(ctx: *mut $context, outcome: u64) -> u64 {
-            passed::<$hook, true>(&$hook::new(ctx), outcome)
+        pub unsafe extern "C" fn $passed_small(ctx: *mut $context, fills: u64) -> u64 {
+            passed::<$hook, true>(&$hook::new(ctx), fills)
         }
 
         impl Apart for $hook {
@@ -120,17 +120,17 @@ macro_rules! apart {
             }
 
             #[inline(always)]
-            fn dropped(&self, outcome: u64) -> u64 {
+            fn dropped(&self, asks: u64) -> u64 {
                 // SAFETY: the context is the one this program was called with.
-                unsafe { $dropped(self.$field $(.$inner)?, outcome) }
+                unsafe { $dropped(self.$field $(.$inner)?, asks) }
             }
 
             #[inline(always)]
-            fn passed<const SMALL: bool>(&self, outcome: u64) -> u64 {
+            fn passed<const SMALL: bool>(&self, fills: u64) -> u64 {
                 let ctx = self.$field $(.$inner)?;
                 // SAFETY: the context is the one this program was called with.
                 unsafe {
-                    if SMALL { $passed_small(ctx, outcome) } else { $passed(ctx, outcome) }
+                    if SMALL { $passed_small(ctx, fills) } else { $passed(ctx, fills) }
                 }
             }
         }
@@ -154,27 +154,37 @@ fn any<H: Hook, const SMALL: bool>(hook: &H) -> u64 {
     .packed()
 }
 
+/// What [`Apart::dropped`] is asked: whether flows are consulted.
+const CONSULTS: u64 = 1;
+/// And whether a later fragment follows the first one.
+const FOLLOWS: u64 = 1 << 1;
+
 #[inline(always)]
-fn dropped<H: Apart>(hook: &H, outcome: u64) -> u64 {
+fn dropped<H: Apart>(hook: &H, asks: u64) -> u64 {
     let frame = Frame::new(hook);
-    let outcome = Outcome::unpacked(outcome);
     let Some(seen) = seen(&frame) else {
-        return Outcome::BROKEN.packed();
+        return 0;
     };
-    flow::settle_dropped(&frame, &seen, outcome, &flows::Tables, H::DIRECTION).packed()
+    let (consults, follows) = (asks & CONSULTS != 0, asks & FOLLOWS != 0);
+    let flows = flows::Tables;
+    // Nothing is asked of what comes from elsewhere where it can be known here.
+    let consults = flows.switches() & switches::CONSULT != 0
+        && (flows.switches() & switches::FRAGMENTS == 0 || consults);
+    flow::settle_dropped(&frame, &seen, consults, follows, &flows, H::DIRECTION).into()
 }
 
-/// Gives the outcome back: no function of the kernel's may return nothing.
 #[inline(always)]
-fn passed<H: Apart, const SMALL: bool>(hook: &H, outcome: u64) -> u64 {
+fn passed<H: Apart, const SMALL: bool>(hook: &H, fills: u64) -> u64 {
     let frame = Frame::new(hook);
     let Some(seen) = seen(&frame) else {
-        return Outcome::BROKEN.packed();
+        return 1;
     };
     let other = Other::<SMALL>::open();
-    let decided = Outcome::unpacked(outcome);
-    flow::settle_passed(&frame, &seen, decided, &other, &flows::Tables, H::DIRECTION);
-    outcome
+    let flows = flows::Tables;
+    let fills = flows.switches() & switches::FILL != 0
+        && (flows.switches() & switches::FRAGMENTS == 0 || fills != 0);
+    flow::settle_passed(&frame, &seen, fills, &other, &flows, H::DIRECTION);
+    0
 }
 
 /// What was read of a packet: again, where it is plain; else `any` has put it down.
@@ -268,18 +278,27 @@ fn with_flows_plain<H: Apart, const SMALL: bool>(
     outcome: Outcome,
 ) -> Outcome {
     let flows = flows::Tables;
-    if flows.switches() & switches::CONSULT != 0 && outcome.drops_statefully() {
+    // Each by itself: the verifier deletes what is switched off.
+    if flow::consults(outcome, &flows) {
         // Here, and not apart, what a flood is made of.
-        return match Step::of_plain(frame) {
-            Some(step) if flow::answers(&step, &flows, H::DIRECTION) => {
-                flow::hit(outcome, &flows, H::DIRECTION)
+        let is_known = match Step::of_plain(frame) {
+            Some(step) => {
+                let is_known = flow::answers(&step, &flows, H::DIRECTION);
+                if is_known {
+                    flows.count(Event::Hit, H::DIRECTION.opposite());
+                }
+                is_known
             }
-            Some(_) => outcome,
-            None => Outcome::unpacked(frame.hook().dropped(outcome.packed())),
+            None => frame.hook().dropped(CONSULTS) != 0,
+        };
+        return if is_known {
+            outcome.established()
+        } else {
+            outcome
         };
     }
-    if flows.switches() & switches::FILL != 0 && outcome.passes_statefully() {
-        return Outcome::unpacked(frame.hook().passed::<SMALL>(outcome.packed()));
+    if flow::fills(outcome, &flows) && frame.hook().passed::<SMALL>(1) != 0 {
+        return Outcome::BROKEN;
     }
     outcome
 }
@@ -289,18 +308,20 @@ fn with_flows_plain<H: Apart, const SMALL: bool>(
 fn with_flows<H: Apart, const SMALL: bool>(hook: &H, outcome: Outcome) -> Outcome {
     let flows = flows::Tables;
     let fragments = flows.switches() & switches::FRAGMENTS != 0;
-    let packed = outcome.packed();
-    // Each by itself: the verifier deletes what is switched off.
     if outcome.drops() != 0 {
-        let consult = flows.switches() & switches::CONSULT != 0;
-        if fragments || consult && outcome.drops_statefully() {
-            return Outcome::unpacked(hook.dropped(packed));
+        let consults = flow::consults(outcome, &flows);
+        if fragments || consults {
+            let follows = u64::from(flow::follows(outcome)) * FOLLOWS;
+            let asks = u64::from(consults) * CONSULTS | follows;
+            if hook.dropped(asks) != 0 {
+                return outcome.established();
+            }
         }
-    } else {
-        let fill = flows.switches() & switches::FILL != 0;
-        if fragments || fill && outcome.passes_statefully() {
-            return Outcome::unpacked(hook.passed::<SMALL>(packed));
-        }
+        return outcome;
+    }
+    let fills = flow::fills(outcome, &flows);
+    if (fragments || fills) && hook.passed::<SMALL>(fills.into()) != 0 {
+        return Outcome::BROKEN;
     }
     outcome
 }

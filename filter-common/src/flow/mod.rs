@@ -335,53 +335,98 @@ pub fn settle<P: Packet, T: Tables, F: Flows>(
     direction: Direction,
 ) -> Outcome {
     if outcome.drops() == 0 {
-        settle_passed(packet, seen, outcome, other, flows, direction);
-        outcome
+        settle_passed(packet, seen, fills(outcome, flows), other, flows, direction);
+        return outcome;
+    }
+    let (asks, follows) = (consults(outcome, flows), follows(outcome));
+    if settle_dropped(packet, seen, asks, follows, flows, direction) {
+        outcome.established()
     } else {
-        settle_dropped(packet, seen, outcome, flows, direction)
+        outcome
     }
 }
 
-/// What becomes of a packet that the rules drop.
+/// Whether flows are asked about a packet that the rules drop.
+#[inline(always)]
+pub fn consults<F: Flows>(outcome: Outcome, flows: &F) -> bool {
+    flows.switches() & switches::CONSULT != 0 && outcome.drops_statefully()
+}
+
+/// Whether a packet that the rules let pass may begin a flow.
+#[inline(always)]
+pub fn fills<F: Flows>(outcome: Outcome, flows: &F) -> bool {
+    flows.switches() & switches::FILL != 0 && outcome.passes_statefully()
+}
+
+/// Whether a dropped later fragment passes where the first one did: where only the
+/// header could decide, or what drops it would not have dropped the first one.
+#[inline(always)]
+#[must_use]
+pub fn follows(outcome: Outcome) -> bool {
+    outcome.drops_statefully()
+        || outcome.drops() != 0 && outcome.reason() as u8 == Reason::Fragment as u8
+}
+
+/// Whether a packet that the rules drop passes all the same. What is asked of the
+/// outcome is asked before: see [`consults`] and [`follows`].
 #[inline(always)]
 pub fn settle_dropped<P: Packet, F: Flows>(
     packet: &P,
     (key, place): &(Key, Place),
-    outcome: Outcome,
+    consults: bool,
+    follows: bool,
     flows: &F,
     direction: Direction,
-) -> Outcome {
-    let mut outcome = outcome;
-    if is_asked(outcome, flows) {
-        let is_known = match Step::of(packet, key, place) {
+) -> bool {
+    let mut is_known = false;
+    if consults {
+        is_known = match Step::of(packet, key, place) {
             Some(step) => answers(&step, flows, direction),
             None => is_about_flow(packet, key, place, flows, direction),
         };
         if is_known {
-            outcome = hit(outcome, flows, direction);
+            flows.count(Event::Hit, direction.opposite());
         }
     }
-    if is_fragment(place, flows) {
-        fragment(packet, outcome, key, place, flows, direction)
-    } else {
-        outcome
+    if !is_fragment(place, flows) {
+        return is_known;
     }
+    if step::is_first(key) {
+        if is_known {
+            remember(packet, key, place, flows, direction);
+        }
+        return is_known;
+    }
+    if !follows || is_known {
+        return is_known;
+    }
+    let Some(datagram) = step::datagram(packet, key, place, direction) else {
+        return false;
+    };
+    let Some(first) = flows.first_fragment(&datagram) else {
+        return false;
+    };
+    let in_time = flows.now().saturating_sub(first) <= FRAGMENTS_TIMEOUT * flows.second();
+    if in_time {
+        flows.count(Event::Fragment, direction);
+    }
+    in_time
 }
 
 /// Remembers a packet that the rules let pass, where the other direction's rules would
-/// drop its answer; and where fragments may follow it.
+/// drop its answer (if it [may begin a flow](fills)); and where fragments may follow it.
 #[inline(always)]
 pub fn settle_passed<P: Packet, T: Tables, F: Flows>(
     packet: &P,
     (key, place): &(Key, Place),
-    outcome: Outcome,
+    fills: bool,
     other: &T,
     flows: &F,
     direction: Direction,
 ) {
     // The rules first, and what flows ask of the packet then: the verifier walks the
     // rules once for each way that leads to them.
-    if is_asked(outcome, flows)
+    if fills
         && key.fields.l4() as u8 == L4::Read as u8
         && classify::drops_statefully(&key.reversed(), other)
         && let Some(step) = &Step::of(packet, key, place)
@@ -389,8 +434,22 @@ pub fn settle_passed<P: Packet, T: Tables, F: Flows>(
     {
         follow(step, flows, direction);
     }
-    if is_fragment(place, flows) {
-        fragment(packet, outcome, key, place, flows, direction);
+    if is_fragment(place, flows) && step::is_first(key) {
+        remember(packet, key, place, flows, direction);
+    }
+}
+
+/// Remembers the first fragment of a datagram.
+#[inline(always)]
+fn remember<P: Packet, F: Flows>(
+    packet: &P,
+    key: &Key,
+    place: &Place,
+    flows: &F,
+    direction: Direction,
+) {
+    if let Some(datagram) = step::datagram(packet, key, place, direction) {
+        flows.remember(&datagram, flows.now());
     }
 }
 
@@ -398,24 +457,6 @@ pub fn settle_passed<P: Packet, T: Tables, F: Flows>(
 #[inline(always)]
 fn is_fragment<F: Flows>(place: &Place, flows: &F) -> bool {
     flows.switches() & switches::FRAGMENTS != 0 && place.identification != 0
-}
-
-/// Whether flows are asked about a packet that is no fragment.
-#[inline(always)]
-pub fn is_asked<F: Flows>(outcome: Outcome, flows: &F) -> bool {
-    let switches = flows.switches();
-    // Each by itself: the verifier deletes what is switched off.
-    if switches & switches::CONSULT != 0 && outcome.drops_statefully() {
-        return true;
-    }
-    switches & switches::FILL != 0 && outcome.passes_statefully()
-}
-
-/// The packet passes for its flow's sake.
-#[inline(always)]
-pub fn hit<F: Flows>(outcome: Outcome, flows: &F, direction: Direction) -> Outcome {
-    flows.count(Event::Hit, direction.opposite());
-    outcome.established()
 }
 
 /// Whether a packet comes back along a flow that began in the other direction,
@@ -489,41 +530,6 @@ fn follow<F: Flows>(step: &Step, flows: &F, direction: Direction) {
         Put::New => flows.count(Event::Begun, direction),
         Put::There => {}
         Put::Refused => flows.count(Event::Refused, direction),
-    }
-}
-
-/// Lets a later fragment pass where the first one did, and remembers that one.
-#[inline(always)]
-fn fragment<P: Packet, F: Flows>(
-    packet: &P,
-    outcome: Outcome,
-    key: &Key,
-    place: &Place,
-    flows: &F,
-    direction: Direction,
-) -> Outcome {
-    let Some(datagram) = step::datagram(packet, key, place, direction) else {
-        return outcome;
-    };
-    let now = flows.now();
-    if step::is_first(key) {
-        if outcome.drops() == 0 {
-            flows.remember(&datagram, now);
-        }
-        return outcome;
-    }
-    // Where only the header could decide, or what decides it would not have dropped
-    // the first one.
-    let undecided = outcome.drops() != 0 && outcome.reason() as u8 == Reason::Fragment as u8;
-    if !outcome.drops_statefully() && !undecided {
-        return outcome;
-    }
-    match flows.first_fragment(&datagram) {
-        Some(seen) if now.saturating_sub(seen) <= FRAGMENTS_TIMEOUT * flows.second() => {
-            flows.count(Event::Fragment, direction);
-            outcome.established()
-        }
-        _ => outcome,
     }
 }
 

@@ -303,7 +303,7 @@ fn table(measured: &Measured) -> String {
                 measured.interface,
                 match measured.direction {
                     Direction::Ingress => "ingress",
-                    Direction::Egress => "egress (measured, not enforced yet)",
+                    Direction::Egress => "egress, measured at XDP",
                 },
                 count(report.rules, "rule", "rules"),
                 count(report.prefixes, "prefix", "prefixes")
