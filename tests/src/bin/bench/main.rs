@@ -10,6 +10,7 @@ mod apply;
 mod blocklist;
 mod classifier;
 mod clock;
+mod flows;
 mod goals;
 mod live;
 mod netns;
@@ -131,7 +132,7 @@ struct Section {
 }
 
 /// Sections, in their order: those that stress the machine most come last.
-const SECTIONS: [Section; 8] = [
+const SECTIONS: [Section; 9] = [
     Section {
         name: "blocklists",
         seconds: [170, 12],
@@ -156,6 +157,11 @@ const SECTIONS: [Section; 8] = [
         name: "sampling",
         seconds: [10, 3],
         measure: sampling::measure,
+    },
+    Section {
+        name: "flows",
+        seconds: [25, 8],
+        measure: flows::measure,
     },
     Section {
         name: "side_by_side",
