@@ -35,12 +35,13 @@ pub(crate) struct Options {
 }
 
 /// As the bin `bench` of the tests crate names them.
-const SECTIONS: [&str; 8] = [
+const SECTIONS: [&str; 9] = [
     "blocklists",
     "rules",
     "acls",
     "programs",
     "sampling",
+    "flows",
     "side_by_side",
     "apply",
     "live",
