@@ -434,6 +434,19 @@ pub struct FlowConstants {
     pub switches: u32,
     /// Jiffies in a second.
     pub second: u32,
+    /// The secret of the tables, its low half.
+    pub seed: u32,
+    /// The high half.
+    pub seed_high: u32,
+}
+
+impl FlowConstants {
+    /// Takes the secret of the tables.
+    #[expect(clippy::cast_possible_truncation, reason = "one half after the other")]
+    pub const fn set_seed(&mut self, seed: u64) {
+        self.seed = seed as u32;
+        self.seed_high = (seed >> u32::BITS) as u32;
+    }
 }
 
 /// [`FlowConstants::switches`].
@@ -517,6 +530,10 @@ pub mod at {
         SWITCHES = FlowConstants.switches;
         /// Of flows.
         SECOND = FlowConstants.second;
+        /// Of flows.
+        SEED = FlowConstants.seed;
+        /// Of flows.
+        SEED_HIGH = FlowConstants.seed_high;
 
         /// [`Constants::sampling`].
         SAMPLING = Constants.sampling;

@@ -15,7 +15,8 @@ use aya_ebpf::{
 };
 use filter_common::abi::at;
 use filter_common::flow::{
-    Datagram, Direction, Entry, Event, FLOW_COUNTERS, Field, Flow, Flows, Put, Tuple,
+    Datagram, Direction, Entry, Event, FLOW_COUNTERS, Field, Flow, Flows, Put, TableEntry, Tuple,
+    table_key,
 };
 
 use crate::image::constant;
@@ -23,18 +24,18 @@ use crate::image::constant;
 /// Flows that began on the way in. The loader sets the number.
 #[cfg(not(feature = "trace"))]
 #[btf_map]
-static FLOWS_IN: LruHashMap<Tuple, Flow, 1> = LruHashMap::new();
+static FLOWS_IN: LruHashMap<u64, TableEntry, 1> = LruHashMap::new();
 #[cfg(feature = "trace")]
 #[map]
-static FLOWS_IN: LruHashMap<Tuple, Flow> = LruHashMap::with_max_entries(1, 0);
+static FLOWS_IN: LruHashMap<u64, TableEntry> = LruHashMap::with_max_entries(1, 0);
 
 /// Flows that began on the way out, likewise.
 #[cfg(not(feature = "trace"))]
 #[btf_map]
-static FLOWS_OUT: LruHashMap<Tuple, Flow, 1> = LruHashMap::new();
+static FLOWS_OUT: LruHashMap<u64, TableEntry, 1> = LruHashMap::new();
 #[cfg(feature = "trace")]
 #[map]
-static FLOWS_OUT: LruHashMap<Tuple, Flow> = LruHashMap::with_max_entries(1, 0);
+static FLOWS_OUT: LruHashMap<u64, TableEntry> = LruHashMap::with_max_entries(1, 0);
 
 /// The jiffies in which the first fragments of datagrams passed, likewise.
 #[cfg(not(feature = "trace"))]
@@ -52,32 +53,21 @@ static FLOW_COUNTS: PerCpuArray<u64, { FLOW_COUNTERS as usize }> = PerCpuArray::
 #[map]
 static FLOW_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(FLOW_COUNTERS, 0);
 
-/// What a map is asked for, per CPU: a function's stack has 512 bytes, with all that
+/// What is put into a table, per CPU: a function's stack has 512 bytes, with all that
 /// called it.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Asked {
-    tuple: Tuple,
-    flow: Flow,
-}
-
 #[cfg(not(feature = "trace"))]
 #[btf_map]
-static ASKED: PerCpuArray<Asked, 1> = PerCpuArray::new();
+static ENTRY: PerCpuArray<TableEntry, 1> = PerCpuArray::new();
 #[cfg(feature = "trace")]
 #[map]
-static ASKED: PerCpuArray<Asked> = PerCpuArray::with_max_entries(1, 0);
+static ENTRY: PerCpuArray<TableEntry> = PerCpuArray::with_max_entries(1, 0);
 
-/// The tuple, in that place.
+/// What stands for a tuple in the tables.
 #[inline(always)]
-fn asked(tuple: &Tuple) -> Option<&'static mut Asked> {
-    let asked = ASKED.get_ptr_mut(0)?;
-    // SAFETY: the pointer is to this CPU's copy of the element, which nothing else
-    // uses: the programs of a hook are not preempted by one another on a CPU, and
-    // each has a map of its own.
-    let asked = unsafe { &mut *asked };
-    asked.tuple = *tuple;
-    Some(asked)
+fn key(tuple: &Tuple) -> u64 {
+    let low = constant::<{ at::FLOWS }, { at::SEED }, 0>();
+    let high = constant::<{ at::FLOWS }, { at::SEED_HIGH }, 0>();
+    table_key(tuple, u64::from(high) << 32 | u64::from(low))
 }
 
 /// `-EEXIST` (include/uapi/asm-generic/errno-base.h).
@@ -127,29 +117,41 @@ impl Flows for Tables {
 
     #[inline(always)]
     fn find(&self, begun: Direction, tuple: &Tuple) -> Option<InMap> {
-        let tuple = &asked(tuple)?.tuple;
-        let found = match begun {
-            Direction::Ingress => FLOWS_IN.get_ptr_mut(tuple),
-            Direction::Egress => FLOWS_OUT.get_ptr_mut(tuple),
-        };
-        found.map(|flow| InMap(flow.cast()))
+        let key = key(tuple);
+        let entry = match begun {
+            Direction::Ingress => FLOWS_IN.get_ptr_mut(key),
+            Direction::Egress => FLOWS_OUT.get_ptr_mut(key),
+        }?;
+        // SAFETY: the pointer is to a value of the map, which stays readable while the
+        // program runs. Others may change it meanwhile: what is then read is of no flow.
+        let found = unsafe { (&raw const (*entry).tuple).read() };
+        // SAFETY: likewise.
+        let flow = unsafe { &raw mut (*entry).flow };
+        (found == *tuple).then(|| InMap(flow.cast()))
     }
 
     #[inline(always)]
     fn insert(&self, begun: Direction, tuple: &Tuple, flow: &Flow) -> Put {
-        let Some(asked) = asked(tuple) else {
+        let Some(entry) = ENTRY.get_ptr_mut(0) else {
             return Put::Refused;
         };
-        asked.flow = *flow;
-        let (tuple, flow) = (&asked.tuple, &asked.flow);
-        let flag = u64::from(BPF_NOEXIST);
-        let put = match begun {
-            Direction::Ingress => FLOWS_IN.insert(tuple, flow, flag),
-            Direction::Egress => FLOWS_OUT.insert(tuple, flow, flag),
+        // SAFETY: the pointer is to this CPU's copy of the element, which nothing else
+        // uses: the programs of a hook are not preempted by one another on a CPU, and
+        // each has a map of its own.
+        let entry = unsafe {
+            (&raw mut (*entry).tuple).write(*tuple);
+            (&raw mut (*entry).flow).write(*flow);
+            &*entry
         };
-        match put {
+        let key = key(tuple);
+        let put = |flag: u32| match begun {
+            Direction::Ingress => FLOWS_IN.insert(key, entry, flag.into()),
+            Direction::Egress => FLOWS_OUT.insert(key, entry, flag.into()),
+        };
+        match put(BPF_NOEXIST) {
             Ok(()) => Put::New,
-            Err(EXISTS) => Put::There,
+            // Another CPU was faster, or another tuple had the place.
+            Err(EXISTS) if put(BPF_ANY).is_ok() => Put::There,
             Err(_) => Put::Refused,
         }
     }

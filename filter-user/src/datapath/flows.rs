@@ -2,6 +2,8 @@
 //! takes over those of the one before.
 
 use std::cmp::Reverse;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -12,9 +14,7 @@ use aya::maps::MapData;
 
 use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY};
 use bytemuck::Pod;
-use filter_common::flow::{
-    self as common, Datagram, Event, FLOW_COUNTERS, Flow as InMap, State, Tuple,
-};
+use filter_common::flow::{self as common, Datagram, Event, FLOW_COUNTERS, State, TableEntry};
 
 use super::error::Error;
 use super::loader::Prepared;
@@ -94,6 +94,8 @@ pub(super) struct Tables {
     maps: [OwnedFd; 4],
     /// Flows of each kind that there is room for.
     room: [u32; 2],
+    /// The secret of their keys.
+    seed: u64,
 }
 
 /// In [`Tables::maps`].
@@ -109,7 +111,7 @@ impl Tables {
                 let map = create(
                     MAPS[which].0,
                     BPF_MAP_TYPE_LRU_HASH as u32,
-                    [size_of::<Tuple>(), size_of::<InMap>()],
+                    [size_of::<u64>(), size_of::<TableEntry>()],
                     room[which],
                 )?;
                 if let Some(before) = before {
@@ -140,19 +142,26 @@ impl Tables {
                 )?,
             ],
             room,
+            seed: before.map_or_else(random, |before| before.seed),
         })
     }
 
-    /// Those pinned below `folder`; `None` where that generation has none.
-    pub(super) fn open(folder: &Path) -> Result<Option<Self>, Error> {
+    /// The secret of their keys.
+    pub(super) const fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Those pinned below `folder`, with their secret; `None` where that generation has
+    /// none.
+    pub(super) fn open(folder: &Path, seed: Option<u64>) -> Result<Option<Self>, Error> {
         let open = |(_, pin): (&str, &str)| {
             let path = folder.join(pin);
             sys::get(&path)
                 .map_err(|error| Error::io(format_args!("cannot open {}", path.display()), &error))
         };
-        if !folder.join(MAPS[0].1).exists() {
+        let Some(seed) = seed else {
             return Ok(None);
-        }
+        };
         let maps = [
             open(MAPS[0])?,
             open(MAPS[1])?,
@@ -166,6 +175,7 @@ impl Tables {
         Ok(Some(Self {
             room: [room(&maps[0])?, room(&maps[1])?],
             maps,
+            seed,
         }))
     }
 
@@ -197,12 +207,12 @@ impl Tables {
     /// Puts the flows of one kind into another map: those seen last, as far as there
     /// is room.
     fn copy(&self, which: usize, to: BorrowedFd<'_>, room: u32) -> Result<(), Error> {
-        let mut flows = read::<Tuple, InMap>(self.maps[which].as_fd())?;
-        flows.sort_by_key(|(_, flow)| Reverse(flow.seen));
+        let mut flows = read::<u64, TableEntry>(self.maps[which].as_fd())?;
+        flows.sort_by_key(|(_, entry)| Reverse(entry.flow.seen));
         flows.truncate(room as usize);
         // The last one that is put in is the last one to be pushed out.
         flows.reverse();
-        let (keys, values): (Vec<Tuple>, Vec<InMap>) = flows.into_iter().unzip();
+        let (keys, values): (Vec<u64>, Vec<TableEntry>) = flows.into_iter().unzip();
         let (keys, values) = (keys.chunks(BATCH), values.chunks(BATCH));
         for (keys, values) in keys.zip(values) {
             sys::update_batch(
@@ -221,11 +231,11 @@ impl Tables {
         let clock = Clock::now();
         let mut all = Vec::new();
         for (which, begun) in [(0, Direction::Ingress), (1, Direction::Egress)] {
-            let flows = read::<Tuple, InMap>(self.maps[which].as_fd())?;
+            let flows = read::<u64, TableEntry>(self.maps[which].as_fd())?;
             all.extend(
                 flows
                     .iter()
-                    .filter_map(|(tuple, flow)| clock.flow(begun, tuple, flow)),
+                    .filter_map(|(_, entry)| clock.flow(begun, entry)),
             );
         }
         all.sort_by_key(order);
@@ -239,12 +249,10 @@ impl Tables {
         for (which, begun) in [(0, Direction::Ingress), (1, Direction::Egress)] {
             let map = self.maps[which].as_fd();
             let mut here = 0;
-            for (tuple, flow) in read::<Tuple, InMap>(map)? {
-                let is_gone = clock
-                    .flow(begun, &tuple, &flow)
-                    .is_none_or(|flow| gone(&flow));
+            for (key, entry) in read::<u64, TableEntry>(map)? {
+                let is_gone = clock.flow(begun, &entry).is_none_or(|flow| gone(&flow));
                 // It may have been pushed out meanwhile.
-                if is_gone && sys::delete(map, bytemuck::bytes_of(&tuple)).is_ok() {
+                if is_gone && sys::delete(map, bytemuck::bytes_of(&key)).is_ok() {
                     here += 1;
                 }
             }
@@ -279,10 +287,10 @@ impl Tables {
         let second = u64::from(host::jiffies_per_second());
         let jiffies = by.as_secs() * second + u64::from(by.subsec_millis()) * second / 1000;
         for map in &self.maps[..2] {
-            for (tuple, mut flow) in read::<Tuple, InMap>(map.as_fd())? {
-                flow.seen = flow.seen.saturating_sub(jiffies);
-                flow.began = flow.began.saturating_sub(jiffies);
-                let (key, value) = (bytemuck::bytes_of(&tuple), bytemuck::bytes_of(&flow));
+            for (key, mut entry) in read::<u64, TableEntry>(map.as_fd())? {
+                entry.flow.seen = entry.flow.seen.saturating_sub(jiffies);
+                entry.flow.began = entry.flow.began.saturating_sub(jiffies);
+                let (key, value) = (bytemuck::bytes_of(&key), bytemuck::bytes_of(&entry));
                 sys::update_batch(map.as_fd(), key, value, 1).map_err(failed)?;
             }
         }
@@ -305,7 +313,7 @@ impl Tables {
                 let place = event.place(of(begun)) as usize;
                 counts.get(place).copied().unwrap_or_default()
             };
-            let entries = read::<Tuple, InMap>(self.maps[which].as_fd())?.len() as u64;
+            let entries = read::<u64, TableEntry>(self.maps[which].as_fd())?.len() as u64;
             let (inserts, removed) = (count(Event::Begun), count(Event::Removed));
             Ok(FlowTotals {
                 max_entries: match self.room[which] {
@@ -341,6 +349,12 @@ const fn of(direction: Direction) -> common::Direction {
         Direction::Ingress => common::Direction::Ingress,
         Direction::Egress => common::Direction::Egress,
     }
+}
+
+/// A number that nobody can tell.
+fn random() -> u64 {
+    // The keys of the standard library's hash maps come from the kernel.
+    RandomState::new().build_hasher().finish()
 }
 
 fn order(flow: &Flow) -> (Direction, u8, IpAddr, IpAddr, [u16; 2]) {
@@ -404,7 +418,7 @@ impl Clock {
     }
 
     /// `None` of what no nodewall of this version wrote.
-    fn flow(&self, begun: Direction, tuple: &Tuple, flow: &InMap) -> Option<Flow> {
+    fn flow(&self, begun: Direction, TableEntry { tuple, flow }: &TableEntry) -> Option<Flow> {
         let state = State::from_number(flow.state)?;
         let since = |jiffy: u64| self.duration(self.now.saturating_sub(jiffy));
         let idle = since(flow.seen);

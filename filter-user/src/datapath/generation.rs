@@ -40,7 +40,7 @@ const BUDGET: &str = "BUDGET";
 
 /// The maps that no other program has.
 const OWN: [&str; 8] = [
-    IMAGE, COUNTERS, EVENTS, BUDGET, "SCRATCH", "SIGHT", "ASKED", "LOADED",
+    IMAGE, COUNTERS, EVENTS, BUDGET, "SCRATCH", "SIGHT", "ENTRY", "LOADED",
 ];
 
 /// Bytes of a ring that nothing is reported into: the kernel takes no less
@@ -102,6 +102,7 @@ impl Loading {
         let constants = FlowConstants {
             switches: flow_switches(own.ruleset, other, self.max_flows > 0),
             second: host::jiffies_per_second(),
+            ..FlowConstants::default()
         };
         let fills = constants.switches & switches::FILL != 0;
         let room = if fills { self.max_flows } else { flows::UNUSED };
@@ -137,8 +138,8 @@ impl Pair {
         loading: Loading,
         before: Option<&flows::Tables>,
     ) -> Result<Self, Error> {
-        let half_in = Half::new(ingress, egress, loading);
-        let half_out = egress.map(|egress| Half::new(egress, Some(ingress), loading));
+        let mut half_in = Half::new(ingress, egress, loading);
+        let mut half_out = egress.map(|egress| Half::new(egress, Some(ingress), loading));
         let room = |half: Option<&Half<'_>>| half.map_or(flows::UNUSED, Half::room);
         let any = |half: &Half<'_>| half.constants.flows.switches != 0;
         let flows = if any(&half_in) || half_out.as_ref().is_some_and(any) {
@@ -147,6 +148,10 @@ impl Pair {
         } else {
             None
         };
+        if let Some(flows) = &flows {
+            let halves = std::iter::once(&mut half_in).chain(&mut half_out);
+            halves.for_each(|half| half.constants.flows.set_seed(flows.seed()));
+        }
         let Some(half_out) = half_out else {
             let wanted = half_in.wanted();
             let prepared = prepare(&wanted, flows.as_ref())?;

@@ -310,6 +310,10 @@ impl InForce {
         self.slot.generation(self.program)
     }
 
+    fn flows(&self) -> Result<Option<flows::Tables>, Error> {
+        flows::Tables::open(&self.folder(), self.record.head.flow_seed)
+    }
+
     fn predecessor(&self) -> Option<PathBuf> {
         let program = self.record.head.predecessor?;
         Some(self.slot.generation(program))
@@ -381,6 +385,7 @@ impl Records {
     ) -> Result<(), Error> {
         let head = &mut self.ingress.head;
         head.memory = pair.memory();
+        head.flow_seed = pair.flows.as_ref().map(flows::Tables::seed);
         head.program = Some(pair.ingress.program_size()?);
         head.combination = Some(policies.ingress.image.combination());
         if let Some(before) = before {
@@ -473,7 +478,7 @@ impl Datapath {
             refuse_other_mode(interface, mode)?;
         }
         let flows = match &before {
-            Some(before) => flows::Tables::open(&before.folder())?,
+            Some(before) => before.flows()?,
             None => None,
         };
 
@@ -601,7 +606,7 @@ impl Datapath {
                 in_force.record.head.namespace == namespace && interface.index == in_force.ifindex
             });
             let name = interface.map_or(&in_force.slot.name, |interface| &interface.name);
-            let flows = flows::Tables::open(&in_force.folder())?;
+            let flows = in_force.flows()?;
             all.push(Status {
                 interface: name.clone(),
                 mode: interface.and_then(|interface| interface.xdp?.mode),
@@ -689,7 +694,7 @@ impl Datapath {
         let present = interface::by_name(interface)?;
         let in_force = self.find(&present, interface::namespace()?)?;
         let in_force = in_force.ok_or_else(|| not_attached(interface))?;
-        flows::Tables::open(&in_force.folder())
+        in_force.flows()
     }
 
     /// The filter on `interface`, whatever the interface was called when it

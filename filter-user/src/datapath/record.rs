@@ -78,6 +78,9 @@ pub(super) struct Head {
     /// The id of the program that filters what goes out, where one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) egress: Option<u32>,
+    /// The secret of its tables of flows, where it has some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) flow_seed: Option<u64>,
     /// Bytes of the generation's maps.
     pub(super) memory: u64,
     /// The program as the kernel has it.
@@ -318,6 +321,7 @@ impl NewRecord {
                 ifindex,
                 since: since.as_secs(),
                 egress: None,
+                flow_seed: None,
                 memory: 0,
                 program: None,
                 combination: None,

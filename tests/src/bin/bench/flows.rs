@@ -54,7 +54,11 @@ pub(crate) fn measure(plan: &Plan) -> Result<Value> {
     let mut known = bench::corpus_of_flows(answered.iter().copied(), answers, false)?;
 
     let packets = if plan.quick { 500_000 } else { 2_000_000 };
-    let before = [dropped(&off)?, dropped(miss.ingress())?, dropped(hit.ingress())?];
+    let before = [
+        dropped(&off)?,
+        dropped(miss.ingress())?,
+        dropped(hit.ingress())?,
+    ];
     let mut times = [const { Vec::new() }; 5];
     let rounds = plan.rounds();
     for round in 0..=rounds {
@@ -82,7 +86,10 @@ pub(crate) fn measure(plan: &Plan) -> Result<Value> {
         dropped(miss.ingress())? - before[1],
         dropped(hit.ingress())? - before[2],
     ];
-    ensure!(by == [run, run, 0], "of {run} packets each dropped were {by:?}");
+    ensure!(
+        by == [run, run, 0],
+        "of {run} packets each dropped were {by:?}"
+    );
     let [off, miss, hit, over_miss, over_hit] = times.map(Timing::of);
     progress(&format!(
         "without flows {:.1} ns; of no flow +{:.1} ns; of a known one +{:.1} ns",
