@@ -306,7 +306,10 @@ impl Tables {
             let (inserts, removed) = (count(Event::Begun), count(Event::Removed));
             Ok(FlowTotals {
                 // A table of one is one that is not used.
-                max_entries: u64::from(self.room[which]).saturating_sub(1),
+                max_entries: match self.room[which] {
+                    1 => 0,
+                    room => room.into(),
+                },
                 entries,
                 inserts,
                 hits: count(Event::Hit),
