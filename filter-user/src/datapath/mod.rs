@@ -643,7 +643,8 @@ impl Datapath {
             _ => None,
         };
         let slot = slot.unwrap_or_else(|| Slot::named(&self.root, interface));
-        if slot.link()?.is_none() {
+        // What goes out alone is filtered where a first change was cut short.
+        if slot.link()?.is_none() && slot.egress()?.is_none() {
             return Err(not_attached(interface));
         }
         slot.remove()?;
