@@ -6,12 +6,16 @@
 //! evaluator is wrong. Names and reasons are the interface's, as text: the
 //! table depends on nothing of the filter.
 
+mod exchange;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::packet::{
     Arp, Ethernet, Extension, Icmp, Icmpv6, Ipv4, Ipv6, Packet, Payload, Raw, Sctp, Tcp, Udp,
     ethertype, llc, mpls, pppoe, protocol, snap,
 };
+
+pub use exchange::{Before, Exchange, Going, Rules, exchanges};
 
 /// The rulesets that the rows meet. What they hold is written here in words;
 /// whoever runs the table builds them.

@@ -6,6 +6,8 @@
 //! comparison finds it: wrong evaluators must be caught.
 #![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
+#[path = "common/flow_mistakes.rs"]
+mod flow_mistakes;
 #[path = "common/random.rs"]
 mod random;
 #[path = "common/talk.rs"]
@@ -14,9 +16,10 @@ mod talk;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
-use filter_common::flow;
+use filter_common::flow::{self, Tuple};
 use filter_common::verdict::{Reason, Verdict};
 use filter_user::compile::Image;
 use filter_user::conversation::Conversation as OnHost;
@@ -24,8 +27,10 @@ use filter_user::decision::{Decision, Judgement};
 use filter_user::reference::{self, Conversation, Flow, State};
 use filter_user::ruleset::{Direction, Ruleset, Stage};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, TestRng, TestRunner};
 
+use flow_mistakes::{Mistake, Wrong};
 use talk::{Kind, Step, Talk, talk};
 
 /// The same talks in every run.
@@ -327,23 +332,20 @@ fn known_to_reference(conversation: &Conversation<'_>, now: Duration) -> Vec<Kno
     sorted(flows.collect())
 }
 
-fn known_to_host(conversation: &OnHost<'_>, now: Duration) -> Vec<Known> {
-    let flows = conversation
-        .flows(now)
-        .into_iter()
-        .map(|(begun, tuple, flow)| {
-            let state = flow::State::from_number(flow.state).unwrap().name();
-            let (ends, numbers) = (tuple.addresses(), tuple.both_numbers());
-            (
-                begun,
-                ends,
-                tuple.proto(),
-                numbers,
-                state,
-                flow.forward,
-                flow.back,
-            )
-        });
+fn known_to_host(flows: Vec<(Direction, Tuple, flow::Flow)>) -> Vec<Known> {
+    let flows = flows.into_iter().map(|(begun, tuple, flow)| {
+        let state = flow::State::from_number(flow.state).unwrap().name();
+        let (ends, numbers) = (tuple.addresses(), tuple.both_numbers());
+        (
+            begun,
+            ends,
+            tuple.proto(),
+            numbers,
+            state,
+            flow.forward,
+            flow.back,
+        )
+    });
     sorted(flows.collect())
 }
 
@@ -358,10 +360,20 @@ fn compiled(ruleset: &Ruleset) -> Result<Image, TestCaseError> {
     Image::compile(ruleset, BUDGET).map_err(|error| TestCaseError::fail(error.to_string()))
 }
 
+/// How an evaluator tells the time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Clock {
+    /// It is told it.
+    Told,
+    /// By a clock of its own, which began at another moment.
+    #[cfg_attr(not(feature = "bpf"), expect(dead_code, reason = "the kernel's"))]
+    Own,
+}
+
 /// Has another evaluator answer the packets of random talks; how it differs from the
 /// reference, if it does. It is asked about what `can_be_run`.
 fn against_reference<J>(
-    talks: u32,
+    (talks, clock): (u32, Clock),
     can_be_run: impl Fn(&Step) -> bool,
     begin: impl Fn(&Talk) -> Result<J, TestCaseError>,
     judge: impl Fn(&mut J, Duration, &Step) -> (Judgement, Vec<Known>),
@@ -372,9 +384,8 @@ fn against_reference<J>(
         let mut now = Duration::ZERO;
         for step in talk.steps.iter().filter(|step| can_be_run(step)) {
             now += Duration::from_secs(step.wait);
-            // A clock of another beginning is not to be asked at the very end of
-            // something's time.
-            while unclear(&reference, now, step) {
+            // Such a clock is not to be asked at the very end of something's time.
+            while clock == Clock::Own && unclear(&reference, now, step) {
                 now += Duration::from_secs(1);
             }
             let judgement = reference.judge(now, step.direction, &step.frame.0);
@@ -431,14 +442,85 @@ fn for_host(talks: u32) -> Result<(), String> {
         ))
     };
     against_reference(
-        talks,
+        (talks, Clock::Told),
         |_| true,
         begin,
         |host, now, step| {
             let judgement = host.judge(now, step.direction, &step.frame.0);
-            (judgement, known_to_host(host, now))
+            (judgement, known_to_host(host.flows(now)))
         },
     )
+}
+
+/// A talk, and what the reference says of each of its packets.
+struct Answered {
+    talk: Talk,
+    images: [Rc<Image>; 2],
+    answers: Vec<(Duration, Judgement, Vec<Known>)>,
+}
+
+impl Answered {
+    fn new(talk: Talk) -> Self {
+        let mut reference = Conversation::new(&talk.ingress, &talk.egress);
+        let mut now = Duration::ZERO;
+        let answer = |step: &Step| {
+            now += Duration::from_secs(step.wait);
+            let judgement = reference.judge(now, step.direction, &step.frame.0);
+            (now, judgement, known_to_reference(&reference, now))
+        };
+        let answers = talk.steps.iter().map(answer).collect();
+        let images =
+            [&talk.ingress, &talk.egress].map(|ruleset| Rc::new(compiled(ruleset).unwrap()));
+        Self {
+            answers,
+            images,
+            talk,
+        }
+    }
+
+    /// What somebody answers otherwise, who makes this mistake.
+    fn catches(&self, mistake: &Mistake) -> Option<&Step> {
+        let Talk {
+            ingress,
+            egress,
+            steps,
+        } = &self.talk;
+        let compile = |ruleset: &Ruleset| compiled(ruleset).unwrap();
+        let wrong = Wrong::new(mistake, [ingress, egress], &self.images, compile);
+        let mut steps = steps.iter().zip(&self.answers);
+        let differs = |(step, (now, judgement, known)): &(&Step, &(_, _, Vec<Known>))| {
+            let answer = wrong.judge(*now, step.direction, &step.frame.0);
+            answer != *judgement || known_to_host(wrong.flows(*now)) != *known
+        };
+        steps.find(differs).map(|(step, _)| step)
+    }
+}
+
+/// The comparison must be able to fail: a check that can't is a defect.
+#[test]
+fn every_mistake_about_return_traffic_is_caught() {
+    const TALKS: u32 = 1_000;
+    let mut left: Vec<_> = flow_mistakes::all().collect();
+    let mut runner = runner(TALKS);
+    for number in 0..TALKS {
+        let talk = talk().new_tree(&mut runner).unwrap().current();
+        let talk = Answered::new(talk);
+        // What makes no mistake is not caught.
+        let caught = talk.catches(&flow_mistakes::RIGHT);
+        assert!(caught.is_none(), "{caught:?} of {:?}", talk.talk);
+        left.retain(|(name, mistake)| {
+            let caught = talk.catches(mistake).is_some();
+            if caught {
+                println!("talk {number}: {name}");
+            }
+            !caught
+        });
+        if left.is_empty() {
+            return;
+        }
+    }
+    let names: Vec<&str> = left.iter().map(|(name, _)| *name).collect();
+    panic!("not caught: {names:#?}");
 }
 
 #[cfg(feature = "bpf")]
@@ -519,7 +601,7 @@ mod kernel {
                 aged: Duration::ZERO,
             })
         };
-        against_reference(150, can_be_run, begin, |loaded, now, step| {
+        against_reference((150, Clock::Own), can_be_run, begin, |loaded, now, step| {
             loaded.advance(now);
             let judgement = loaded.pair.judge(step.direction, &step.frame.0);
             (judgement.unwrap(), loaded.known())

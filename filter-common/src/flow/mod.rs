@@ -603,7 +603,7 @@ mod tests {
         let address = |high, low| Address { high, low };
         let mut keys = [0; 600];
         let mut next = 0;
-        for kind in [17, 6, 17 | 1 << 8] {
+        for kind in [0x11, 6, 0x111] {
             for number in 0..200 {
                 let tuple = Tuple {
                     src: address((0x0a00_0000 + number) << 32, 0),

@@ -662,10 +662,19 @@ impl Datapath {
             _ => None,
         };
         let slot = slot.unwrap_or_else(|| Slot::named(&self.root, interface));
-        let Some((_, link)) = slot.link()? else {
-            return Err(not_attached(interface));
+        // What goes out alone is filtered where a first change was cut short.
+        let link = match slot.link()? {
+            Some(link) => Some(link),
+            None => slot.egress()?,
         };
-        egress::remove(&slot, link.ifindex)?;
+        let ifindex = match link {
+            Some((_, link)) => link.ifindex,
+            None if slot.clsact_path().exists() => {
+                interface::by_name(interface).map_or(0, |present| present.index)
+            }
+            None => return Err(not_attached(interface)),
+        };
+        egress::remove(&slot, ifindex)?;
         slot.remove()?;
         pins::tidy(&self.root);
         Ok(())

@@ -213,11 +213,12 @@ impl Slot {
         Ok(())
     }
 
-    /// Removes everything, the link first: with its last pin gone, the
-    /// program is off the interface.
+    /// Removes everything, the links first: with its last pin gone, a program is off
+    /// the interface. By the link of what comes in the slot is found, where this is cut
+    /// short, so that it goes last.
     pub(super) fn remove(&self) -> Result<(), Error> {
-        remove_file(&self.link_path())?;
         self.remove_egress_link()?;
+        remove_file(&self.link_path())?;
         remove(&self.folder)
     }
 

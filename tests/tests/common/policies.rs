@@ -1,9 +1,10 @@
 //! The rulesets that the edge-case table names.
 
 use filter_user::ruleset::{
-    Action, Addresses, Essentials, Fragments, Icmp, Match, NetSet, Ruleset, Stage, Switch,
+    Action, Addresses, Direction, Essentials, Fragments, Icmp, Match, NetSet, Ruleset, Stage,
+    Switch,
 };
-use tests::edge::Policy;
+use tests::edge::{Policy, Rules};
 
 use crate::rules::{
     allow, deny, end, failsafe, from, in_stage, in_tier, log, parse, pass_on, ports, protocol,
@@ -178,4 +179,54 @@ fn own_addresses() -> Ruleset {
         nets: parse(&["192.0.2.10/32", "2001:db8::10/128"]).into(),
     }];
     ruleset
+}
+
+/// The rulesets that this name stands for, of what comes in and what goes out.
+pub(crate) fn build_both(rules: Rules) -> [Ruleset; 2] {
+    let ssh = || ports(TCP, &[(22, 22)]);
+    let open = || ruleset(Action::Allow, []);
+    let (mut ingress, mut egress) = match rules {
+        Rules::Outbound | Rules::OutboundTrack => (ruleset(Action::Deny, [allow(ssh())]), open()),
+        Rules::ClosedBoth => (
+            ruleset(Action::Deny, [failsafe(ssh())]),
+            ruleset(Action::Deny, [allow(ports(UDP, &[(53, 53)]))]),
+        ),
+        Rules::NoUdp => (
+            ruleset(
+                Action::Allow,
+                [
+                    deny(protocol(UDP)),
+                    log(Match::default()),
+                    deny(protocol(ICMP)),
+                    deny(protocol(ICMPV6)),
+                ],
+            ),
+            open(),
+        ),
+        Rules::Untracked => (
+            ruleset(
+                Action::Allow,
+                [UDP, TCP].map(|number| in_stage(Stage::Untracked, deny(protocol(number)))),
+            ),
+            open(),
+        ),
+        Rules::OpenAnswers => {
+            let answers = Match {
+                src_ports: ranges(&[(53, 53)]),
+                ..protocol(UDP)
+            };
+            (ruleset(Action::Deny, [allow(answers)]), open())
+        }
+    };
+    egress.direction = Direction::Egress;
+    for rule in &mut egress.rules {
+        rule.id.direction = Direction::Egress;
+    }
+    for ruleset in [&mut ingress, &mut egress] {
+        ruleset.options.essentials = false;
+        if rules == Rules::OutboundTrack {
+            ruleset.options.fragments = Fragments::Track;
+        }
+    }
+    [ingress, egress]
 }

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use filter_user::ruleset::{
-    Action, Direction, Fragments, Match, PortRange, Rule, RuleId, Ruleset, Stage,
+    Action, Direction, Fragments, Icmp, Match, PortRange, Rule, RuleId, Ruleset, Stage,
 };
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -130,7 +130,16 @@ fn about_talk() -> impl Strategy<Value = Rule> {
     let protocol = select(vec![6, 6, 17, 17, 132, 136, 1, 58, 47]);
     let ports = || prop_oneof![1 => Just(None), 1 => select(PORTS).prop_map(Some)];
     let action = select(vec![Action::Allow, Action::Deny]);
-    (stage, action, protocol, ports(), ports()).prop_map(|(stage, action, protocol, from, to)| {
+    let echo = select(vec![None, Some([8, 128]), Some([0, 129])]);
+    let ports = (ports(), ports());
+    (stage, action, protocol, ports, echo).prop_map(|(stage, action, protocol, ports, echo)| {
+        let (from, to) = ports;
+        let kind = |version: usize| echo.map(|kinds| kinds[version]);
+        let kind = match protocol {
+            1 => kind(0),
+            58 => kind(1),
+            _ => None,
+        };
         let has_ports = matches!(protocol, 6 | 17 | 132 | 136);
         let range = |port: Option<u16>| {
             let port = port.filter(|_| has_ports);
@@ -156,6 +165,7 @@ fn about_talk() -> impl Strategy<Value = Rule> {
             staged: false,
             matches: vec![Match {
                 protocol: Some(protocol),
+                icmp: kind.map(|kind| Icmp { kind, code: None }),
                 src_ports: range(from),
                 dst_ports: range(to),
                 ..Match::default()
@@ -365,8 +375,9 @@ enum Plan {
     AlmostAnswer(Index, u8),
     /// An error about a packet.
     Error(Index, Complaint),
-    /// A later fragment of a datagram of which the first one was there, or of another.
-    Later(Index, Option<u8>, bool),
+    /// A later fragment of a datagram of which the first one was there, or of another:
+    /// with another identification, or other in one thing.
+    Later(Index, Option<u8>, bool, Option<u8>),
     /// Anything.
     Odd(Direction, Box<Recipe>),
 }
@@ -539,10 +550,15 @@ fn plan() -> impl Strategy<Value = Plan> {
         14 => (of(), flags(), dress()).prop_map(|(to, flags, dress)| Plan::Answer(to, flags, dress)),
         8 => (of(), flags(), dress()).prop_map(|(of, flags, dress)| Plan::Again(of, flags, dress)),
         1 => (of(), any::<bool>()).prop_map(|(of, answer)| Plan::Astray(of, answer)),
-        1 => (of(), 0..5_u8).prop_map(|(of, thing)| Plan::AlmostAnswer(of, thing)),
+        1 => (of(), 0..6_u8).prop_map(|(of, thing)| Plan::AlmostAnswer(of, thing)),
         5 => (of(), complaint()).prop_map(|(about, complaint)| Plan::Error(about, complaint)),
-        10 => (of(), prop_oneof![6 => Just(None), 1 => (1..4_u8).prop_map(Some)], any::<bool>())
-            .prop_map(|(of, id, more)| Plan::Later(of, id, more)),
+        10 => (
+            of(),
+            prop_oneof![6 => Just(None), 1 => (1..4_u8).prop_map(Some)],
+            any::<bool>(),
+            prop_oneof![8 => Just(None), 2 => (0..4_u8).prop_map(Some)],
+        )
+            .prop_map(|(of, id, more, thing)| Plan::Later(of, id, more, thing)),
         2 => (direction(), recipe())
             .prop_map(|(direction, recipe)| Plan::Odd(direction, Box::new(recipe))),
     ]
@@ -590,16 +606,10 @@ impl Told {
                     1 => packet.ports[1] ^= 1,
                     2 => packet.src = neighbour(packet.src),
                     3 => packet.dst = neighbour(packet.dst),
-                    // UDP and UDP-Lite, ICMP of the other version.
+                    4 => packet.protocol = beside(packet.protocol),
                     _ => {
-                        packet.protocol = match packet.protocol {
-                            17 => 136,
-                            136 => 17,
-                            1 => 58,
-                            58 => 1,
-                            6 => 132,
-                            other => other ^ 1,
-                        }
+                        packet.src = of_other_version(packet.src);
+                        packet.dst = of_other_version(packet.dst);
                     }
                 }
                 let frame = packet.frame(Dress::Plain);
@@ -613,14 +623,21 @@ impl Told {
                 };
                 (direction, Kind::Error, complaint.about(packet))
             }
-            Plan::Later(of, id, more) => {
+            Plan::Later(of, id, more, thing) => {
                 let last = self.firsts.len().min(2);
-                let (direction, packet, first) = if last == 0 {
+                let (mut direction, mut packet, first) = if last == 0 {
                     let (direction, packet) = self.recent(*of);
                     (direction, packet, 1)
                 } else {
                     self.firsts[self.firsts.len() - 1 - of.index(last)]
                 };
+                match thing {
+                    Some(0) => packet.src = neighbour(packet.src),
+                    Some(1) => packet.dst = neighbour(packet.dst),
+                    Some(2) => packet.protocol = beside(packet.protocol),
+                    Some(_) => direction = opposite(direction),
+                    None => {}
+                }
                 let dress = Dress::Later(id.unwrap_or(first), *more);
                 (direction, Kind::Later, packet.frame(dress))
             }
@@ -709,6 +726,29 @@ fn neighbour(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() ^ 1).into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() ^ 1).into(),
+    }
+}
+
+/// The other one of UDP and UDP-Lite, and ICMP of the other version.
+fn beside(protocol: u8) -> u8 {
+    match protocol {
+        17 => 136,
+        136 => 17,
+        1 => 58,
+        58 => 1,
+        6 => 132,
+        other => other ^ 1,
+    }
+}
+
+/// The address with the same bits, as far as there are so many.
+fn of_other_version(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => Ipv6Addr::from_bits(u128::from(address.to_bits()) << 96).into(),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.octets();
+            Ipv4Addr::new(a, b, c, d).into()
+        }
     }
 }
 

@@ -14,7 +14,9 @@ mod corpus;
 mod default_action;
 mod destination_nets;
 mod destination_ports;
+mod egress;
 mod essentials;
+mod established;
 mod failsafe;
 mod first_match;
 mod fragments;
@@ -124,7 +126,7 @@ fn allowed_by(rule: u32) -> Decision {
     decision(Verdict::Pass, Reason::PolicyAllow, Some(rule))
 }
 
-fn drops(reason: Reason) -> Decision {
+const fn drops(reason: Reason) -> Decision {
     decision(Verdict::Drop, reason, None)
 }
 
@@ -132,7 +134,7 @@ fn passes(reason: Reason) -> Decision {
     decision(Verdict::Pass, reason, None)
 }
 
-fn decision(verdict: Verdict, reason: Reason, rule: Option<u32>) -> Decision {
+const fn decision(verdict: Verdict, reason: Reason, rule: Option<u32>) -> Decision {
     Decision {
         verdict,
         reason,
