@@ -365,7 +365,6 @@ enum Clock {
     /// It is told it.
     Told,
     /// By a clock of its own, which began at another moment.
-    #[cfg_attr(not(feature = "bpf"), expect(dead_code, reason = "the kernel's"))]
     Own,
 }
 
@@ -412,7 +411,7 @@ fn unclear(reference: &Conversation<'_>, now: Duration, step: &Step) -> bool {
 struct Images {
     ingress: Ruleset,
     egress: Ruleset,
-    images: [Image; 2],
+    both: [Image; 2],
 }
 
 impl Images {
@@ -420,7 +419,7 @@ impl Images {
         Ok(Self {
             ingress: talk.ingress.clone(),
             egress: talk.egress.clone(),
-            images: [compiled(&talk.ingress)?, compiled(&talk.egress)?],
+            both: [compiled(&talk.ingress)?, compiled(&talk.egress)?],
         })
     }
 }
@@ -434,7 +433,7 @@ fn for_host(talks: u32) -> Result<(), String> {
     let begin = |talk: &Talk| {
         // It lives as long as the process: the conversation borrows from it.
         let images: &'static Images = Box::leak(Box::new(Images::of(talk)?));
-        let [ingress, egress] = &images.images;
+        let [ingress, egress] = &images.both;
         Ok(OnHost::new(
             (&images.ingress, ingress),
             (&images.egress, egress),
@@ -471,9 +470,9 @@ impl Answered {
         let images =
             [&talk.ingress, &talk.egress].map(|ruleset| Rc::new(compiled(ruleset).unwrap()));
         Self {
-            answers,
-            images,
             talk,
+            images,
+            answers,
         }
     }
 
