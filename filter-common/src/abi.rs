@@ -724,15 +724,20 @@ pub const DECISION_COUNTER: u32 = (1 << 24) - 1;
 pub const DECIDE_DROP: u32 = 1 << 24;
 /// The rule is a failsafe.
 pub const DECIDE_FAILSAFE: u32 = 1 << 25;
+/// The decision is stateful: flows are asked about a packet that it drops, and
+/// those that it lets pass may begin one.
+pub const DECIDE_STATEFUL: u32 = 1 << 26;
 /// The counter is not the packet's, and there is more to ask: with
 /// [`DECIDE_DEFAULT`] whether it is an essential, if it is to be dropped; else
 /// why its L4 header was not read, for a rule can't be decided without it.
-pub const DECIDE_ASK: u32 = 1 << 26;
+///
+/// It is above all that a decided rule's word has: of the words of one rule the parts
+/// take the lowest (see [`Slot`]), and a rule that surely matches by one of its lines
+/// is decided.
+pub const DECIDE_ASK: u32 = 1 << 27;
 /// No rule decides. Always with [`DECIDE_ASK`].
-pub const DECIDE_DEFAULT: u32 = 1 << 27;
-/// The decision is stateful: flows are asked about a packet that it drops, and
-/// those that it lets pass may begin one.
-pub const DECIDE_STATEFUL: u32 = 1 << 28;
+pub const DECIDE_DEFAULT: u32 = 1 << 28;
+const _: () = assert!(DECIDE_ASK > DECIDE_DROP | DECIDE_FAILSAFE | DECIDE_STATEFUL);
 /// In the decision table: the rest is the place of a record behind
 /// [`Layout::notes`], which begins with the decision.
 pub const NOTED: u32 = 1 << 31;

@@ -498,7 +498,7 @@ fn a_full_table_forgets_and_says_so() {
     };
     let [inserts, entries, evictions, refused] = count("egress");
     assert_eq!((inserts, refused), (1_000, 0));
-    assert!(entries <= ROOM && entries >= ROOM / 2, "{entries}");
+    assert!((ROOM / 2..=ROOM).contains(&entries), "{entries}");
     assert_eq!(evictions, inserts - entries);
     node.answered(&answer(0, 10_999));
     node.dropped(&answer(0, 10_000));

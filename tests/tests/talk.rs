@@ -366,7 +366,6 @@ enum Clock {
     /// It is told it.
     Told,
     /// By a clock of its own, which began at another moment.
-    #[cfg_attr(not(feature = "bpf"), expect(dead_code, reason = "the kernel's"))]
     Own,
 }
 
@@ -472,9 +471,9 @@ impl Answered {
         let images =
             [&talk.ingress, &talk.egress].map(|ruleset| Rc::new(compiled(ruleset).unwrap()));
         Self {
-            answers,
-            images,
             talk,
+            images,
+            answers,
         }
     }
 

@@ -143,6 +143,59 @@ fn reference_and_host_agree_by_parts() {
     agree_by(by_parts);
 }
 
+/// One line of a rule surely matches, another one in another part can't be decided.
+#[test]
+fn a_rule_is_decided_where_one_of_its_lines_is() {
+    use filter_user::ruleset::{Addresses, Direction, Match, PortRange, Rule, RuleId, Stage};
+    use tests::packet::{Ethernet, Ipv4, Tcp};
+
+    let net: ipnet::IpNet = "0.0.0.0/0".parse().unwrap();
+    let port = PortRange {
+        first: 80,
+        last: 80,
+    };
+    let by_port = Match {
+        protocol: Some(6),
+        dst: Addresses::from(vec![net]),
+        dst_ports: vec![port],
+        ..Match::default()
+    };
+    let later = Ethernet::default().carry(&Ipv4::fragment(64, false).carry(&Tcp::to(80)));
+    for action in [Action::Allow, Action::Deny] {
+        for matches in [
+            [Match::default(), by_port.clone()],
+            [by_port.clone(), Match::default()],
+        ] {
+            let ruleset = Ruleset {
+                endpoint: "lines".to_owned(),
+                direction: Direction::Ingress,
+                sets: Vec::new(),
+                rules: vec![Rule {
+                    id: RuleId {
+                        stage: Stage::Normal,
+                        policy: "p".into(),
+                        direction: Direction::Ingress,
+                        index: Some(0),
+                    },
+                    tier: None,
+                    action,
+                    staged: false,
+                    matches: matches.to_vec(),
+                    source: None,
+                }],
+                default: Action::Allow,
+                options: filter_user::ruleset::Options::default(),
+            };
+            let expected = reference::judge(&ruleset, &later);
+            assert_eq!(expected.decision.rule, Some(0));
+            for combination in [Combination::Dense, Combination::Parts] {
+                let image = Image::compile_as(&ruleset, BUDGET, Some(combination)).unwrap();
+                assert_eq!(image.judge(&later), expected, "{action:?}, {combination}");
+            }
+        }
+    }
+}
+
 fn agree_by(compile: impl Fn(&Ruleset) -> Result<(Ruleset, Image), TestCaseError>) {
     let size = Size {
         rulesets: 1_200,

@@ -194,69 +194,14 @@ impl Version {
         self.name == V4.name
     }
 
-    fn packet(self, [src, dst]: [&str; 2], payload: &dyn Payload) -> Packet {
-        let address = |text: &str| text.parse::<IpAddr>().ok();
-        match (address(src), address(dst)) {
-            (Some(IpAddr::V4(src)), Some(IpAddr::V4(dst))) => Ipv4 {
-                src,
-                dst,
-                ..Ipv4::default()
-            }
-            .carry(payload),
-            (Some(IpAddr::V6(src)), Some(IpAddr::V6(dst))) => Ipv6 {
-                src,
-                dst,
-                ..Ipv6::default()
-            }
-            .carry(payload),
-            _ => unreachable!("{src} and {dst} are addresses of one version"),
-        }
-    }
-
-    fn frame(self, ends: [&str; 2], payload: &dyn Payload) -> Vec<u8> {
-        plain(&self.packet(ends, payload))
-    }
-
     /// From the node to its peer.
     fn to_peer(self, payload: &dyn Payload) -> Vec<u8> {
-        self.frame([self.node, self.peer], payload)
+        between([self.node, self.peer], payload)
     }
 
     /// From the peer to the node.
     fn to_node(self, payload: &dyn Payload) -> Vec<u8> {
-        self.frame([self.peer, self.node], payload)
-    }
-
-    /// A fragment of a datagram between node and peer.
-    fn fragment(
-        self,
-        [src, dst]: [&str; 2],
-        (offset, id): (u16, u8),
-        payload: &dyn Payload,
-    ) -> Vec<u8> {
-        let address = |text: &str| text.parse::<IpAddr>().ok();
-        let more = offset == 0;
-        let packet = match (address(src), address(dst)) {
-            (Some(IpAddr::V4(src)), Some(IpAddr::V4(dst))) => Ipv4 {
-                src,
-                dst,
-                id: id.into(),
-                ..Ipv4::fragment(offset, more)
-            }
-            .carry(payload),
-            (Some(IpAddr::V6(src)), Some(IpAddr::V6(dst))) => {
-                let mut fragment = Extension::fragment(offset, more);
-                fragment.rest[6] = id;
-                Ipv6 {
-                    src,
-                    dst,
-                    ..Ipv6::with([fragment])
-                }
-                .carry(payload)
-            }
-            _ => unreachable!("{src} and {dst} are addresses of one version"),
-        };
-        plain(&packet)
+        between([self.peer, self.node], payload)
     }
 
     fn echo(self, request: bool, id: u8) -> Box<dyn Payload> {
@@ -290,6 +235,56 @@ impl Version {
             })
         }
     }
+}
+
+fn packet([src, dst]: [&str; 2], payload: &dyn Payload) -> Packet {
+    let address = |text: &str| text.parse::<IpAddr>().ok();
+    match (address(src), address(dst)) {
+        (Some(IpAddr::V4(src)), Some(IpAddr::V4(dst))) => Ipv4 {
+            src,
+            dst,
+            ..Ipv4::default()
+        }
+        .carry(payload),
+        (Some(IpAddr::V6(src)), Some(IpAddr::V6(dst))) => Ipv6 {
+            src,
+            dst,
+            ..Ipv6::default()
+        }
+        .carry(payload),
+        _ => unreachable!("{src} and {dst} are addresses of one version"),
+    }
+}
+
+/// A fragment of a datagram between node and peer.
+fn fragment([src, dst]: [&str; 2], (offset, id): (u16, u8), payload: &dyn Payload) -> Vec<u8> {
+    let address = |text: &str| text.parse::<IpAddr>().ok();
+    let more = offset == 0;
+    let packet = match (address(src), address(dst)) {
+        (Some(IpAddr::V4(src)), Some(IpAddr::V4(dst))) => Ipv4 {
+            src,
+            dst,
+            id: id.into(),
+            ..Ipv4::fragment(offset, more)
+        }
+        .carry(payload),
+        (Some(IpAddr::V6(src)), Some(IpAddr::V6(dst))) => {
+            let mut fragment = Extension::fragment(offset, more);
+            fragment.rest[6] = id;
+            Ipv6 {
+                src,
+                dst,
+                ..Ipv6::with([fragment])
+            }
+            .carry(payload)
+        }
+        _ => unreachable!("{src} and {dst} are addresses of one version"),
+    };
+    plain(&packet)
+}
+
+fn between(ends: [&str; 2], payload: &dyn Payload) -> Vec<u8> {
+    plain(&packet(ends, payload))
 }
 
 const SYN_ACK: u8 = Tcp::SYN | Tcp::ACK;
@@ -343,12 +338,12 @@ fn datagrams(t: &mut Table, v: Version) {
     t.drops(
         (v, "udp 53 from somebody else"),
         asked(),
-        v.frame([v.stranger, v.node], &answer()),
+        between([v.stranger, v.node], &answer()),
     );
     t.drops(
         (v, "udp 53 to somebody else"),
         asked(),
-        v.frame([v.peer, v.stranger], &answer()),
+        between([v.peer, v.stranger], &answer()),
     );
     let lite = Udp {
         lite: true,
@@ -383,8 +378,8 @@ fn datagrams(t: &mut Table, v: Version) {
     );
     t.drops(
         (v, "an answer from a member of a multicast group"),
-        vec![out(v.frame([v.node, v.everybody], &question()))],
-        v.frame([v.everybody, v.node], &answer()),
+        vec![out(between([v.node, v.everybody], &question()))],
+        between([v.everybody, v.node], &answer()),
     );
 
     t.section(
@@ -429,9 +424,9 @@ fn datagrams(t: &mut Table, v: Version) {
         after(&[29], again),
         yes.clone(),
     );
-    let mut late = after(&[31], asked());
-    late.push(back(yes.clone()));
-    t.drops((v, "what is dropped begins nothing"), late, yes);
+    let mut dropped = after(&[31], asked());
+    dropped.push(back(yes.clone()));
+    t.drops((v, "what is dropped begins nothing"), dropped, yes);
 }
 
 fn other_protocols(t: &mut Table, v: Version) {
@@ -449,7 +444,7 @@ fn other_protocols(t: &mut Table, v: Version) {
     t.drops(
         (v, "GRE, another source"),
         asked(),
-        v.frame([v.stranger, v.node], &gre),
+        between([v.stranger, v.node], &gre),
     );
     let mut late = asked();
     late.push(Before::Wait(602));
@@ -622,8 +617,8 @@ fn echoes(t: &mut Table, v: Version) {
 
 fn errors(t: &mut Table, v: Version) {
     t.section("an ICMP error passes about a known flow", Rules::Outbound);
-    let to_node = |payload: &dyn Payload| v.frame([v.router, v.node], payload);
-    let ours = || v.packet([v.node, v.peer], &question());
+    let to_node = |payload: &dyn Payload| between([v.router, v.node], payload);
+    let ours = || packet([v.node, v.peer], &question());
     let asked = || vec![out(v.to_peer(&question()))];
     let whole = v.unreachable(&ours());
     t.answers((v, "unreachable, about ours"), asked(), to_node(&*whole));
@@ -675,32 +670,32 @@ fn errors(t: &mut Table, v: Version) {
     t.drops(
         (v, "unreachable, about somebody else's"),
         asked(),
-        to_node(&*v.unreachable(&v.packet([v.stranger, v.peer], &question()))),
+        to_node(&*v.unreachable(&packet([v.stranger, v.peer], &question()))),
     );
     t.drops(
         (v, "unreachable, about ours, to somebody else"),
         asked(),
-        v.frame([v.router, v.stranger], &*whole),
+        between([v.router, v.stranger], &*whole),
     );
     t.drops(
         (v, "unreachable, about another port of ours"),
         asked(),
-        to_node(&*v.unreachable(&v.packet([v.node, v.peer], &udp(NODES_PORT, 54)))),
+        to_node(&*v.unreachable(&packet([v.node, v.peer], &udp(NODES_PORT, 54)))),
     );
     t.drops(
         (v, "unreachable, about what comes back"),
         asked(),
-        to_node(&*v.unreachable(&v.packet([v.peer, v.node], &answer()))),
+        to_node(&*v.unreachable(&packet([v.peer, v.node], &answer()))),
     );
     t.answers(
         (v, "unreachable, about our echo request"),
         vec![out(v.to_peer(&*v.echo(true, 5)))],
-        to_node(&*v.unreachable(&v.packet([v.node, v.peer], &*v.echo(true, 5)))),
+        to_node(&*v.unreachable(&packet([v.node, v.peer], &*v.echo(true, 5)))),
     );
     t.drops(
         (v, "unreachable, about an echo reply that was a request"),
         vec![out(v.to_peer(&*v.echo(true, 5)))],
-        to_node(&*v.unreachable(&v.packet([v.node, v.peer], &*v.echo(false, 5)))),
+        to_node(&*v.unreachable(&packet([v.node, v.peer], &*v.echo(false, 5)))),
     );
     let mut late = asked();
     late.push(Before::Wait(31));
@@ -736,7 +731,7 @@ fn errors(t: &mut Table, v: Version) {
         vec![back(v.to_node(&ssh(51_515, 22)))],
         (
             Going::Out,
-            v.to_peer(&*v.unreachable(&v.packet([v.peer, v.node], &ssh(51_515, 22)))),
+            v.to_peer(&*v.unreachable(&packet([v.peer, v.node], &ssh(51_515, 22)))),
         ),
         ESTABLISHED,
     );
@@ -745,7 +740,7 @@ fn errors(t: &mut Table, v: Version) {
         vec![back(v.to_node(&ssh(51_515, 23)))],
         (
             Going::Out,
-            v.to_peer(&*v.unreachable(&v.packet([v.peer, v.node], &ssh(51_515, 23)))),
+            v.to_peer(&*v.unreachable(&packet([v.peer, v.node], &ssh(51_515, 23)))),
         ),
         DENIED,
     );
@@ -764,8 +759,8 @@ fn fragments(t: &mut Table, v: Version) {
     };
     let way = [v.peer, v.node];
     let asked = || vec![out(v.to_peer(&question()))];
-    let first = |id| v.fragment(way, (0, id), &large(53, NODES_PORT));
-    let later = |id| v.fragment(way, (8, id), &large(53, NODES_PORT));
+    let first = |id| fragment(way, (0, id), &large(53, NODES_PORT));
+    let later = |id| fragment(way, (8, id), &large(53, NODES_PORT));
     let begun = || {
         let mut all = asked();
         all.push(back(first(1)));
@@ -781,12 +776,12 @@ fn fragments(t: &mut Table, v: Version) {
     t.drops(
         (v, "one of another source"),
         begun(),
-        v.fragment([v.stranger, v.node], (8, 1), &large(53, NODES_PORT)),
+        fragment([v.stranger, v.node], (8, 1), &large(53, NODES_PORT)),
     );
     t.drops(
         (v, "one of another protocol"),
         begun(),
-        v.fragment(
+        fragment(
             way,
             (8, 1),
             &Udp {
@@ -818,7 +813,7 @@ fn fragments(t: &mut Table, v: Version) {
     );
     t.drops(
         (v, "one whose first one went out"),
-        vec![out(v.fragment(way, (0, 1), &large(53, NODES_PORT)))],
+        vec![out(fragment(way, (0, 1), &large(53, NODES_PORT)))],
         later(1),
     );
     let ssh = Tcp {
@@ -828,13 +823,13 @@ fn fragments(t: &mut Table, v: Version) {
     t.push(
         (v, "one that only its header could decide"),
         vec![],
-        (Going::In, v.fragment(way, (8, 3), &ssh)),
+        (Going::In, fragment(way, (8, 3), &ssh)),
         ("drop", "fragment", None),
     );
     t.answers(
         (v, "one of what a rule allowed"),
-        vec![back(v.fragment(way, (0, 3), &ssh))],
-        v.fragment(way, (8, 3), &ssh),
+        vec![back(fragment(way, (0, 3), &ssh))],
+        fragment(way, (8, 3), &ssh),
     );
 }
 
@@ -930,7 +925,7 @@ fn rules(t: &mut Table, v: Version) {
         (Going::In, yes),
         ("pass", "policy_allow", Some(0)),
     );
-    let error = v.unreachable(&v.packet([v.node, v.peer], &question()));
+    let error = v.unreachable(&packet([v.node, v.peer], &question()));
     t.drops(
         (v, "an error about what is not remembered"),
         vec![out(v.to_peer(&question()))],

@@ -96,11 +96,11 @@ pub(crate) struct Seeing {
 }
 
 impl Seeing {
-    fn is_reply(&self) -> bool {
+    fn is_reply(self) -> bool {
         !self.is_error && self.begun != self.direction
     }
 
-    fn is_forward(&self) -> bool {
+    fn is_forward(self) -> bool {
         !self.is_error && self.begun == self.direction
     }
 }
@@ -1015,7 +1015,7 @@ const RULES: &[(&str, Mistake)] = &[
         "the rules are asked about an answer with the same addresses",
         other!(|rules| {
             each_match(rules, |matches| {
-                std::mem::swap(&mut matches.src, &mut matches.dst)
+                std::mem::swap(&mut matches.src, &mut matches.dst);
             });
         }),
     ),
@@ -1137,23 +1137,23 @@ fn l4(frame: &[u8], protocols: &[u8]) -> Option<usize> {
     protocols.contains(&proto).then_some(at)
 }
 
-/// TCP with all of `these` flags has `those` in their place.
-fn change_flags(frame: &mut [u8], these: u8, those: u8) -> Option<()> {
+/// TCP with all of the `old` flags has the `new` ones in their place.
+fn change_flags(frame: &mut [u8], old: u8, new: u8) -> Option<()> {
     let at = l4(frame, &[TCP])?;
     let flags = frame.get_mut(at + 13)?;
-    if *flags & these == these {
-        *flags = *flags & !these | those;
+    if *flags & old == old {
+        *flags = *flags & !old | new;
     }
     Some(())
 }
 
 /// ICMP of a type has another one; IPv4's and IPv6's.
-fn change_type(frame: &mut [u8], these: [u8; 2], those: [u8; 2]) -> Option<()> {
+fn change_type(frame: &mut [u8], old: [u8; 2], new: [u8; 2]) -> Option<()> {
     let version = usize::from(is_ipv6(frame)?);
     let at = l4(frame, &[[1], [58]][version])?;
     let kind = frame.get_mut(at)?;
-    if *kind == these[version] {
-        *kind = those[version];
+    if *kind == old[version] {
+        *kind = new[version];
     }
     Some(())
 }
@@ -1208,9 +1208,9 @@ impl InTable {
         self.words[field as usize].get()
     }
 
-    fn live_state(&self, mistake: &Mistake, seeing: &Seeing, now: u64) -> Option<State> {
+    fn live_state(&self, mistake: &Mistake, seeing: Seeing, now: u64) -> Option<State> {
         let state = State::from_number(self.word(Field::State))?;
-        let timeout = (mistake.timeout)(seeing, state, self.tuple.proto());
+        let timeout = (mistake.timeout)(&seeing, state, self.tuple.proto());
         (now - self.word(Field::Seen) <= timeout * SECOND).then_some(state)
     }
 }
@@ -1301,7 +1301,7 @@ impl<'w> Flows for Open<'w> {
             .borrow()
             .get(&(place(table), key))?
             .clone();
-        if let Some(state) = flow.live_state(self.mistake, &seeing, self.now()) {
+        if let Some(state) = flow.live_state(self.mistake, seeing, self.now()) {
             (self.mistake.found)(&seeing, state, &flow.words, self.now());
         }
         Some(Seen {
@@ -1445,11 +1445,11 @@ impl<'m> Wrong<'m> {
                 flags: 0,
                 is_error: false,
             };
-            flow.live_state(self.mistake, &seeing, now).is_some()
+            flow.live_state(self.mistake, seeing, now).is_some()
         });
         live.map(|flow| {
             let [seen, began, forward, back, state] = flow.words.each_ref().map(Cell::get);
-            let begun = match flow.begun {
+            let direction = match flow.begun {
                 Way::Ingress => Direction::Ingress,
                 Way::Egress => Direction::Egress,
             };
@@ -1460,7 +1460,7 @@ impl<'m> Wrong<'m> {
                 back,
                 state,
             };
-            (begun, flow.tuple, known)
+            (direction, flow.tuple, known)
         })
         .collect()
     }
