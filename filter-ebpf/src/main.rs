@@ -311,9 +311,9 @@ fn with_flows<H: Apart, const SMALL: bool>(hook: &H, outcome: Outcome) -> Outcom
     if outcome.drops() != 0 {
         let consults = flow::consults(outcome, &flows);
         if fragments || consults {
-            let follows = u64::from(flow::follows(outcome)) * FOLLOWS;
-            let asks = u64::from(consults) * CONSULTS | follows;
-            if hook.dropped(asks) != 0 {
+            let consults = if consults { CONSULTS } else { 0 };
+            let follows = if flow::follows(outcome) { FOLLOWS } else { 0 };
+            if hook.dropped(consults | follows) != 0 {
                 return outcome.established();
             }
         }

@@ -54,6 +54,7 @@ impl Both {
         let after = self.0.ingress().stats().unwrap();
         let wanted = Judgement {
             decision,
+            essential: None,
             noted: noted.to_vec(),
         };
         assert_eq!(found, wanted, "of {frame:02x?}");
