@@ -72,6 +72,7 @@ pub(crate) const RIGHT: Mistake = Mistake {
     remember: |_| true,
     dropped_firsts: false,
     established: |by_rules| Judgement {
+        essential: None,
         decision: ESTABLISHED,
         noted: by_rules.noted,
     },
@@ -1050,6 +1051,7 @@ const RULES: &[(&str, Mistake)] = &[
         "the rule that would drop it counts it",
         Mistake {
             established: |by_rules| Judgement {
+                essential: None,
                 decision: Decision {
                     rule: by_rules.decision.rule,
                     ..ESTABLISHED
@@ -1063,6 +1065,7 @@ const RULES: &[(&str, Mistake)] = &[
         "what is noted beside is forgotten",
         Mistake {
             established: |_| Judgement {
+                essential: None,
                 decision: ESTABLISHED,
                 noted: Vec::new(),
             },
@@ -1073,6 +1076,7 @@ const RULES: &[(&str, Mistake)] = &[
         "it passes for the default's sake",
         Mistake {
             established: |by_rules| Judgement {
+                essential: None,
                 decision: Decision {
                     reason: Reason::DefaultAllow,
                     ..ESTABLISHED

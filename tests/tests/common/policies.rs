@@ -223,7 +223,7 @@ pub(crate) fn build_both(rules: Rules) -> [Ruleset; 2] {
         rule.id.direction = Direction::Egress;
     }
     for ruleset in [&mut ingress, &mut egress] {
-        ruleset.options.essentials = false;
+        ruleset.options.essentials = Essentials::NONE;
         if rules == Rules::OutboundTrack {
             ruleset.options.fragments = Fragments::Track;
         }
