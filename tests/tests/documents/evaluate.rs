@@ -71,7 +71,9 @@ impl Evaluator<'_> {
                 (Verdict::Pass, Reason::Failsafe, rule)
             }
             End::DefaultAllow => (Verdict::Pass, Reason::DefaultAllow, None),
-            End::DefaultDeny if is_essential(packet) => (Verdict::Pass, Reason::Essential, None),
+            End::DefaultDeny if is_essential(packet, self.case.egress) => {
+                (Verdict::Pass, Reason::Essential, None)
+            }
             End::DefaultDeny => (Verdict::Drop, Reason::DefaultDeny, None),
         };
         Answer {
@@ -825,13 +827,14 @@ const fn has_ports(proto: u8) -> bool {
 }
 
 /// Edge-cases: what passes under default deny all the same.
-fn is_essential(packet: &Packet) -> bool {
+fn is_essential(packet: &Packet, egress: bool) -> bool {
     let (first, second) = packet.l4;
+    let [dhcp, dhcpv6] = if egress { [67, 547] } else { [68, 546] };
     match (packet.src.is_ipv4(), packet.proto) {
         (true, ICMP) => (first, second) == (3, 4),
         (true, IGMP) => true,
-        (true, UDP) => second == 68,
-        (false, UDP) => second == 546,
+        (true, UDP) => second == dhcp,
+        (false, UDP) => second == dhcpv6,
         (false, ICMPV6) => match first {
             1..=4 | 130..=132 | 143 => true,
             133..=137 => packet.hop_limit == 255,
