@@ -515,7 +515,7 @@ fn the_packets_reach_every_reason() {
 #[test]
 fn the_packets_meet_rules_of_every_kind() {
     let size = Size {
-        rulesets: 400,
+        rulesets: 600,
         packets: 1..=220,
         repeatable: true,
     };
