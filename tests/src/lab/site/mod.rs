@@ -102,6 +102,8 @@ impl Site {
                 ("ipv6/icmp/ratelimit", "0"),
                 ("ipv6/conf/default/accept_dad", "0"),
                 ("ipv6/conf/default/accept_ra", "0"),
+                // A port that a client insists on is free again at once.
+                ("ipv4/tcp_max_tw_buckets", "0"),
             ];
             if matches!(machine, Machine::Node | Machine::Router) {
                 settings.extend([("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")]);

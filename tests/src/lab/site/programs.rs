@@ -59,9 +59,20 @@ pub(super) fn curl(
     let plain = ["--silent", "--show-error", "--noproxy", "*"];
     let patience = ["--connect-timeout", "2", "--max-time", "10"];
     let arguments = [&plain[..], &patience, options, &[&url]].concat();
-    let output = run(site, from, 15, "curl", &arguments)?;
+    let mut output = run(site, from, 15, "curl", &arguments)?;
+    // Its port may be in use by the client of the other IP version, for a moment.
+    for _ in 0..20 {
+        if output.status.code() != Some(PORT_IN_USE) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(100));
+        output = run(site, from, 15, "curl", &arguments)?;
+    }
     Ok(says(&output, PAGE.trim()))
 }
+
+/// What curl exits with where it can't have the port that it is to come from.
+const PORT_IN_USE: i32 = 45;
 
 /// Asks the resolver at the far end.
 pub(super) fn dig(site: &Site, from: Machine, family: Family, how: Dns) -> Result<Outcome> {
