@@ -630,6 +630,51 @@ fn egress_is_enforced_unless_it_is_left_out() {
     assert!(node.rule("both", 0) >= node.rule("both", 1));
 }
 
+/// Before Linux 6.6 there is no TCX: the same by a classifier at clsact, over a change
+/// and until it is taken off.
+#[test]
+fn what_goes_out_is_filtered_at_clsact_as_well() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    let path = node.files().join("out.yaml");
+    let text = "apiVersion: v1\nkind: policy\nmetadata: {name: out}\nspec:\n  egress:\n  - {action: \
+                deny, protocol: tcp, destination: {ports: [9999]}}\n  - {action: allow}\n";
+    fs::write(&path, text).unwrap();
+    let file = path.to_str().unwrap();
+    let lab = node.lab();
+    let services = [8081, 9999].map(|port| lab.serve(Side::Client, Transport::Tcp, port).unwrap());
+    let reach = |port: u16, patience| {
+        let to = SocketAddr::new(Side::Client.v4().into(), port);
+        lab.reach(Side::Node, Transport::Tcp, to, patience).unwrap()
+    };
+    let classifiers = || {
+        let mut tc = lab.command(Side::Node, "tc");
+        let shown = tc.args(["filter", "show", "dev", INTERFACE, "egress"]);
+        String::from_utf8(shown.output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(reach(9999, PATIENT), Reach::Answered);
+    let apply = ["apply", "-f", file, "--interface", INTERFACE];
+    for hook in [&["--egress-hook", "clsact"][..], &[]] {
+        node.done(&[&apply[..], hook].concat());
+        let status = node.json(&["status"]);
+        let egress = &status["interfaces"][0]["egress"];
+        assert_eq!(egress["hook"], "clsact", "{status:#}");
+        let shown = classifiers();
+        assert_eq!(shown.matches("nodewall").count(), 2, "{shown}");
+        let id = format!("id {} ", egress["program_id"]);
+        assert!(shown.contains(&id), "{id}: {shown}");
+        assert_eq!(reach(9999, BRIEF), Reach::TimedOut);
+        assert_eq!(reach(8081, PATIENT), Reach::Answered);
+    }
+    node.done(&["detach", "--all"]);
+    assert!(!classifiers().contains("nodewall"));
+    assert_eq!(node.pinned(), Vec::<PathBuf>::new());
+    assert_eq!(reach(9999, PATIENT), Reach::Answered);
+    drop(services);
+}
+
 /// What a Log rule matches is reported, with the right rule and headers; the
 /// verdict is the next rule's, and what is not reported is counted as lost.
 #[test]
