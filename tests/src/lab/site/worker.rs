@@ -138,14 +138,7 @@ const NODE: &str = "worker-1";
 
 /// Writes the example's policies, for the site's interface, into a folder.
 fn write_example(folder: &Path, policies: Policies, more: &[(&str, &str)]) -> Result<()> {
-    // Until the example is there, a copy of it stands in.
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let example = here.join("../examples/worker-node");
-    let example = if example.exists() {
-        example
-    } else {
-        here.join("src/lab/site/worker-node")
-    };
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/worker-node");
     fs::create_dir_all(folder)?;
     for entry in fs::read_dir(&example)? {
         let path = entry?.path();
