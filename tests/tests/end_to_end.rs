@@ -672,6 +672,17 @@ fn what_goes_out_is_filtered_at_clsact_as_well() {
     assert!(!classifiers().contains("nodewall"));
     assert_eq!(node.pinned(), Vec::<PathBuf>::new());
     assert_eq!(reach(9999, PATIENT), Reach::Answered);
+
+    // As a first change leaves it that ends before what comes in is filtered.
+    node.done(&[&apply[..], &["--egress-hook", "clsact"]].concat());
+    fs::remove_file(node.pins().join(INTERFACE).join("link")).unwrap();
+    settle(|| node.program().is_none());
+    assert_eq!(reach(9999, BRIEF), Reach::TimedOut);
+    node.done(&apply);
+    let status = node.json(&["status"]);
+    assert_eq!(status["interfaces"][0]["egress"]["hook"], "tcx");
+    assert!(!classifiers().contains("nodewall"));
+    assert_eq!(reach(9999, BRIEF), Reach::TimedOut);
     drop(services);
 }
 

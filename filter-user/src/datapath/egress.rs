@@ -91,15 +91,35 @@ pub(super) fn put(
         Attached::Clsact => return put_clsact(slot, interface.index, program),
         Attached::Nothing => {}
     }
+    attach(slot, interface.index, wanted, program).map_err(|error| match error {
+        Refused::Kernel(error) => failed(&error),
+        Refused::Other(error) => error,
+    })
+}
+
+/// Why nothing could be attached.
+enum Refused {
+    /// The kernel refuses the link.
+    Kernel(io::Error),
+    Other(Error),
+}
+
+/// Attaches a program where none of ours is.
+fn attach(
+    slot: &Slot,
+    ifindex: u32,
+    wanted: Option<EgressHook>,
+    program: BorrowedFd<'_>,
+) -> Result<(), Refused> {
     if wanted != Some(EgressHook::Clsact) {
-        match sys::link_create_egress(program, interface.index) {
-            Ok(link) => return pin_link(slot, &link),
+        match sys::link_create_egress(program, ifindex) {
+            Ok(link) => return pin_link(slot, &link).map_err(Refused::Other),
             // A kernel before 6.6 doesn't know what is asked.
             Err(error) if wanted.is_none() && error.raw_os_error() == Some(libc::EINVAL) => {}
-            Err(error) => return Err(failed(&error)),
+            Err(error) => return Err(Refused::Kernel(error)),
         }
     }
-    put_clsact(slot, interface.index, program)
+    put_clsact(slot, ifindex, program).map_err(Refused::Other)
 }
 
 fn pin_link(slot: &Slot, link: &OwnedFd) -> Result<(), Error> {
@@ -110,20 +130,20 @@ fn pin_link(slot: &Slot, link: &OwnedFd) -> Result<(), Error> {
 }
 
 fn put_clsact(slot: &Slot, ifindex: u32, program: BorrowedFd<'_>) -> Result<(), Error> {
-    clsact::put(ifindex, program)?;
     let path = slot.clsact_path();
     if path.exists() {
-        return Ok(());
+        return clsact::put(ifindex, program);
     }
-    // It only says that the classifier is ours: any program of ours does.
-    let pinned = path.parent().map_or(Ok(()), pins::create).and_then(|()| {
-        sys::pin(program, &path)
-            .map_err(|error| Error::io(format_args!("cannot pin {}", path.display()), &error))
-    });
-    if pinned.is_err() {
-        clsact::remove(ifindex)?;
+    // The pin only says that the classifier is ours: any program of ours does. It comes
+    // first, so that no classifier is left that nobody knows of where this is cut short.
+    path.parent().map_or(Ok(()), pins::create)?;
+    sys::pin(program, &path)
+        .map_err(|error| Error::io(format_args!("cannot pin {}", path.display()), &error))?;
+    let put = clsact::put(ifindex, program);
+    if put.is_err() {
+        slot.remove_clsact_pin()?;
     }
-    pinned
+    put
 }
 
 /// Brings what goes out in line with the generation in `folder`, which has this
@@ -155,8 +175,10 @@ pub(super) fn settle(
         Attached::Clsact if clsact::program(ifindex)? == Some(wanted) => Ok(()),
         Attached::Clsact => clsact::put(ifindex, program()?.as_fd()),
         Attached::Nothing => {
-            let link = sys::link_create_egress(program()?.as_fd(), ifindex).map_err(failed)?;
-            pin_link(slot, &link)
+            attach(slot, ifindex, None, program()?.as_fd()).map_err(|error| match error {
+                Refused::Kernel(error) => failed(error),
+                Refused::Other(error) => error,
+            })
         }
     }
 }

@@ -445,8 +445,8 @@ impl Datapath {
         self
     }
 
-    /// Loads policies, swaps them in atomically and pins them. On an error nothing
-    /// is changed.
+    /// Loads policies, swaps them in and pins them. Each direction changes atomically,
+    /// what goes out just before what comes in. On an error nothing is changed.
     pub fn apply(
         &self,
         interface: &str,
@@ -758,6 +758,8 @@ fn fresh_slot(root: &Path, interface: &Interface) -> Result<Slot, Error> {
             info.ifindex
         ))),
         _ => {
+            // Where a first change was cut short, what goes out is filtered alone.
+            egress::remove(&slot, interface.index)?;
             slot.remove()?;
             Ok(slot)
         }
