@@ -172,10 +172,9 @@ impl Flows for Tables {
     #[inline(always)]
     fn count(&self, event: Event, begun: Direction) {
         if let Some(count) = FLOW_COUNTS.get_ptr_mut(event.place(begun)) {
-            // SAFETY: the pointer is to this CPU's copy of the element. The program
-            // of the other direction uses others, but for the events that either can
-            // be first to see, which are of the kind that both hooks run with
-            // interrupts of the network switched off.
+            // SAFETY: the pointer is to this CPU's copy of the element. Each element is
+            // counted by the program of one direction alone, and the programs of a hook
+            // are not preempted by one another on a CPU.
             unsafe { *count += 1 };
         }
     }

@@ -15,7 +15,7 @@ pub(crate) fn run(place: &Place, arguments: &[String]) -> Result<()> {
         note("not root: the tests that load the program into the kernel skip themselves");
     }
     let object = build::object(place, false)?;
-    note("building and running every test (cold: about 3 minutes)");
+    note("building and running every test (cold: about 10 minutes)");
     run::status(
         place
             .cargo()

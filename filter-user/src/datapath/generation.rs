@@ -105,7 +105,12 @@ impl Loading {
             ..FlowConstants::default()
         };
         let fills = constants.switches & switches::FILL != 0;
-        let room = if fills { self.max_flows } else { flows::UNUSED };
+        // A table of one would be taken for one that is not used.
+        let room = if fills {
+            self.max_flows.max(flows::UNUSED + 1)
+        } else {
+            flows::UNUSED
+        };
         (constants, room)
     }
 }
