@@ -1,4 +1,4 @@
-//! Numbers of bytes, in words.
+//! Numbers, of bytes most of all, in words.
 
 /// Bytes in binary units, to three digits.
 #[must_use]
@@ -27,6 +27,20 @@ pub(crate) fn needed_and_allowed(needed: u64, allowed: u64) -> [String; 2] {
     } else {
         sizes
     }
+}
+
+/// An integer with its thousands separated.
+#[must_use]
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 #[cfg(test)]

@@ -16,3 +16,4 @@ pub mod packet_text;
 pub mod policy;
 pub mod reference;
 pub mod ruleset;
+pub mod telemetry;

@@ -270,6 +270,15 @@ pub fn protocol_name(number: u8) -> Cow<'static, str> {
     })
 }
 
+/// The number of a protocol that is written as [`protocol_name`] does, or as a number.
+#[must_use]
+pub fn protocol_number(text: &str) -> Option<u8> {
+    let number = text.strip_prefix("protocol ").unwrap_or(text).parse();
+    number
+        .ok()
+        .or_else(|| (0..=u8::MAX).find(|number| protocol_name(*number).eq_ignore_ascii_case(text)))
+}
+
 /// Members that are shown of a list.
 const SHOWN: usize = 4;
 

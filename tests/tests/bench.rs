@@ -247,7 +247,7 @@ fn live_frames_arrive_and_are_counted() {
         });
         let mut corpus = corpus_of_flows(flows, 100, false).unwrap();
         let link = corpus.attach(bench.target().unwrap(), "receiver").unwrap();
-        let denied = |bench: &TestBench| bench.stats().unwrap().rules[0].1;
+        let denied = |bench: &TestBench| bench.stats().unwrap().of_rules[0];
         for round in 1..=3 {
             // Few at a time: a pair holds 256 where the receiver has to wait.
             corpus.send("sender", 200).unwrap();

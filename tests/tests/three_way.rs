@@ -338,7 +338,7 @@ fn kernel_agrees_by(compile: impl Fn(&Ruleset) -> Result<(Ruleset, Image), TestC
         // Everything was counted once, in its reason, and in each rule that it
         // met.
         let stats = bench.stats().map_err(|error| failed(&error))?;
-        let counted: Vec<Count> = stats.rules.iter().map(|(_, count)| *count).collect();
+        let counted: Vec<Count> = stats.of_rules.clone();
         prop_assert_eq!(counted, by_rule);
         let counted: BTreeMap<_, _> = stats
             .reasons

@@ -245,8 +245,8 @@ fn names(targets: &[Target]) -> String {
 fn print(target: &Target, egress: Option<Compiled<'_>>, applied: &Applied) -> Result<(), Failure> {
     let mut out = stdout().lock();
     let before = Rulesets {
-        ingress: applied.before.as_ref(),
-        egress: applied.egress_before.as_ref(),
+        ingress: applied.before.as_deref(),
+        egress: applied.egress_before.as_deref(),
     };
     let after = Rulesets {
         ingress: Some(&target.ruleset),
@@ -313,7 +313,7 @@ impl Apply {
                 here.next()
                     .map_or_else(Rulesets::default, |status| Rulesets {
                         ingress: Some(&status.ruleset),
-                        egress: status.egress.as_ref().map(|egress| &egress.ruleset),
+                        egress: status.egress.as_ref().map(|egress| &*egress.ruleset),
                     })
             });
             match before {

@@ -11,6 +11,9 @@ use super::output::Color;
 use crate::datapath::{DEFAULT_MAX_FLOWS, DEFAULT_PIN_ROOT};
 use crate::ruleset::{Direction, Essentials, Fragments, Options, Switch};
 
+/// Where a daemon is found unless told otherwise.
+const DEFAULT_RUN_DIR: &str = "/run/nodewall";
+
 /// Flags of every verb.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Global {
@@ -24,6 +27,17 @@ pub(super) struct Global {
         help_heading = "Global options"
     )]
     pub pin_root: PathBuf,
+
+    /// Folder in which `nodewall run` is found by the other verbs
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "NODEWALL_RUN_DIR",
+        default_value = DEFAULT_RUN_DIR,
+        help_heading = "Global options"
+    )]
+    pub run_dir: PathBuf,
 
     /// Colour in messages
     #[arg(

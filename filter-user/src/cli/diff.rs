@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::io::{Write as _, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use filter_common::verdict::Verdict;
@@ -93,8 +94,8 @@ impl Diff {
             let mut all = Before::new();
             for target in before {
                 let egress = target.egress_in_force(true);
-                let egress = egress.map(|egress| egress.ruleset.clone());
-                add(&mut all, &target.interface, Some(target.ruleset));
+                let egress = egress.map(|egress| Arc::new(egress.ruleset.clone()));
+                add(&mut all, &target.interface, Some(Arc::new(target.ruleset)));
                 add(&mut all, &target.interface, egress);
             }
             (all, after)
@@ -104,13 +105,17 @@ impl Diff {
             let interface = &target.interface;
             let was = |direction| before.get(&(interface.clone(), direction));
             let ingress = was(Direction::Ingress);
-            changes.push(Changes::between(ingress, interface, &target.ruleset)?);
+            changes.push(Changes::between(
+                ingress.map(|one| &**one),
+                interface,
+                &target.ruleset,
+            )?);
             // What goes out is filtered where a rule, or return traffic, asks for it.
             let (was, is) = (was(Direction::Egress), target.egress_in_force(true));
             if was.is_some() || is.is_some() {
                 let is = is.map(|egress| egress.ruleset.clone());
                 let is = is.unwrap_or_else(|| everything(&target.ruleset));
-                changes.push(Changes::between(was, interface, &is)?);
+                changes.push(Changes::between(was.map(|one| &**one), interface, &is)?);
             }
         }
         match self.output {
@@ -133,9 +138,9 @@ impl Diff {
 }
 
 /// The rulesets before, by interface and direction.
-type Before = BTreeMap<(String, Direction), Ruleset>;
+type Before = BTreeMap<(String, Direction), Arc<Ruleset>>;
 
-fn add(before: &mut Before, interface: &str, ruleset: Option<Ruleset>) {
+fn add(before: &mut Before, interface: &str, ruleset: Option<Arc<Ruleset>>) {
     if let Some(ruleset) = ruleset {
         before.insert((interface.to_owned(), ruleset.direction), ruleset);
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{Write as _, stdout};
+use std::sync::Arc;
 
 use clap::Args;
 use filter_common::verdict::Reason;
@@ -101,7 +102,7 @@ impl Explain {
                 ingress_only: false,
                 times: std::rc::Rc::default(),
             };
-            one_target(&request, self.direction.direction())?.ruleset
+            Arc::new(one_target(&request, self.direction.direction())?.ruleset)
         };
         let image = Image::compile(&ruleset, self.options.max_memory).map_err(Failure::failed)?;
         let frame = packet.frame();
@@ -133,7 +134,7 @@ impl Explain {
         Ok(())
     }
 
-    fn ruleset_in_force(&self, global: &Global) -> Result<Ruleset, Failure> {
+    fn ruleset_in_force(&self, global: &Global) -> Result<Arc<Ruleset>, Failure> {
         let mut all = Datapath::open(&global.pin_root)?.status()?;
         if let [interface] = self.endpoint.interface.as_slice() {
             all.retain(|status| status.interface == *interface);

@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 use super::args::{DirectionFlag, Global, TableOrJson};
 use super::error::Failure;
-use super::observe::{network, protocol};
 use super::output::{columns, count, grouped};
 use crate::datapath::{Datapath, Flow};
 use crate::ruleset::protocol_name;
+use crate::telemetry::wanted::{network, protocol};
 
 /// Show, count or forget the flows whose return traffic passes
 ///

@@ -13,6 +13,7 @@ use super::output::{Color, columns, fit, grouped, index_of, terminal_size, time,
 use crate::datapath::{Count, Datapath, DescribedDocument, Mode, Stats, Status};
 use crate::policy::print;
 use crate::ruleset::{Direction, Rule, Ruleset};
+use crate::telemetry::document;
 
 /// Read back what is in force
 ///
@@ -82,9 +83,7 @@ enum Format {
 
 /// What is in force on an interface, in each direction that is filtered.
 fn sides(status: &Status) -> impl Iterator<Item = (&Ruleset, &Stats)> {
-    let egress = status.egress.as_ref();
-    std::iter::once((&status.ruleset, &status.stats))
-        .chain(egress.map(|egress| (&egress.ruleset, &egress.stats)))
+    status.totals().map(|stats| (&*stats.ruleset, stats))
 }
 
 impl Get {
@@ -220,35 +219,7 @@ impl Get {
     }
 
     fn rules(&self, all: &[Status]) -> Value {
-        let mut rules = Vec::new();
-        for status in all {
-            let all = sides(status).flat_map(|(ruleset, stats)| {
-                let rules = stats.rules.iter().enumerate();
-                rules.map(move |(place, (rule, count))| (ruleset, place, rule, count))
-            });
-            for (ruleset, place, rule, count) in all {
-                if !self.wants(&rule.id.policy) {
-                    continue;
-                }
-                rules.push(json!({
-                    "interface": status.interface,
-                    "place": place,
-                    "stage": rule.id.stage,
-                    "tier": rule.tier,
-                    "policy": rule.id.policy,
-                    "direction": rule.id.direction,
-                    "rule": rule.id.index,
-                    "action": rule.action.name(),
-                    "staged": rule.staged,
-                    "match": ruleset.words(rule),
-                    "matches": rule.matches,
-                    "packets": count.packets,
-                    "bytes": count.bytes,
-                    "source": rule.source,
-                }));
-            }
-        }
-        json!({"schema": 1, "rules": rules})
+        document::rules(all, |policy| self.wants(policy))
     }
 
     fn tables(&self, all: &[Status]) -> String {
@@ -283,9 +254,9 @@ impl Get {
         }
         let mut rows = Vec::new();
         for name in policies(status).into_iter().filter(|name| self.wants(name)) {
-            let of = |rule: &&(Rule, Count)| *rule.0.id.policy == *name && !rule.0.is_default();
-            let rules = sides(status).flat_map(|(_, stats)| &stats.rules);
-            let rules: Vec<&(Rule, Count)> = rules.filter(of).collect();
+            let of = |rule: &(&Rule, Count)| *rule.0.id.policy == *name && !rule.0.is_default();
+            let rules = status.totals().flat_map(Stats::rules);
+            let rules: Vec<(&Rule, Count)> = rules.filter(of).collect();
             let total = rules
                 .iter()
                 .fold(Count::default(), |sum, (_, count)| sum + *count);
@@ -339,7 +310,7 @@ impl Get {
         }
         headings.push("MATCH");
         let mut rows = Vec::new();
-        for (rule, count) in &stats.rules {
+        for (rule, count) in stats.rules() {
             if !self.wants(&rule.id.policy) {
                 continue;
             }

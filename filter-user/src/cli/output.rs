@@ -2,12 +2,12 @@
 
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
-use std::time::SystemTime;
 
 use clap::ValueEnum;
 
-pub(super) use crate::bytes::size;
+pub(super) use crate::bytes::{grouped, size};
 use crate::ruleset::Rule;
+pub(super) use crate::telemetry::time;
 
 /// Colour in messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -94,29 +94,6 @@ pub(super) fn terminal_size() -> (usize, usize) {
     terminal_size::terminal_size_of(std::io::stdout()).map_or((80, 24), |(columns, rows)| {
         (usize::from(columns.0), usize::from(rows.0))
     })
-}
-
-/// RFC 3339, UTC, to the second.
-#[must_use]
-pub(super) fn time(time: SystemTime) -> String {
-    jiff::Timestamp::try_from(time).map_or_else(
-        |_| "unknown".to_owned(),
-        |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-    )
-}
-
-/// An integer with its thousands separated.
-#[must_use]
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// Cuts a text to `width` characters, its end replaced by `…`.

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Args, ValueEnum};
 use filter_common::verdict::{Essential, Reason, Verdict};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::Global;
 use super::error::Failure;
 use super::output::{columns, fit, grouped, index_of, terminal_size, time};
-use super::status::verdict_total;
 use crate::datapath::{Count, Datapath, Stats as Totals};
+use crate::ruleset::Rule;
+use crate::telemetry::document;
 
 /// Show exact counters per rule, reason and interface
 ///
@@ -71,6 +72,12 @@ struct Reading {
     totals: Vec<Totals>,
 }
 
+impl Reading {
+    fn document(&self) -> Value {
+        document::stats(&self.totals, SystemTime::now())
+    }
+}
+
 impl Stats {
     /// Runs the verb.
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
@@ -104,12 +111,7 @@ impl Stats {
     }
 
     fn read(&self, datapath: &Datapath) -> Result<Reading, Failure> {
-        let mut totals = datapath.stats(self.interface.as_deref())?;
-        for of_interface in &mut totals {
-            // What the end of a tier decides is counted by its reason.
-            let rules = &mut of_interface.rules;
-            rules.retain(|(rule, _)| !rule.is_default() || rule.staged);
-        }
+        let totals = datapath.stats(self.interface.as_deref())?;
         if totals.is_empty() {
             return Err(Failure::NotAttached(
                 "nothing is attached, so there is nothing to count. `nodewall apply -f POLICY \
@@ -131,8 +133,8 @@ impl Stats {
             Format::Table
         });
         match (format, self.watch) {
-            (Format::Json, false) => writeln!(out, "{:#}", json(&reading.totals))?,
-            (Format::Json | Format::Jsonl, _) => writeln!(out, "{}", json(&reading.totals))?,
+            (Format::Json, false) => writeln!(out, "{:#}", reading.document())?,
+            (Format::Json | Format::Jsonl, _) => writeln!(out, "{}", reading.document())?,
             (Format::Table, watch) => {
                 let (width, height) = terminal_size();
                 let screen = watch && out.is_terminal();
@@ -228,18 +230,24 @@ impl<'a> Rates<'a> {
 
     fn verdict(&self, totals: &Totals, verdict: Verdict) -> u64 {
         self.of(
-            verdict_total(totals, verdict).packets,
-            verdict_total(self.before, verdict).packets,
+            totals.total(verdict).packets,
+            self.before.total(verdict).packets,
         )
     }
 
-    fn rule(&self, index: usize, totals: &Totals) -> u64 {
-        let (rule, count) = &totals.rules[index];
-        let before = self.before.rules.iter().find(|(old, _)| old.id == rule.id);
-        self.of(
-            count.packets,
-            before.map_or(count.packets, |(_, count)| count.packets),
-        )
+    /// `index` is where the rule most probably was, too.
+    fn rule(&self, index: usize, rule: &Rule, count: Count) -> u64 {
+        let before = self.before;
+        let same = before.ruleset.rules.get(index);
+        let same = same.filter(|old| old.id == rule.id);
+        let old = match same {
+            Some(_) => before.of_rules.get(index).copied(),
+            None => before
+                .rules()
+                .find(|(old, _)| old.id == rule.id)
+                .map(|(_, old)| old),
+        };
+        self.of(count.packets, old.map_or(count.packets, |old| old.packets))
     }
 
     fn essential(&self, kind: Essential, count: Count) -> u64 {
@@ -269,7 +277,7 @@ fn table(totals: &Totals, watched: bool, rates: Option<&Rates<'_>>, width: usize
     let per_second = |rate: Option<u64>| rate.map_or_else(String::new, grouped);
     let mut text = format!("{}, {}:\n", totals.interface, totals.direction.name());
     for (verdict, name) in [(Verdict::Pass, "passed"), (Verdict::Drop, "dropped")] {
-        let total = verdict_total(totals, verdict);
+        let total = totals.total(verdict);
         let _ = write!(text, "  {name:<8} {} packets", grouped(total.packets));
         if let Some(rates) = rates {
             let _ = write!(text, " ({}/s)", grouped(rates.verdict(totals, verdict)));
@@ -288,10 +296,8 @@ fn table(totals: &Totals, watched: bool, rates: Option<&Rates<'_>>, width: usize
     ];
     let rows = |name_width: usize| -> Vec<Vec<String>> {
         totals
-            .rules
-            .iter()
-            .enumerate()
-            .map(|(index, (rule, count))| {
+            .counted_rules()
+            .map(|(index, rule, count)| {
                 vec![
                     format!("  {}", rule.id.stage.name()),
                     fit(&rule.id.policy, name_width),
@@ -303,16 +309,15 @@ fn table(totals: &Totals, watched: bool, rates: Option<&Rates<'_>>, width: usize
                     },
                     grouped(count.packets),
                     grouped(count.bytes),
-                    per_second(rates.map(|rates| rates.rule(index, totals))),
+                    per_second(rates.map(|rates| rates.rule(index, rule, count))),
                 ]
             })
             .collect()
     };
     // Names give way where the whole is too wide.
     let longest = totals
-        .rules
-        .iter()
-        .map(|(rule, _)| rule.id.policy.chars().count())
+        .counted_rules()
+        .map(|(_, rule, _)| rule.id.policy.chars().count())
         .max()
         .unwrap_or(0);
     let headings = &headings[..shown(headings.len())];
@@ -363,65 +368,12 @@ fn table(totals: &Totals, watched: bool, rates: Option<&Rates<'_>>, width: usize
     text
 }
 
-fn json(all: &[Totals]) -> Value {
-    let interfaces: Vec<Value> = all
-        .iter()
-        .map(|totals| {
-            let rules: Vec<Value> = totals
-                .rules
-                .iter()
-                .map(|(rule, count)| {
-                    json!({
-                        "stage": rule.id.stage.name(),
-                        "policy": rule.id.policy,
-                        "rule": rule.id.index,
-                        "direction": rule.id.direction,
-                        "action": rule.action.name(),
-                        "staged": rule.staged,
-                        "packets": count.packets,
-                        "bytes": count.bytes,
-                    })
-                })
-                .collect();
-            let reasons: Vec<Value> = totals
-                .reasons
-                .iter()
-                .map(|(reason, verdict, count)| {
-                    json!({
-                        "reason": reason.name(),
-                        "verdict": verdict.name(),
-                        "packets": count.packets,
-                        "bytes": count.bytes,
-                    })
-                })
-                .collect();
-            let essentials: Vec<Value> = totals
-                .essentials
-                .iter()
-                .map(|(kind, count)| {
-                    json!({
-                        "kind": kind.name(),
-                        "packets": count.packets,
-                        "bytes": count.bytes,
-                    })
-                })
-                .collect();
-            json!({
-                "interface": totals.interface,
-                "direction": totals.direction,
-                "rules": rules,
-                "reasons": reasons,
-                "essentials": essentials,
-            })
-        })
-        .collect();
-    json!({"schema": 1, "time": time(SystemTime::now()), "interfaces": interfaces})
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::{Action, Direction, Match, Rule, RuleId, Stage};
+    use std::sync::Arc;
+
+    use crate::ruleset::{Action, Direction, Match, Options, RuleId, Ruleset, Stage};
 
     fn totals(policy: &str, packets: u64) -> Totals {
         let rule = Rule {
@@ -444,7 +396,15 @@ mod tests {
         Totals {
             interface: "enp216s0f1np1".to_owned(),
             direction: Direction::Ingress,
-            rules: vec![(rule, count)],
+            ruleset: Arc::new(Ruleset {
+                endpoint: "worker".to_owned(),
+                direction: Direction::Ingress,
+                sets: Vec::new(),
+                rules: vec![rule],
+                default: Action::Allow,
+                options: Options::default(),
+            }),
+            of_rules: vec![count],
             reasons: vec![
                 (Reason::PolicyDeny, Verdict::Drop, count),
                 (Reason::DefaultAllow, Verdict::Pass, Count::default()),
@@ -497,7 +457,8 @@ mod tests {
             totals: vec![totals("x", 300)],
         };
         let rates = Rates::between(&before, &after, &after.totals[0]).unwrap();
-        assert_eq!(rates.rule(0, &after.totals[0]), 100);
+        let (index, rule, count) = after.totals[0].counted_rules().next().unwrap();
+        assert_eq!(rates.rule(index, rule, count), 100);
         assert_eq!(rates.verdict(&after.totals[0], Verdict::Drop), 100);
         assert_eq!(rates.of(1, 2), 0);
     }

@@ -5,13 +5,13 @@ use std::io::{Write as _, stdout};
 
 use clap::Args;
 use filter_common::verdict::Verdict;
-use serde_json::{Value, json};
 
 use super::args::{Global, TableOrJson};
 use super::error::Failure;
 use super::output::{columns, fit, grouped, size, time};
-use crate::datapath::{Count, Datapath, EgressStatus, FlowTotals, Mode, Stats, Status as InForce};
-use crate::ruleset::{Direction, Ruleset};
+use crate::datapath::{Datapath, Mode, Stats, Status as InForce};
+use crate::ruleset::Ruleset;
+use crate::telemetry::document;
 
 /// Show what is in force, per interface
 ///
@@ -45,7 +45,7 @@ impl Status {
         }
         if all.is_empty() {
             if self.output == TableOrJson::Json {
-                writeln!(stdout(), "{:#}", json(&[]))?;
+                writeln!(stdout(), "{:#}", document::status(&[]))?;
             }
             let on = self
                 .interface
@@ -56,20 +56,11 @@ impl Status {
             )));
         }
         match self.output {
-            TableOrJson::Json => writeln!(stdout(), "{:#}", json(&all))?,
+            TableOrJson::Json => writeln!(stdout(), "{:#}", document::status(&all))?,
             TableOrJson::Table => write!(stdout(), "{}", table(&all))?,
         }
         Ok(())
     }
-}
-
-/// Packets with this verdict.
-pub(super) fn verdict_total(stats: &Stats, verdict: Verdict) -> Count {
-    stats
-        .reasons
-        .iter()
-        .filter(|(_, given, _)| *given == verdict)
-        .fold(Count::default(), |sum, (_, _, count)| sum + *count)
 }
 
 fn table(all: &[InForce]) -> String {
@@ -84,8 +75,8 @@ fn table(all: &[InForce]) -> String {
                     once(status.generation.to_string()),
                     ruleset.rules.len().to_string(),
                     once(size(status.memory)),
-                    grouped(verdict_total(stats, Verdict::Pass).packets),
-                    grouped(verdict_total(stats, Verdict::Drop).packets),
+                    grouped(stats.total(Verdict::Pass).packets),
+                    grouped(stats.total(Verdict::Drop).packets),
                 ]
             };
             let mode = status.mode.map_or("gone", Mode::name);
@@ -133,7 +124,7 @@ fn table(all: &[InForce]) -> String {
             }
             None => text.push_str("  egress: not filtered\n"),
         }
-        for (begun, flows) in flows_of(status) {
+        for (begun, flows) in document::flows_of(status) {
             let _ = writeln!(
                 text,
                 "  flows begun on {begun}: {} of {}, {} packets passed",
@@ -146,107 +137,38 @@ fn table(all: &[InForce]) -> String {
     text
 }
 
-/// What is counted of flows, by the direction that they begin in, as far as any are
-/// remembered.
-pub(super) fn flows_of(status: &InForce) -> impl Iterator<Item = (&'static str, FlowTotals)> {
-    let directions = [Direction::Ingress.name(), Direction::Egress.name()];
-    let totals = status.flows.unwrap_or_default();
-    directions
-        .into_iter()
-        .zip(totals)
-        .filter(|(_, totals)| totals.max_entries > 0)
-}
-
-/// The same, for a document.
-pub(super) fn flows_json(status: &InForce) -> Value {
-    let flows = flows_of(status).map(|(begun, flows)| {
-        let counts = json!({
-            "max_entries": flows.max_entries,
-            "entries": flows.entries,
-            "inserts": flows.inserts,
-            "hits": flows.hits,
-            "evictions": flows.evictions,
-            "refused": flows.refused,
-            "fragments": flows.fragments,
-        });
-        (begun.to_owned(), counts)
-    });
-    Value::Object(flows.collect())
-}
-
-fn egress_json(egress: &EgressStatus) -> Value {
-    let passed = verdict_total(&egress.stats, Verdict::Pass);
-    let dropped = verdict_total(&egress.stats, Verdict::Drop);
-    json!({
-        "hook": egress.hook.name(),
-        "program_id": egress.program_id,
-        "default": egress.ruleset.default.name(),
-        "rules": egress.ruleset.rules.len(),
-        "combination": egress.combination,
-        "program": egress.program_size,
-        "passed": {"packets": passed.packets, "bytes": passed.bytes},
-        "dropped": {"packets": dropped.packets, "bytes": dropped.bytes},
-    })
-}
-
-fn json(all: &[InForce]) -> Value {
-    let interfaces: Vec<Value> = all
-        .iter()
-        .map(|status| {
-            let passed = verdict_total(&status.stats, Verdict::Pass);
-            let dropped = verdict_total(&status.stats, Verdict::Drop);
-            json!({
-                "interface": status.interface,
-                "mode": status.mode.map(Mode::name),
-                "generation": status.generation,
-                "program_id": status.program_id,
-                "since": time(status.since),
-                "endpoint": status.ruleset.endpoint,
-                "default": status.ruleset.default.name(),
-                "rules": status.ruleset.rules.len(),
-                "memory": {"maps_bytes": status.memory},
-                "combination": status.combination,
-                "program": status.program_size,
-                "events_lost": status.events_lost,
-                "passed": {"packets": passed.packets, "bytes": passed.bytes},
-                "dropped": {"packets": dropped.packets, "bytes": dropped.bytes},
-                "egress": status.egress.as_ref().map(egress_json),
-                "flows": flows_json(status),
-            })
-        })
-        .collect();
-    json!({"schema": 1, "interfaces": interfaces})
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::{Duration, SystemTime};
 
     use filter_common::verdict::Reason;
 
     use super::*;
     use crate::compile::Combination;
-    use crate::datapath::EgressHook;
-    use crate::datapath::ProgramSize;
-    use crate::ruleset::{Action, Options};
+    use crate::datapath::{Count, EgressHook, EgressStatus, FlowTotals, ProgramSize};
+    use crate::ruleset::{Action, Direction, Options};
 
     fn status(interface: &str, packets: u64) -> InForce {
         let count = Count {
             packets,
             bytes: packets * 64,
         };
-        let ruleset = |direction| Ruleset {
-            endpoint: "worker-1".to_owned(),
-            direction,
-            sets: Vec::new(),
-            rules: Vec::new(),
-            default: Action::Allow,
-            options: Options::default(),
+        let ruleset = |direction| {
+            Arc::new(Ruleset {
+                endpoint: "worker-1".to_owned(),
+                direction,
+                sets: Vec::new(),
+                rules: Vec::new(),
+                default: Action::Allow,
+                options: Options::default(),
+            })
         };
         let stats = |direction| Stats {
             interface: interface.to_owned(),
             direction,
-            rules: Vec::new(),
+            ruleset: ruleset(direction),
+            of_rules: Vec::new(),
             reasons: vec![
                 (Reason::PolicyDeny, Verdict::Drop, count),
                 (Reason::DefaultAllow, Verdict::Pass, count),
@@ -278,6 +200,7 @@ mod tests {
                 combination: Some(Combination::OneDimension),
                 stats: stats(Direction::Egress),
             }),
+            egress_before: None,
             flows: Some(
                 [FlowTotals {
                     max_entries: 1 << 24,
@@ -302,7 +225,7 @@ mod tests {
 
     #[test]
     fn the_document_has_integers_and_a_time() {
-        let document = json(&[status("eth0", 7)]);
+        let document = document::status(&[status("eth0", 7)]);
         let interface = &document["interfaces"][0];
         assert_eq!(document["schema"], 1);
         assert_eq!(interface["passed"]["packets"], 14);

@@ -10,15 +10,15 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use aya::maps::{Array, MapData};
 use filter_common::abi::{self, REASON_COUNTERS};
 use filter_common::verdict::{Essential, Reason};
 
 use super::error::Error;
-use super::record::Record;
 use super::{Count, Stats, sys};
-use crate::ruleset::{Action, Direction, Rule, RuleId};
+use crate::ruleset::{Action, Rule, RuleId, Ruleset};
 
 const REASONS: usize = REASON_COUNTERS as usize;
 
@@ -101,43 +101,30 @@ pub(super) fn write_carried(path: &Path, totals: &[Count]) -> Result<(), Error> 
     write().map_err(|error| Error::io(format_args!("cannot write {}", path.display()), &error))
 }
 
-/// A generation's totals: its own and the carried ones. `folder` holds its
-/// pins, and nobody changes them meanwhile.
-pub(super) fn totals(folder: &Path, record: &Record) -> Result<Vec<Count>, Error> {
-    let carried = read_carried(&folder.join("carried"), counters(record))
-        .map_err(|error| unreadable(&folder.join("carried"), &error))?;
-    own(folder, record, carried)
-}
-
-/// Reads a `carried` map, by its memory as well.
-fn read_carried(path: &Path, count: usize) -> io::Result<Vec<Count>> {
-    let map = sys::get(path)?;
-    let mapping = sys::Mapping::new(map.as_fd(), count * size_of::<Count>())?;
-    let words: &[[u64; 2]] = bytemuck::cast_slice(mapping.bytes());
-    Ok(words
-        .iter()
-        .map(|&[packets, bytes]| Count { packets, bytes })
-        .collect())
-}
-
-/// How many counters a generation has.
-fn counters(record: &Record) -> usize {
-    REASONS + record.ruleset.rules.len()
+/// What earlier generations counted, of a ruleset of so many rules: read by its
+/// memory as well.
+pub(super) fn read_carried(path: &Path, rules: usize) -> Result<Vec<Count>, Error> {
+    let read = || -> io::Result<Vec<Count>> {
+        let map = sys::get(path)?;
+        let mapping = sys::Mapping::new(map.as_fd(), (REASONS + rules) * size_of::<Count>())?;
+        let words: &[[u64; 2]] = bytemuck::cast_slice(mapping.bytes());
+        let counts = words.iter();
+        Ok(counts
+            .map(|&[packets, bytes]| Count { packets, bytes })
+            .collect())
+    };
+    read().map_err(|error| unreadable(path, &error))
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Error {
     Error::io(format_args!("cannot read {}", path.display()), error)
 }
 
-/// A generation's own counters with `carried` added.
-pub(super) fn own(
-    folder: &Path,
-    record: &Record,
-    carried: Vec<Count>,
-) -> Result<Vec<Count>, Error> {
+/// What the generation in `folder` counts itself, added to `carried`.
+pub(super) fn add_own(folder: &Path, carried: Vec<Count>) -> Result<Vec<Count>, Error> {
     let path = folder.join("counters");
     let map = sys::get(&path).map_err(|error| unreadable(&path, &error))?;
-    let own = read(map.as_fd(), counters(record))?;
+    let own = read(map.as_fd(), carried.len())?;
     Ok(own
         .into_iter()
         .zip(carried)
@@ -169,12 +156,7 @@ pub(super) fn carry(old: &[Rule], totals: &[Count], new: &[Rule]) -> Vec<Count> 
 }
 
 /// The totals in the terms of the outputs.
-pub(super) fn stats(
-    interface: String,
-    direction: Direction,
-    rules: &[Rule],
-    totals: &[Count],
-) -> Stats {
+pub(super) fn stats(interface: &str, ruleset: &Arc<Ruleset>, totals: &[Count]) -> Stats {
     let (retired, per_rule) = totals.split_at(REASONS);
     let mut reasons = retired.to_vec();
     let essentials: Vec<(Essential, Count)> = Essential::ALL
@@ -185,20 +167,17 @@ pub(super) fn stats(
         let sum = &mut reasons[reason_place(Reason::Essential)];
         *sum = *sum + *count;
     }
-    for (rule, total) in rules.iter().zip(per_rule) {
+    for (rule, total) in ruleset.rules.iter().zip(per_rule) {
         if let Some(reason) = rule.reason() {
             let sum = &mut reasons[reason_place(reason)];
             *sum = *sum + *total;
         }
     }
     Stats {
-        interface,
-        direction,
-        rules: rules
-            .iter()
-            .cloned()
-            .zip(per_rule.iter().copied())
-            .collect(),
+        interface: interface.to_owned(),
+        direction: ruleset.direction,
+        ruleset: Arc::clone(ruleset),
+        of_rules: per_rule.to_vec(),
         reasons: abi::reason_counters()
             .zip(reasons)
             .map(|((reason, verdict), count)| (reason, verdict, count))
@@ -210,7 +189,7 @@ pub(super) fn stats(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::{Match, Stage};
+    use crate::ruleset::{Direction, Match, Options, Stage};
 
     fn rule(index: u32, action: Action) -> Rule {
         Rule {
@@ -226,6 +205,17 @@ mod tests {
             matches: vec![Match::default()],
             source: None,
         }
+    }
+
+    fn ruleset(rules: &[Rule]) -> Arc<Ruleset> {
+        Arc::new(Ruleset {
+            endpoint: String::new(),
+            direction: Direction::Ingress,
+            sets: Vec::new(),
+            rules: rules.to_vec(),
+            default: Action::Allow,
+            options: Options::default(),
+        })
     }
 
     fn totals(of_rules: &[u64]) -> Vec<Count> {
@@ -258,10 +248,10 @@ mod tests {
         // Rule 1 stands first now, rule 0 is gone, rule 2 is new.
         let new = [rule(1, Action::Allow), rule(2, Action::Deny)];
         let carried = carry(&old, &totals(&[10, 20]), &new);
-        let stats = stats(String::new(), Direction::Ingress, &new, &carried);
-        assert_eq!(stats.rules[0].1.packets, 20);
-        assert_eq!(stats.rules[0].1.bytes, 1_200);
-        assert_eq!(stats.rules[1].1, Count::default());
+        let stats = stats("", &ruleset(&new), &carried);
+        assert_eq!(stats.of_rules[0].packets, 20);
+        assert_eq!(stats.of_rules[0].bytes, 1_200);
+        assert_eq!(stats.of_rules[1], Count::default());
         assert_eq!(of(&stats, Reason::PolicyDeny), 10);
         assert_eq!(of(&stats, Reason::PolicyAllow), 20);
         assert_eq!(of(&stats, Reason::DefaultAllow), 5);
@@ -272,8 +262,8 @@ mod tests {
         let old = [rule(0, Action::Deny)];
         let new = [rule(0, Action::Allow)];
         let carried = carry(&old, &totals(&[10]), &new);
-        let stats = stats(String::new(), Direction::Ingress, &new, &carried);
-        assert_eq!(stats.rules[0].1, Count::default());
+        let stats = stats("", &ruleset(&new), &carried);
+        assert_eq!(stats.of_rules[0], Count::default());
         assert_eq!(of(&stats, Reason::PolicyDeny), 10);
         assert_eq!(of(&stats, Reason::PolicyAllow), 0);
     }

@@ -9,6 +9,7 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
@@ -19,7 +20,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::time::{ClockId, clock_gettime};
 
 use super::error::Error;
-use super::{Datapath, EGRESS, not_attached, pins};
+use super::in_force::{EGRESS, InForce};
+use super::{Datapath, not_attached, pins};
 use crate::datapath::pins::Slot;
 use crate::ruleset::{Direction, Rule, Ruleset};
 
@@ -73,7 +75,7 @@ type Place = (String, Direction);
 struct Source {
     ring: RingBuf<MapData>,
     budget: Budgets<MapData>,
-    ruleset: Ruleset,
+    ruleset: Arc<Ruleset>,
     lost: u64,
 }
 
@@ -162,7 +164,7 @@ impl Observer {
             if self.looked_at.insert(name.clone(), link.program) == Some(link.program) {
                 continue;
             }
-            let Some(in_force) = super::in_force(slot)? else {
+            let Some(in_force) = InForce::of(slot)? else {
                 continue;
             };
             for direction in [Direction::Ingress, Direction::Egress] {
@@ -221,7 +223,7 @@ fn lock(root: &Path, interface: &str) -> Result<Flock<File>, Error> {
 }
 
 impl Source {
-    fn open(folder: &Path, ruleset: Ruleset) -> Result<Self, Error> {
+    fn open(folder: &Path, ruleset: Arc<Ruleset>) -> Result<Self, Error> {
         let ring = RingBuf::try_from(pinned(folder, "events")?).map_err(|error| {
             Error::aya(format_args!("cannot read {}", folder.display()), &error)
         })?;

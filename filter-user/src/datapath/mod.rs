@@ -16,8 +16,10 @@ mod flows;
 mod generation;
 mod host;
 mod immediate;
+mod in_force;
 mod interface;
 mod loader;
+mod meter;
 mod pins;
 mod record;
 mod swap;
@@ -27,12 +29,14 @@ mod test_bench;
 
 use std::io;
 use std::ops::{Add, Sub};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use filter_common::abi::REASON_COUNTERS;
 use filter_common::event::Rate;
 use filter_common::verdict::{Essential, Reason, Verdict};
 
@@ -45,10 +49,12 @@ pub use flows::{Flow, FlowTotals};
 pub use generation::{Compiled, ProgramSize};
 use generation::{Generation, Loading, Pair, Trace};
 pub use host::{HostAddresses, addresses, forwards};
+use in_force::{CARRIED, EGRESS, InForce, RECORD, Records};
 use interface::Interface;
+pub use meter::Meter;
 use pins::Slot;
+use record::NewRecord;
 pub use record::{Described, DescribedDocument};
-use record::{NewRecord, Record};
 pub use test_bench::{TestBench, TestPair};
 
 use crate::compile::Combination;
@@ -100,9 +106,9 @@ pub struct Applied {
     /// The generation now in force, from 1.
     pub generation: u64,
     /// What was in force before; `None` where nothing was attached.
-    pub before: Option<Ruleset>,
+    pub before: Option<Arc<Ruleset>>,
     /// The same of what goes out.
-    pub egress_before: Option<Ruleset>,
+    pub egress_before: Option<Arc<Ruleset>>,
     /// How long it took.
     pub spent: Spent,
 }
@@ -157,13 +163,39 @@ pub struct Stats {
     pub interface: String,
     /// Which way the packets went.
     pub direction: Direction,
-    /// The rules in force, in order, each with its total.
-    pub rules: Vec<(Rule, Count)>,
+    /// What is in force; without rules where this direction is not filtered any more.
+    pub ruleset: Arc<Ruleset>,
+    /// The total of each of its rules.
+    pub of_rules: Vec<Count>,
     /// Every reason with the verdict it gave and its total: its rules'
     /// totals, those of rules that are gone, and what no rule decided.
     pub reasons: Vec<(Reason, Verdict, Count)>,
     /// Every kind of essentials with its total; their sum is that of their reason.
     pub essentials: Vec<(Essential, Count)>,
+}
+
+impl Stats {
+    /// The rules in force, in order, each with its total.
+    pub fn rules(&self) -> impl Iterator<Item = (&Rule, Count)> {
+        self.ruleset.rules.iter().zip(self.of_rules.iter().copied())
+    }
+
+    /// The rules of documents with their places and totals, and the ends of tiers that
+    /// staged policies would bring: what else an end decides is counted by its reason.
+    pub fn counted_rules(&self) -> impl Iterator<Item = (usize, &Rule, Count)> {
+        let rules = self.rules().enumerate();
+        rules
+            .filter(|(_, (rule, _))| !rule.is_default() || rule.staged)
+            .map(|(place, (rule, count))| (place, rule, count))
+    }
+
+    /// The packets and bytes that got this verdict.
+    #[must_use]
+    pub fn total(&self, verdict: Verdict) -> Count {
+        let given = self.reasons.iter();
+        let given = given.filter(|(_, given, _)| *given == verdict);
+        given.fold(Count::default(), |sum, (_, _, count)| sum + *count)
+    }
 }
 
 /// What is in force on one interface.
@@ -181,7 +213,7 @@ pub struct Status {
     /// When this generation was swapped in.
     pub since: SystemTime,
     /// The ruleset in force.
-    pub ruleset: Ruleset,
+    pub ruleset: Arc<Ruleset>,
     /// What it was made of, where [`Datapath::status_described`] was asked.
     pub described: Described,
     /// Bytes of its maps, as the kernel accounts them.
@@ -196,9 +228,21 @@ pub struct Status {
     pub stats: Stats,
     /// What is in force on what goes out, where something is.
     pub egress: Option<EgressStatus>,
+    /// What was counted of it, where nothing is any more.
+    pub egress_before: Option<Stats>,
     /// What is counted of flows that began on the way in, and on the way out; `None`
     /// where none are remembered.
     pub flows: Option<[FlowTotals; 2]>,
+}
+
+impl Status {
+    /// All totals there are, what comes in first.
+    pub fn totals(&self) -> impl Iterator<Item = &Stats> {
+        let egress = self.egress.as_ref().map(|egress| &egress.stats);
+        std::iter::once(&self.stats)
+            .chain(egress)
+            .chain(&self.egress_before)
+    }
 }
 
 /// What is in force on what leaves an interface.
@@ -209,7 +253,7 @@ pub struct EgressStatus {
     /// The kernel's id of the program in force.
     pub program_id: u32,
     /// The ruleset in force.
-    pub ruleset: Ruleset,
+    pub ruleset: Arc<Ruleset>,
     /// The program as the kernel has it, where the record says it.
     pub program_size: Option<ProgramSize>,
     /// How classes are combined, likewise.
@@ -230,178 +274,8 @@ pub struct Datapath {
 /// Flows of each direction that are remembered unless told otherwise.
 pub const DEFAULT_MAX_FLOWS: u32 = 131_072;
 
-/// One interface's generation in force.
-struct InForce {
-    slot: Slot,
-    link: OwnedFd,
-    /// As the kernel says it: 0 where the device is gone.
-    ifindex: u32,
-    program: u32,
-    record: Record,
-    /// The record of what goes out, where that is filtered.
-    egress: Option<Record>,
-}
-
-/// The folder of what goes out, in that of a generation.
-const EGRESS: &str = "egress";
 /// The pin of a side's program, in its folder.
 const PROGRAM: &str = "program";
-
-/// One direction of a generation that is, or was, in force.
-struct Side<'a> {
-    folder: PathBuf,
-    record: &'a Record,
-    /// The folder of the same direction in the generation before.
-    predecessor: Option<PathBuf>,
-}
-
-impl Side<'_> {
-    /// The totals: where a swap was cut short before the old generation's
-    /// totals were carried over, as if they had been.
-    fn totals(&self) -> Result<Vec<Count>, Error> {
-        match self.left_behind()? {
-            Some(carried) => counters::own(&self.folder, self.record, carried),
-            None => counters::totals(&self.folder, self.record),
-        }
-    }
-
-    /// What is to be carried over from a predecessor that is still there.
-    fn left_behind(&self) -> Result<Option<Vec<Count>>, Error> {
-        let Some(folder) = self.predecessor.as_ref().filter(|folder| folder.exists()) else {
-            return Ok(None);
-        };
-        let old = Record::read(&folder.join("record"))?;
-        let totals = counters::totals(folder, &old)?;
-        Ok(Some(counters::carry(
-            &old.ruleset.rules,
-            &totals,
-            &self.record.ruleset.rules,
-        )))
-    }
-
-    /// Carries the totals over to the generation in `folder`.
-    fn carry(&self, to: &Ruleset, folder: &Path) -> Result<(), Error> {
-        let totals = counters::totals(&self.folder, self.record)?;
-        let carried = counters::carry(&self.record.ruleset.rules, &totals, &to.rules);
-        counters::write_carried(&folder.join("carried"), &carried)
-    }
-
-    fn settle(&self) -> Result<(), Error> {
-        if let Some(carried) = self.left_behind()? {
-            counters::write_carried(&self.folder.join("carried"), &carried)?;
-        }
-        Ok(())
-    }
-
-    fn stats(&self, interface: String) -> Result<Stats, Error> {
-        let ruleset = &self.record.ruleset;
-        let totals = self.totals()?;
-        Ok(counters::stats(
-            interface,
-            ruleset.direction,
-            &ruleset.rules,
-            &totals,
-        ))
-    }
-}
-
-impl InForce {
-    fn folder(&self) -> PathBuf {
-        self.slot.generation(self.program)
-    }
-
-    fn flows(&self) -> Result<Option<flows::Tables>, Error> {
-        flows::Tables::open(&self.folder(), self.record.head.flow_seed)
-    }
-
-    fn predecessor(&self) -> Option<PathBuf> {
-        let program = self.record.head.predecessor?;
-        Some(self.slot.generation(program))
-    }
-
-    fn ingress(&self) -> Side<'_> {
-        Side {
-            folder: self.folder(),
-            record: &self.record,
-            predecessor: self.predecessor(),
-        }
-    }
-
-    fn egress_side(&self) -> Option<Side<'_>> {
-        let record = self.egress.as_ref()?;
-        Some(Side {
-            folder: self.folder().join(EGRESS),
-            record,
-            predecessor: self.predecessor().map(|folder| folder.join(EGRESS)),
-        })
-    }
-
-    /// Finishes a change that was cut short: what goes out follows what comes in,
-    /// the predecessor's totals are carried over, and every generation that is not
-    /// in force is removed. Needs the exclusive lock.
-    fn settle(&self) -> Result<(), Error> {
-        egress::settle(
-            &self.slot,
-            self.ifindex,
-            &self.folder(),
-            self.record.head.egress,
-        )?;
-        self.ingress().settle()?;
-        if let Some(egress) = self.egress_side() {
-            egress.settle()?;
-        }
-        self.slot.remove_generations_except(self.program)
-    }
-}
-
-/// The records of a generation that is being made.
-struct Records {
-    ingress: NewRecord,
-    egress: Option<NewRecord>,
-}
-
-impl Records {
-    fn of(policies: Policies<'_>, namespace: u64, ifindex: u32) -> Result<Self, Error> {
-        let of = |side: Compiled<'_>, described: &Described| {
-            NewRecord::of(side.ruleset, described, namespace, ifindex)
-        };
-        // What it was made of is said once.
-        let nothing = Described::default();
-        Ok(Self {
-            ingress: of(policies.ingress, policies.described)?,
-            egress: policies
-                .egress
-                .map(|egress| of(egress, &nothing))
-                .transpose()?,
-        })
-    }
-
-    /// Adds what is known once the programs are loaded.
-    fn complete(
-        &mut self,
-        pair: &Pair,
-        policies: Policies<'_>,
-        before: Option<&InForce>,
-    ) -> Result<(), Error> {
-        let head = &mut self.ingress.head;
-        head.memory = pair.memory();
-        head.flow_seed = pair.flows.as_ref().map(flows::Tables::seed);
-        head.program = Some(pair.ingress.program_size()?);
-        head.combination = Some(policies.ingress.image.combination());
-        if let Some(before) = before {
-            head.generation = before.record.head.generation + 1;
-            head.predecessor = Some(before.program);
-        }
-        let of_egress = (&mut self.egress, &pair.egress, policies.egress);
-        if let (Some(record), Some(loaded), Some(compiled)) = of_egress {
-            head.egress = Some(loaded.program_id()?);
-            record.head.program = Some(loaded.program_size()?);
-            record.head.combination = Some(compiled.image.combination());
-            record.head.generation = head.generation;
-        }
-        Ok(())
-    }
-}
 
 impl Datapath {
     /// The pinned state at `root`. Nothing is touched yet.
@@ -505,7 +379,7 @@ impl Datapath {
             None => fresh_slot(&self.root, interface)?,
         };
         let reports = |side: Compiled<'_>| side.image.reports() || self.sampling != Rate::OFF;
-        let program = match pin_pair(&slot, &pair, &records, policies, reports) {
+        let program = match pin_pair(&slot, &pair, &records, policies, before.as_ref(), reports) {
             Ok(program) => program,
             Err((program, error)) => return Err(undo(&slot, program, before.is_some(), error)),
         };
@@ -537,8 +411,10 @@ impl Datapath {
         if let Some(before) = &before {
             let folder = slot.generation(program);
             before.ingress().carry(policies.ingress.ruleset, &folder)?;
-            if let (Some(old), Some(new)) = (before.egress_side(), policies.egress) {
-                old.carry(new.ruleset, &folder.join(EGRESS))?;
+            if let Some(old) = before.egress_side() {
+                let unfiltered = in_force::unfiltered();
+                let new = policies.egress.map_or(&*unfiltered, |new| new.ruleset);
+                old.carry(new, &folder.join(EGRESS))?;
             }
         }
         slot.remove_generations_except(program)?;
@@ -578,55 +454,12 @@ impl Datapath {
 
     /// What is in force, per interface, by name. Empty where nothing is.
     pub fn status(&self) -> Result<Vec<Status>, Error> {
-        self.status_with(|_| Ok(Described::default()))
+        Meter::new(&self.root).read()
     }
 
     /// The same, with what it was made of.
     pub fn status_described(&self) -> Result<Vec<Status>, Error> {
-        self.status_with(|in_force| in_force.record.described(&in_force.folder().join("record")))
-    }
-
-    fn status_with(
-        &self,
-        described: impl Fn(&InForce) -> Result<Described, Error>,
-    ) -> Result<Vec<Status>, Error> {
-        let _lock = pins::lock(&self.root, false)?;
-        let slots = Slot::all(&self.root)?;
-        if slots.is_empty() {
-            return Ok(Vec::new());
-        }
-        let namespace = interface::namespace()?;
-        let interfaces = interface::all()?;
-        let mut all = Vec::new();
-        for slot in slots {
-            let Some(in_force) = in_force(slot)? else {
-                continue;
-            };
-            let interface = interfaces.iter().find(|interface| {
-                in_force.record.head.namespace == namespace && interface.index == in_force.ifindex
-            });
-            let name = interface.map_or(&in_force.slot.name, |interface| &interface.name);
-            let flows = in_force.flows()?;
-            all.push(Status {
-                interface: name.clone(),
-                mode: interface.and_then(|interface| interface.xdp?.mode),
-                generation: in_force.record.head.generation,
-                program_id: in_force.program,
-                since: in_force.record.head.since(),
-                memory: in_force.record.head.memory,
-                program_size: in_force.record.head.program,
-                combination: in_force.record.head.combination,
-                events_lost: events::lost(&in_force.folder())?
-                    + events::lost(&in_force.folder().join(EGRESS))?,
-                stats: in_force.ingress().stats(name.clone())?,
-                egress: egress_status(&in_force, name)?,
-                flows: flows.map(|flows| flows.totals()).transpose()?,
-                described: described(&in_force)?,
-                ruleset: in_force.record.ruleset,
-            });
-        }
-        all.sort_by(|a, b| a.interface.cmp(&b.interface));
-        Ok(all)
+        Meter::new(&self.root).read_described()
     }
 
     /// The totals, per interface, by name, and what comes in before what goes out; of
@@ -634,11 +467,8 @@ impl Datapath {
     pub fn stats(&self, interface: Option<&str>) -> Result<Vec<Stats>, Error> {
         let mut all: Vec<Stats> = self
             .status()?
-            .into_iter()
-            .flat_map(|status| {
-                let egress = status.egress.map(|egress| egress.stats);
-                std::iter::once(status.stats).chain(egress)
-            })
+            .iter()
+            .flat_map(|status| status.totals().cloned().collect::<Vec<_>>())
             .collect();
         if let Some(name) = interface {
             all.retain(|stats| stats.interface == name);
@@ -713,7 +543,7 @@ impl Datapath {
             // The records of others may be long.
             let index = slot.link()?.map(|(_, link)| link.ifindex);
             if index == Some(interface.index)
-                && let Some(in_force) = in_force(slot)?
+                && let Some(in_force) = InForce::of(slot)?
                 && in_force.ifindex == interface.index
                 && in_force.record.head.namespace == namespace
             {
@@ -722,27 +552,6 @@ impl Datapath {
         }
         Ok(None)
     }
-}
-
-/// The generation in force in a slot; `None` where no link is pinned.
-fn in_force(slot: Slot) -> Result<Option<InForce>, Error> {
-    let Some((link, info)) = slot.link()? else {
-        return Ok(None);
-    };
-    let folder = slot.generation(info.program);
-    let record = Record::read(&folder.join("record"))?;
-    let egress = match record.head.egress {
-        Some(_) => Some(Record::read(&folder.join(EGRESS).join("record"))?),
-        None => None,
-    };
-    Ok(Some(InForce {
-        slot,
-        link,
-        ifindex: info.ifindex,
-        program: info.program,
-        record,
-        egress,
-    }))
 }
 
 /// An empty slot of the interface's name. A link whose device is gone is
@@ -772,20 +581,6 @@ fn not_attached(interface: &str) -> Error {
     ))
 }
 
-fn egress_status(in_force: &InForce, interface: &str) -> Result<Option<EgressStatus>, Error> {
-    let Some(side) = in_force.egress_side() else {
-        return Ok(None);
-    };
-    Ok(Some(EgressStatus {
-        hook: egress::hook(&in_force.slot),
-        program_id: in_force.record.head.egress.unwrap_or_default(),
-        ruleset: side.record.ruleset.clone(),
-        program_size: side.record.head.program,
-        combination: side.record.head.combination,
-        stats: side.stats(interface.to_owned())?,
-    }))
-}
-
 /// Pins all of a generation but the links. Returns the id of the program that decides
 /// what comes in.
 fn pin_pair(
@@ -793,6 +588,7 @@ fn pin_pair(
     pair: &Pair,
     records: &Records,
     policies: Policies<'_>,
+    before: Option<&InForce>,
     reports: impl Fn(Compiled<'_>) -> bool,
 ) -> Result<u32, (u32, Error)> {
     let program = pair.ingress.program_id().map_err(|error| (0, error))?;
@@ -812,6 +608,11 @@ fn pin_pair(
         let of_egress = (&pair.egress, &records.egress, policies.egress);
         if let (Some(loaded), Some(record), Some(side)) = of_egress {
             pin_side(&folder.join(EGRESS), loaded, record, side, reports(side))?;
+        } else if before.is_some_and(|before| before.egress_side().is_some()) {
+            // What was counted goes on being told.
+            let folder = folder.join(EGRESS);
+            pins::create(&folder)?;
+            counters::create_carried(&folder.join(CARRIED), REASON_COUNTERS)?;
         }
         Ok(())
     };
@@ -828,11 +629,11 @@ fn pin_side(
     pins::create(folder)?;
     generation.pin_program(&folder.join(PROGRAM))?;
     generation.pin_counters(&folder.join("counters"))?;
-    counters::create_carried(&folder.join("carried"), compiled.image.counters())?;
+    counters::create_carried(&folder.join(CARRIED), compiled.image.counters())?;
     if reports {
         generation.pin_events(folder)?;
     }
-    record.pin(&folder.join("record"))
+    record.pin(&folder.join(RECORD))
 }
 
 /// Removes what a failed apply left; the error is what made it fail.

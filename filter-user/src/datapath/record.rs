@@ -97,7 +97,7 @@ pub(super) struct Head {
 pub(super) struct Record {
     pub(super) head: Head,
     /// What is enforced.
-    pub(super) ruleset: Ruleset,
+    pub(super) ruleset: Arc<Ruleset>,
 }
 
 /// A [`Ruleset`] with short lists alone.
@@ -395,7 +395,10 @@ impl Record {
             let mut ruleset: Ruleset = serde_json::from_slice(take(&mut bytes)?)?;
             let lists = ruleset.sets.iter_mut().map(|set| &mut set.nets);
             put_lists(lists, &mut Vec::new(), take(&mut bytes)?).ok_or_else(cut_short)?;
-            Ok(Self { head, ruleset })
+            Ok(Self {
+                head,
+                ruleset: Arc::new(ruleset),
+            })
         };
         read().map_err(|why| unreadable(path, &why))
     }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aya_log::EbpfLogger;
@@ -287,12 +288,8 @@ impl TestBench {
 
     /// The program's totals so far.
     pub fn stats(&self) -> Result<Stats, Error> {
-        Ok(counters::stats(
-            String::new(),
-            self.ruleset.direction,
-            &self.ruleset.rules,
-            &self.read()?,
-        ))
+        let ruleset = Arc::new(self.ruleset.clone());
+        Ok(counters::stats("", &ruleset, &self.read()?))
     }
 
     fn read(&self) -> Result<Vec<Count>, Error> {

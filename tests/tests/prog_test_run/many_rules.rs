@@ -65,9 +65,9 @@ fn the_first_the_middle_and_the_last_of_100_000() {
     let start = Instant::now();
     let stats = filter.stats().unwrap();
     println!("counters of {RULES} rules read in {:?}", start.elapsed());
-    assert_eq!(stats.rules.len(), RULES as usize);
+    assert_eq!(stats.of_rules.len(), RULES as usize);
     let copies = cpus.len() as u64;
-    for (index, (_, count)) in (0..).zip(&stats.rules) {
+    for (index, count) in (0..).zip(&stats.of_rules) {
         let (_, packets, bytes) = wanted
             .into_iter()
             .find(|(rule, ..)| *rule == index)

@@ -1,0 +1,129 @@
+//! Reads what is in force and what it has counted, again and again.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::error::Error;
+use super::in_force::{EGRESS, InForce};
+use super::interface::{self, Interface};
+use super::pins::{self, Slot};
+use super::{Described, EgressStatus, Status, egress, events};
+
+/// Reads the pinned state. What says what a generation is may be long, and is read
+/// once for each; counters are read each time, in one call for all of a direction.
+pub struct Meter {
+    root: PathBuf,
+    /// What was in force in each slot when it was last looked at.
+    known: BTreeMap<String, InForce>,
+}
+
+impl Meter {
+    /// Reads what is pinned below `root`.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// What is in force, per interface, by name. Empty where nothing is.
+    pub fn read(&mut self) -> Result<Vec<Status>, Error> {
+        self.read_with(|_| Ok(Described::default()))
+    }
+
+    /// The same, with what it was made of.
+    pub fn read_described(&mut self) -> Result<Vec<Status>, Error> {
+        self.read_with(InForce::described)
+    }
+
+    fn read_with(
+        &mut self,
+        described: impl Fn(&InForce) -> Result<Described, Error>,
+    ) -> Result<Vec<Status>, Error> {
+        let _lock = pins::lock(&self.root, false)?;
+        let slots = Slot::all(&self.root)?;
+        if slots.is_empty() {
+            self.known.clear();
+            return Ok(Vec::new());
+        }
+        let namespace = interface::namespace()?;
+        let interfaces = interface::all()?;
+        let mut all = Vec::new();
+        let mut known = std::mem::take(&mut self.known);
+        for slot in slots {
+            let name = slot.name.clone();
+            let Some(in_force) = look(slot, known.remove(&name))? else {
+                continue;
+            };
+            let interface = interfaces.iter().find(|interface| {
+                in_force.record.head.namespace == namespace && interface.index == in_force.ifindex
+            });
+            let described = described(&in_force)?;
+            all.push(status(&in_force, interface, described)?);
+            self.known.insert(name, in_force);
+        }
+        all.sort_by(|a, b| a.interface.cmp(&b.interface));
+        Ok(all)
+    }
+}
+
+/// What is in force in a slot: the same as before, if the link says so.
+fn look(slot: Slot, known: Option<InForce>) -> Result<Option<InForce>, Error> {
+    if let Some(known) = known
+        && let Some((link, info)) = slot.link()?
+        && info.program == known.program
+    {
+        return Ok(Some(InForce {
+            link,
+            ifindex: info.ifindex,
+            ..known
+        }));
+    }
+    InForce::of(slot)
+}
+
+fn status(
+    in_force: &InForce,
+    interface: Option<&Interface>,
+    described: Described,
+) -> Result<Status, Error> {
+    let name = interface.map_or(&in_force.slot.name, |interface| &interface.name);
+    let head = &in_force.record.head;
+    let folder = in_force.folder();
+    let flows = in_force.flows()?;
+    let of_egress = in_force.egress_side();
+    let of_egress = of_egress.map(|side| side.stats(name)).transpose()?;
+    let (egress, egress_before) = match (&in_force.egress, of_egress) {
+        (Some(record), Some(stats)) => {
+            let egress = EgressStatus {
+                hook: egress::hook(&in_force.slot),
+                program_id: head.egress.unwrap_or_default(),
+                ruleset: Arc::clone(&record.ruleset),
+                program_size: record.head.program,
+                combination: record.head.combination,
+                stats,
+            };
+            (Some(egress), None)
+        }
+        (_, before) => (None, before),
+    };
+    Ok(Status {
+        interface: name.clone(),
+        mode: interface.and_then(|interface| interface.xdp?.mode),
+        generation: head.generation,
+        program_id: in_force.program,
+        since: head.since(),
+        memory: head.memory,
+        program_size: head.program,
+        combination: head.combination,
+        events_lost: events::lost(&folder)? + events::lost(&folder.join(EGRESS))?,
+        stats: in_force.ingress().stats(name)?,
+        egress,
+        egress_before,
+        flows: flows.map(|flows| flows.totals()).transpose()?,
+        described,
+        ruleset: Arc::clone(&in_force.record.ruleset),
+    })
+}

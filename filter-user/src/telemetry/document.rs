@@ -1,0 +1,207 @@
+//! What is in force and what it counts, as JSON: the same of the command line and of
+//! the daemon. Each document carries a `schema` number; counters are integers.
+
+use std::collections::HashMap;
+use std::time::SystemTime;
+
+use filter_common::verdict::Verdict;
+use serde_json::{Value, json};
+
+use super::time;
+use crate::datapath::{Count, EgressStatus, FlowTotals, Mode, Stats, Status};
+use crate::ruleset::{Direction, Rule};
+
+fn count(count: Count) -> Value {
+    json!({"packets": count.packets, "bytes": count.bytes})
+}
+
+/// What is in force, per interface.
+#[must_use]
+pub fn status(all: &[Status]) -> Value {
+    json!({"schema": 1, "interfaces": interfaces(all)})
+}
+
+/// The same, as part of a larger document.
+#[must_use]
+pub fn interfaces(all: &[Status]) -> Vec<Value> {
+    let one = |status: &Status| {
+        json!({
+            "interface": status.interface,
+            "mode": status.mode.map(Mode::name),
+            "generation": status.generation,
+            "program_id": status.program_id,
+            "since": time(status.since),
+            "endpoint": status.ruleset.endpoint,
+            "default": status.ruleset.default.name(),
+            "rules": status.ruleset.rules.len(),
+            "memory": {"maps_bytes": status.memory},
+            "combination": status.combination,
+            "program": status.program_size,
+            "events_lost": status.events_lost,
+            "passed": count(status.stats.total(Verdict::Pass)),
+            "dropped": count(status.stats.total(Verdict::Drop)),
+            "egress": status.egress.as_ref().map(egress),
+            "flows": flows(status),
+        })
+    };
+    all.iter().map(one).collect()
+}
+
+fn egress(egress: &EgressStatus) -> Value {
+    json!({
+        "hook": egress.hook.name(),
+        "program_id": egress.program_id,
+        "default": egress.ruleset.default.name(),
+        "rules": egress.ruleset.rules.len(),
+        "combination": egress.combination,
+        "program": egress.program_size,
+        "passed": count(egress.stats.total(Verdict::Pass)),
+        "dropped": count(egress.stats.total(Verdict::Drop)),
+    })
+}
+
+/// What is counted of flows, by the direction that they begin in, as far as any are
+/// remembered.
+pub(crate) fn flows_of(status: &Status) -> impl Iterator<Item = (&'static str, FlowTotals)> {
+    let directions = [Direction::Ingress.name(), Direction::Egress.name()];
+    let totals = status.flows.unwrap_or_default();
+    directions
+        .into_iter()
+        .zip(totals)
+        .filter(|(_, totals)| totals.max_entries > 0)
+}
+
+/// The same, as part of a document.
+#[must_use]
+pub fn flows(status: &Status) -> Value {
+    let flows = flows_of(status).map(|(begun, flows)| {
+        let counts = json!({
+            "max_entries": flows.max_entries,
+            "entries": flows.entries,
+            "inserts": flows.inserts,
+            "hits": flows.hits,
+            "evictions": flows.evictions,
+            "refused": flows.refused,
+            "fragments": flows.fragments,
+        });
+        (begun.to_owned(), counts)
+    });
+    Value::Object(flows.collect())
+}
+
+/// Exact totals, per interface and direction.
+#[must_use]
+pub fn stats<'s>(all: impl IntoIterator<Item = &'s Stats>, at: SystemTime) -> Value {
+    let interfaces: Vec<Value> = all.into_iter().map(of_direction).collect();
+    json!({"schema": 1, "time": time(at), "interfaces": interfaces})
+}
+
+fn of_direction(stats: &Stats) -> Value {
+    let rules: Vec<Value> = stats
+        .counted_rules()
+        .map(|(_, rule, count)| {
+            json!({
+                "stage": rule.id.stage.name(),
+                "policy": rule.id.policy,
+                "rule": rule.id.index,
+                "direction": rule.id.direction,
+                "action": rule.action.name(),
+                "staged": rule.staged,
+                "packets": count.packets,
+                "bytes": count.bytes,
+            })
+        })
+        .collect();
+    let reasons: Vec<Value> = stats
+        .reasons
+        .iter()
+        .map(|(reason, verdict, count)| {
+            json!({
+                "reason": reason.name(),
+                "verdict": verdict.name(),
+                "packets": count.packets,
+                "bytes": count.bytes,
+            })
+        })
+        .collect();
+    let essentials: Vec<Value> = stats
+        .essentials
+        .iter()
+        .map(|(kind, count)| {
+            json!({
+                "kind": kind.name(),
+                "packets": count.packets,
+                "bytes": count.bytes,
+            })
+        })
+        .collect();
+    json!({
+        "interface": stats.interface,
+        "direction": stats.direction,
+        "rules": rules,
+        "reasons": reasons,
+        "essentials": essentials,
+    })
+}
+
+/// The flat lists of rules of the policies that are wanted, with their totals.
+pub fn rules(all: &[Status], wanted: impl Fn(&str) -> bool) -> Value {
+    let mut rules = Vec::new();
+    for status in all {
+        for stats in status.totals() {
+            let places = stats.rules().enumerate();
+            for (place, (rule, count)) in places.filter(|(_, (rule, _))| wanted(&rule.id.policy)) {
+                rules.push(json!({
+                    "interface": status.interface,
+                    "place": place,
+                    "stage": rule.id.stage,
+                    "tier": rule.tier,
+                    "policy": rule.id.policy,
+                    "direction": rule.id.direction,
+                    "rule": rule.id.index,
+                    "action": rule.action.name(),
+                    "staged": rule.staged,
+                    "match": stats.ruleset.words(rule),
+                    "matches": rule.matches,
+                    "packets": count.packets,
+                    "bytes": count.bytes,
+                    "source": rule.source,
+                }));
+            }
+        }
+    }
+    json!({"schema": 1, "rules": rules})
+}
+
+/// The policies that have rules in force, in evaluation order, those of what comes in
+/// first; a policy with rules in both directions is there once.
+#[must_use]
+pub fn policies(all: &[Status]) -> Value {
+    let mut policies = Vec::new();
+    for status in all {
+        let mut places = HashMap::new();
+        let mut of_interface: Vec<(&Rule, u64, Count)> = Vec::new();
+        let rules = status.totals().flat_map(Stats::rules);
+        for (rule, count) in rules.filter(|(rule, _)| !rule.is_default()) {
+            let identity = (&rule.id.policy, rule.id.stage, rule.staged);
+            let place = *places.entry(identity).or_insert(of_interface.len());
+            match of_interface.get_mut(place) {
+                Some((_, rules, sum)) => (*rules, *sum) = (*rules + 1, *sum + count),
+                None => of_interface.push((rule, 1, count)),
+            }
+        }
+        policies.extend(of_interface.into_iter().map(|(first, rules, sum)| {
+            json!({
+                "interface": status.interface,
+                "policy": first.id.policy,
+                "tier": first.tier,
+                "stage": first.id.stage.name(),
+                "staged": first.staged,
+                "rules": rules,
+                "packets": sum.packets,
+                "bytes": sum.bytes,
+            })
+        }));
+    }
+    json!({"schema": 1, "policies": policies})
+}
