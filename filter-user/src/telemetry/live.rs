@@ -110,6 +110,19 @@ impl Live {
         }));
     }
 
+    /// These interfaces are to be filtered, and not all of them are.
+    pub fn wants(&self, interfaces: &[String]) {
+        self.policies_mut().interfaces = interfaces.to_vec();
+    }
+
+    /// Whether this went wrong otherwise than the last time.
+    #[must_use]
+    pub fn is_news(&self, message: &str) -> bool {
+        let policies = self.policies_mut();
+        let last = policies.last_error.as_ref();
+        last.is_none_or(|(_, error)| error != message)
+    }
+
     /// They are not, or not all; what was in force before is.
     pub fn failed(&self, message: &str) {
         let now = SystemTime::now();
