@@ -7,6 +7,7 @@ pub mod hub;
 pub mod live;
 pub mod sketch;
 pub(crate) mod source;
+pub mod tops;
 pub(crate) mod wanted;
 
 use std::time::SystemTime;
