@@ -3,6 +3,7 @@
 
 pub mod document;
 mod event;
+pub mod http;
 pub mod hub;
 pub mod live;
 pub mod openmetrics;
