@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+/// The file that is locked, in the daemon's folder.
+pub(super) const LOCK: &str = "run.lock";
+
 /// Held for as long as the daemon runs.
 pub(super) struct RunLock {
     folder: PathBuf,
@@ -34,7 +37,7 @@ impl RunLock {
             .truncate(false)
             .read(true)
             .write(true)
-            .open(folder.join("run.lock"))
+            .open(folder.join(LOCK))
             .map_err(|error| failed("open the lock in", &error))?;
         let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => file,

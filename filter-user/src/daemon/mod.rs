@@ -8,6 +8,7 @@ mod events;
 mod journal;
 mod lock;
 mod socket;
+pub(crate) mod state;
 mod supervisor;
 mod watch;
 
@@ -131,7 +132,7 @@ pub fn run(
     let tasks = tokio::task::LocalSet::new();
     let ended = tasks.block_on(&runtime, async move {
         Daemon::begin(settings, Arc::new(policies), &lock)?
-            .run(http)
+            .run(http, lock)
             .await
     });
     // A reading that hangs must not keep the process.
@@ -208,7 +209,11 @@ impl<P: Policies> Daemon<P> {
         })
     }
 
-    async fn run(mut self, http: Option<(TcpListener, Serve)>) -> Result<(), String> {
+    async fn run(
+        mut self,
+        http: Option<(TcpListener, Serve)>,
+        lock: RunLock,
+    ) -> Result<(), String> {
         self.first().await?;
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let http = http.map(|(listener, serve)| {
@@ -219,8 +224,8 @@ impl<P: Policies> Daemon<P> {
             tokio::task::spawn_local(serve(listener, Arc::clone(&self.live), stopped))
         });
         let pulse = events::begin(&self.settings, Arc::clone(&self.live));
-        self.supervisor.ready(&self.state().await);
-        let result = self.follow(&pulse).await;
+        self.show(&lock).await;
+        let result = self.follow(&pulse, &lock).await;
         self.supervisor.stopping();
         drop(stop);
         if let Some(http) = http {
@@ -240,18 +245,17 @@ impl<P: Policies> Daemon<P> {
             return Ok(());
         };
         let journal = self.settings.journal;
-        if !self
-            .read()
-            .await
-            .map_err(|error| error.to_string())?
-            .is_empty()
-        {
+        let in_force = self.read().await.map_err(|other| other.to_string());
+        if !in_force?.is_empty() {
+            journal.error(&error);
             journal.warning("what was in force before stays in force");
             return Ok(());
         }
         let policies = Arc::clone(&self.policies);
         match blocking(move || policies.put(Origin::LastGood)).await {
             Ok(done) => {
+                journal.error(&error);
+                self.live.wants(&done.interfaces);
                 journal.warning(&format!(
                     "the last policies that were good are put in force instead: {}",
                     done.summary()
@@ -263,9 +267,9 @@ impl<P: Policies> Daemon<P> {
     }
 
     /// Goes on until a signal says that it is enough.
-    async fn follow(&mut self, pulse: &events::Pulse) -> Result<(), String> {
-        let mut look = tokio::time::interval_at((Instant::now() + LOOK).into(), LOOK);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    async fn follow(&mut self, pulse: &events::Pulse, lock: &RunLock) -> Result<(), String> {
+        let mut round = tokio::time::interval_at((Instant::now() + LOOK).into(), LOOK);
+        round.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut pat = tokio::time::interval(self.supervisor.interval());
         let mut settled: Option<tokio::time::Instant> = None;
         loop {
@@ -298,7 +302,7 @@ impl<P: Policies> Daemon<P> {
                     settled = None;
                     Some(Why::Addresses)
                 }
-                _ = look.tick() => {
+                _ = round.tick() => {
                     let all = self.read().await;
                     let lacks = all.is_ok_and(|all| !self.live.missing(&all).is_empty());
                     lacks.then_some(Why::Interface)
@@ -316,7 +320,7 @@ impl<P: Policies> Daemon<P> {
                 }
                 // Said already.
                 let _ = self.put(why).await;
-                self.supervisor.ready(&self.state().await);
+                self.show(lock).await;
             }
         }
     }
@@ -340,6 +344,7 @@ impl<P: Policies> Daemon<P> {
                         // What nobody asked for, and what changed nothing, is not worth a word.
                         if matches!(why, Why::Start | Why::Asked | Why::Files)
                             || !done.changed.is_empty()
+                            || self.live.policies().last_error.is_some()
                         {
                             journal.note(&summary);
                             self.live
@@ -358,7 +363,10 @@ impl<P: Policies> Daemon<P> {
         if let Err(error) = &result {
             // The same again is told once.
             if matches!(why, Why::Start | Why::Asked | Why::Files) || self.live.is_news(error) {
-                journal.error(error);
+                // At the start it may be the end, and is told by that.
+                if why != Why::Start {
+                    journal.error(error);
+                }
                 self.live.failed(error);
             }
         }
@@ -370,11 +378,14 @@ impl<P: Policies> Daemon<P> {
         blocking(move || live.read()).await
     }
 
-    /// For who supervises it, in a line.
-    async fn state(&self) -> String {
-        match self.live.not_ready(&self.read().await) {
-            None => "filtering".to_owned(),
-            Some(why) => why,
+    /// Shows how it fares: to who supervises it, in a line, and to `nodewall status`.
+    async fn show(&self, lock: &RunLock) {
+        let not_ready = self.live.not_ready(&self.read().await);
+        self.supervisor
+            .ready(not_ready.as_deref().unwrap_or("filtering"));
+        if let Err(error) = state::write(lock.folder(), &self.settings.pin_root, &self.live) {
+            let journal = self.settings.journal;
+            journal.warning(&format!("`nodewall status` can't be told: {error}"));
         }
     }
 

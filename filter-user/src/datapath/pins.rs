@@ -230,7 +230,8 @@ impl Slot {
 
     /// Pins the link that makes it filter; in the place of one whose device is gone.
     pub(super) fn pin_link(&self, link: BorrowedFd<'_>) -> Result<(), Error> {
-        let (path, new) = (self.link_path(), self.folder.join("link.new"));
+        // In bpffs no name may have a dot.
+        let (path, new) = (self.link_path(), self.folder.join("new_link"));
         let pin = || {
             match fs::remove_file(&new) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -176,9 +176,7 @@ impl Live {
     /// The document of all this. `clients` listen.
     #[must_use]
     pub fn status(&self, all: &Result<Vec<Status>, Error>, clients: usize) -> Value {
-        let policies = self.policies();
         let not_ready = self.not_ready(all);
-        let error = policies.last_error.as_ref();
         json!({
             "schema": 1,
             "time": time(SystemTime::now()),
@@ -186,19 +184,28 @@ impl Live {
             "node": self.node,
             "ready": not_ready.is_none(),
             "not_ready": not_ready,
-            "daemon": {
-                "pid": std::process::id(),
-                "started": time(self.started),
-                "policies": self.asked.policies,
-                "last_attempt": policies.last_attempt.map(time),
-                "last_success": policies.last_success.map(time),
-                "last_error": error.map(|(at, message)| json!({"time": time(*at), "message": message})),
-                "reloads": {"success": policies.successes, "failure": policies.failures},
-                "sample_drops": self.asked.sample_drops,
-                "events_lost": self.hub.totals().lost,
-                "clients": clients,
-            },
+            "daemon": self.daemon(clients),
             "interfaces": all.as_deref().map(document::interfaces).unwrap_or_default(),
+        })
+    }
+
+    /// What there is to say of the daemon alone.
+    #[must_use]
+    pub fn daemon(&self, clients: usize) -> Value {
+        let policies = self.policies();
+        let error = policies.last_error.as_ref();
+        let error = error.map(|(at, message)| json!({"time": time(*at), "message": message}));
+        json!({
+            "pid": std::process::id(),
+            "started": time(self.started),
+            "policies": self.asked.policies,
+            "last_attempt": policies.last_attempt.map(time),
+            "last_success": policies.last_success.map(time),
+            "last_error": error,
+            "reloads": {"success": policies.successes, "failure": policies.failures},
+            "sample_drops": self.asked.sample_drops,
+            "events_lost": self.hub.totals().lost,
+            "clients": clients,
         })
     }
 }
