@@ -3,9 +3,13 @@
 
 pub mod document;
 mod event;
+pub mod http;
 pub mod hub;
 pub mod live;
+pub mod openmetrics;
+pub mod sketch;
 pub(crate) mod source;
+pub mod tops;
 pub(crate) mod wanted;
 
 use std::time::SystemTime;
