@@ -54,10 +54,10 @@ impl Node {
     fn observe(&self, more: &[&str]) -> (Vec<Value>, u64) {
         let text = self.done(&[&["observe", "-o", "jsonl"], more].concat());
         let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
-        let (lost, events): (Vec<Value>, Vec<Value>) =
-            lines.partition(|line: &Value| line["lost"].is_u64());
-        let lost = lost.iter().filter_map(|line| line["lost"].as_u64()).sum();
-        (events, lost)
+        let lines: Vec<Value> = lines.collect();
+        let lost = lines.iter().filter_map(|line| line["lost"].as_u64()).sum();
+        let events = lines.into_iter().filter(is_event);
+        (events.collect(), lost)
     }
 
     fn follow(&self, more: &[&str]) -> Follower {
@@ -98,6 +98,11 @@ impl Node {
     }
 }
 
+/// Whether a line is about a packet, and not of losses alone.
+fn is_event(line: &Value) -> bool {
+    line["time"].is_string()
+}
+
 /// `observe -f` that runs.
 struct Follower {
     child: Child,
@@ -111,7 +116,7 @@ impl Follower {
             let mut line = String::new();
             assert!(self.lines.read_line(&mut line).unwrap() > 0, "it ended");
             let value: Value = serde_json::from_str(&line).unwrap();
-            if value["lost"].is_null() {
+            if is_event(&value) {
                 return value;
             }
         }
@@ -125,10 +130,8 @@ impl Follower {
         let (mut events, mut lost) = (0, 0);
         for line in (&mut self.lines).lines() {
             let value: Value = serde_json::from_str(&line.unwrap()).unwrap();
-            match value["lost"].as_u64() {
-                Some(more) => lost += more,
-                None => events += 1,
-            }
+            lost += value["lost"].as_u64().unwrap();
+            events += u64::from(is_event(&value));
         }
         (events, lost)
     }

@@ -825,7 +825,7 @@ fn what_is_dropped_on_the_way_out_is_reported() {
     let events: Vec<Value> = text
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
-        .filter(|event: &Value| event["lost"].is_null())
+        .filter(|event: &Value| event["time"].is_string())
         .collect();
     let [event] = &events[..] else {
         panic!("{text}");

@@ -121,11 +121,15 @@ impl Observe {
         let mut shown = 0;
         loop {
             let batch = source.read()?;
-            for event in batch.events.iter().filter(|event| wanted.matches(event)) {
+            // Told by the next event that is shown, or in a line of its own.
+            let mut lost = batch.lost;
+            let events = batch.events.into_iter();
+            for mut event in events.filter(|event| wanted.matches(event)) {
                 match self.output {
                     Format::Compact => writeln!(stdout(), "{}", event.compact())?,
                     Format::Jsonl => {
-                        let event = event.clone().without_header();
+                        event.lost = std::mem::take(&mut lost);
+                        let event = event.without_header();
                         writeln!(stdout(), "{}", serde_json::to_string(&event)?)?;
                     }
                 }
@@ -134,8 +138,8 @@ impl Observe {
                     return Ok(());
                 }
             }
-            if batch.lost > 0 {
-                self.say_lost(batch.lost, global)?;
+            if lost > 0 {
+                self.say_lost(lost, global)?;
             }
             stdout().flush()?;
             if !self.follow && batch.is_last {
