@@ -29,8 +29,10 @@ use crate::ruleset::{Direction, Stage};
 pub struct Writer<W> {
     out: W,
     blocks: PcapNgWriter<Vec<u8>>,
-    /// Where the blocks that are not out yet end.
-    ends: Vec<usize>,
+    /// Where the blocks that are not out yet end, and whether they are packets.
+    ends: Vec<(usize, bool)>,
+    /// Packets that are out.
+    packets: u64,
     /// What has an interface description so far, by its number.
     described: Vec<(Arc<str>, Direction)>,
 }
@@ -92,11 +94,12 @@ impl<W: io::Write> Writer<W> {
             ..SectionHeaderBlock::default()
         };
         let blocks = PcapNgWriter::with_section_header(Vec::new(), section).map_err(in_io)?;
-        let ends = vec![blocks.get_ref().len()];
+        let ends = vec![(blocks.get_ref().len(), false)];
         Ok(Self {
             out,
             blocks,
             ends,
+            packets: 0,
             described: Vec::new(),
         })
     }
@@ -114,7 +117,7 @@ impl<W: io::Write> Writer<W> {
             trailer_len: length,
         };
         self.blocks.write_raw_block(&block).map_err(in_io)?;
-        self.ends.push(self.blocks.get_ref().len());
+        self.ends.push((self.blocks.get_ref().len(), true));
         Ok(())
     }
 
@@ -124,12 +127,20 @@ impl<W: io::Write> Writer<W> {
         let ends = std::mem::take(&mut self.ends);
         let mut written = 0;
         let result = write_all(&mut self.out, &bytes, &mut written);
+        let whole = ends.iter().take_while(|(end, _)| *end <= written);
+        self.packets += whole.clone().filter(|(_, is_packet)| *is_packet).count() as u64;
+        let whole = whole.last().map_or(0, |(end, _)| *end);
         result
             .and_then(|()| self.out.flush())
             .map_err(|error| Broken {
                 error,
-                torn: torn(&ends, written),
+                torn: (written - whole) as u64,
             })
+    }
+
+    /// How many packets are out, and whole.
+    pub const fn packets(&self) -> u64 {
+        self.packets
     }
 
     /// What it writes to.
@@ -173,7 +184,7 @@ impl<W: io::Write> Writer<W> {
         self.blocks
             .write_block(&block.into_block())
             .map_err(in_io)?;
-        self.ends.push(self.blocks.get_ref().len());
+        self.ends.push((self.blocks.get_ref().len(), false));
         Ok(())
     }
 }
@@ -189,12 +200,6 @@ fn write_all(out: &mut impl io::Write, bytes: &[u8], written: &mut usize) -> io:
         }
     }
     Ok(())
-}
-
-/// How much of what was written is no whole block.
-fn torn(ends: &[usize], written: usize) -> u64 {
-    let whole = ends.iter().rev().find(|end| **end <= written);
-    (written - whole.unwrap_or(&0)) as u64
 }
 
 fn in_io(error: PcapError) -> io::Error {
@@ -480,12 +485,17 @@ mod tests {
             let bytes = &writer.get_ref().0;
             let whole = &bytes[..bytes.len() - usize::try_from(broken.torn).unwrap()];
             if !whole.is_empty() {
-                let packets = read(whole);
-                found.push(packets.len());
+                let blocks = read(whole);
+                assert_eq!(
+                    blocks.len().saturating_sub(1) as u64,
+                    writer.packets(),
+                    "an interface, and the packets"
+                );
+                found.push(blocks.len());
             }
         }
         found.dedup();
-        // An interface, and two packets; the third never fits.
+        // The third packet never fits.
         assert_eq!(found, [0, 1, 2, 3]);
     }
 }
