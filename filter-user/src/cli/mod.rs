@@ -25,6 +25,7 @@ mod schema;
 mod stats;
 mod status;
 mod times;
+mod top;
 mod validate;
 
 use std::io::{self, Write as _};
@@ -63,6 +64,7 @@ enum Verb {
     Apply(apply::Apply),
     Status(status::Status),
     Stats(stats::Stats),
+    Top(top::Top),
     Observe(Box<observe::Observe>),
     Flows(Box<flows::Flows>),
     Detach(detach::Detach),
@@ -106,6 +108,7 @@ impl Cli {
             Verb::Apply(verb) => verb.run(global),
             Verb::Status(verb) => verb.run(global),
             Verb::Stats(verb) => verb.run(global),
+            Verb::Top(verb) => verb.run(global),
             Verb::Observe(verb) => verb.run(global),
             Verb::Flows(verb) => verb.run(global),
             Verb::Detach(verb) => verb.run(global),
