@@ -100,6 +100,20 @@ const WORKER_NODE: [Program; 10] = [
     },
 ];
 
+/// What reads what nodewall writes: captures, and a terminal.
+const READERS: [Program; 2] = [
+    Program {
+        name: "tmux",
+        package: "tmux",
+        why: "is the terminal of `nodewall top`",
+    },
+    Program {
+        name: "tshark",
+        package: "tshark",
+        why: "reads the captures of `nodewall observe`",
+    },
+];
+
 /// What `cargo xtask bench` measures nodewall beside, and with.
 const PEERS: [Program; 5] = [
     Program {
@@ -154,7 +168,7 @@ pub(crate) fn everything(place: &Place) -> Result<()> {
         tools.bpf_linker.display()
     ));
     for_tests()?;
-    for program in PROGRAMS.iter().chain(&WORKER_NODE) {
+    for program in for_all_tests() {
         if let Some(path) = on_path(program.name) {
             note(&format!("{}: {}", program.name, path.display()));
         }
@@ -175,10 +189,14 @@ pub(crate) fn for_lab() -> Result<()> {
     bring(&PROGRAMS.each_ref())
 }
 
-/// Brings what the tests take: that, and real clients and servers.
+/// Brings what the tests take: that, real clients and servers, and what reads what
+/// nodewall writes.
 pub(crate) fn for_tests() -> Result<()> {
-    let programs: Vec<&Program> = PROGRAMS.iter().chain(&WORKER_NODE).collect();
-    bring(&programs)
+    bring(&for_all_tests().collect::<Vec<_>>())
+}
+
+fn for_all_tests() -> impl Iterator<Item = &'static Program> {
+    PROGRAMS.iter().chain(&WORKER_NODE).chain(&READERS)
 }
 
 /// Brings the filters that nodewall is measured beside, and real networks.
