@@ -22,6 +22,7 @@ use super::ended::Ended;
 use super::error::Failure;
 use super::stats::seconds;
 use crate::datapath::{Datapath, Error, Meter};
+use crate::telemetry::Wanted;
 use crate::telemetry::source::{EventSource, Place};
 use live::{Interface, Reading, Sort};
 use model::{Asked, Model, Reports};
@@ -174,25 +175,28 @@ impl Drop for Screen {
 /// Brings reported packets, if there is a way to them, which may come and go.
 struct Reporter<'a> {
     place: Place<'a>,
-    interfaces: Vec<String>,
+    wanted: Wanted,
     source: Result<EventSource, String>,
     tried: Instant,
 }
 
 impl<'a> Reporter<'a> {
     fn new(place: Place<'a>, interface: Option<String>) -> Self {
-        let interfaces: Vec<String> = interface.into_iter().collect();
+        let wanted = Wanted {
+            interfaces: interface.into_iter().collect(),
+            ..Wanted::default()
+        };
         Self {
-            source: EventSource::open(place, &interfaces, true).map_err(|error| reason(&error)),
+            source: EventSource::open(place, &wanted, true).map_err(|error| reason(&error)),
             place,
-            interfaces,
+            wanted,
             tried: Instant::now(),
         }
     }
 
     fn read(&mut self, model: &mut Model) {
         if self.source.is_err() && self.tried.elapsed() >= LATER {
-            *self = Self::new(self.place, self.interfaces.first().cloned());
+            *self = Self::new(self.place, self.wanted.interfaces.first().cloned());
         }
         if let Ok(source) = &mut self.source {
             match source.read() {
