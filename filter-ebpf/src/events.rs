@@ -145,10 +145,6 @@ fn packed(rule: u32, outcome: Outcome) -> u64 {
 }
 
 #[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the rule has the upper half of the word"
-)]
 fn unpacked(what: u64) -> (u32, Outcome) {
     let outcome = Outcome::unpacked(what & u64::from(u32::MAX));
     ((what >> u32::BITS) as u32, outcome)

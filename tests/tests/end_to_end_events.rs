@@ -470,7 +470,7 @@ fn a_reader_gets_all_that_he_asks_for_out_of_a_flood() {
         let before = node.dropped();
         for _ in 0..WANTED {
             node.send(&[udp(9), udp(10)], FLOOD / WANTED);
-            node.send(&[wanted.clone()], 1);
+            node.send(std::slice::from_ref(&wanted), 1);
             // Of the wanted ones the budget takes one in 20 ms.
             thread::sleep(Duration::from_millis(50));
         }

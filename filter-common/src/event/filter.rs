@@ -305,7 +305,7 @@ mod tests {
         frame
     }
 
-    /// TCP 4000 > 443 from 2001:db8::1 to 2001:db8:1::2, behind a fragment header with
+    /// TCP 4000 > 443 from `2001:db8::1` to `2001:db8:1::2`, behind a fragment header with
     /// this offset (in units of 8 bytes).
     fn fragment_v6(offset: u16) -> [u8; 82] {
         let mut frame = [0; 82];
@@ -359,7 +359,7 @@ mod tests {
         }
     }
 
-    /// The host 2001:db8:`third`::`last`.
+    /// The host that has these parts behind `2001:db8`.
     fn host6(third: u64, last: u64) -> Net {
         Net {
             address: Address {

@@ -134,12 +134,12 @@ fn packet6(extensions: &[Extension], payload: &dyn Payload) -> Packet {
 /// Frames that a ruleset without rules drops, of every form: those with a port 53 as
 /// source or destination, and the others.
 fn frames() -> Vec<Vec<u8>> {
-    let from_53 = Udp {
+    let reply = Udp {
         sport: 53,
         ..Udp::to(9)
     };
     let mut frames = Vec::new();
-    for payload in [&Udp::to(53) as &dyn Payload, &from_53, &Tcp::to(443)] {
+    for payload in [&Udp::to(53) as &dyn Payload, &reply, &Tcp::to(443)] {
         frames.extend(both(payload));
         let (packet4, packet6) = (packet4(payload), packet6(&[], payload));
         for tags in [
@@ -182,11 +182,11 @@ fn frames() -> Vec<Vec<u8>> {
 #[test]
 fn each_criterion_tells_what_is_wanted_and_nothing_else() {
     let [dns4, dns6] = both(&Udp::to(53));
-    let from_53 = Udp {
+    let reply = Udp {
         sport: 53,
         ..Udp::to(9)
     };
-    let [reply4, reply6] = both(&from_53);
+    let [reply4, reply6] = both(&reply);
     let [web4, web6] = both(&Tcp::to(443));
     let back4 = between(B4, A4, &Udp::to(9));
     let back6 = between(B6, A6, &Udp::to(9));
