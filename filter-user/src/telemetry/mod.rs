@@ -5,6 +5,7 @@ pub mod document;
 mod event;
 pub mod hub;
 pub mod live;
+pub mod page;
 pub(crate) mod source;
 pub(crate) mod wanted;
 
