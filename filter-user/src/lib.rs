@@ -9,6 +9,7 @@ mod bytes;
 pub mod cli;
 pub mod compile;
 pub mod conversation;
+pub mod daemon;
 pub mod datapath;
 pub mod decision;
 pub mod lint;

@@ -5,17 +5,17 @@ use std::fmt;
 use std::io::{Write as _, stdout};
 use std::rc::Rc;
 
-use clap::builder::FalseyValueParser;
-use clap::{Args, ValueEnum, value_parser};
+use clap::{Args, value_parser};
 use nix::net::if_::if_nametoindex;
 
-use super::args::{EndpointFlags, Files, FlowFlags, Global, OptionFlags, WarningFlags};
-use super::compiled::{self, Request, Target};
+use super::args::{Files, Global};
+use super::compiled::Target;
 use super::diff::same_content;
 use super::error::Failure;
-use super::output::{Color, note, size, warning};
+use super::output::{note, size};
+use super::put::{MOST_SAMPLES, Put, PutFlags};
 use super::times::Times;
-use crate::datapath::{self, Applied, Compiled, Datapath, EgressHook, Mode, Policies};
+use crate::datapath::{self, Applied, Compiled, Datapath};
 use crate::policy::PROFILE_PREFIX;
 use crate::ruleset::{Rule, Ruleset, Stage};
 
@@ -31,13 +31,6 @@ use crate::ruleset::{Rule, Ruleset, Stage};
 pub(super) struct Apply {
     #[command(flatten)]
     files: Files,
-
-    #[command(flatten)]
-    endpoint: EndpointFlags,
-
-    /// Where the program runs
-    #[arg(long, value_enum, default_value = "auto", env = "NODEWALL_MODE")]
-    mode: ModeFlag,
 
     /// Say what would be done, and change nothing. Needs no privileges, but
     /// to compare with what is in force
@@ -60,75 +53,27 @@ pub(super) struct Apply {
     sample_drops: u32,
 
     #[command(flatten)]
-    warnings: WarningFlags,
-
-    /// Leave what goes out alone: no rule of it is enforced, and nothing of it is
-    /// remembered, so that return traffic needs rules of its own
-    #[arg(long, env = "NODEWALL_INGRESS_ONLY", value_parser = FalseyValueParser::new())]
-    ingress_only: bool,
-
-    /// Where what goes out is filtered, unless it is already
-    #[arg(
-        long,
-        value_enum,
-        value_name = "HOOK",
-        default_value = "auto",
-        env = "NODEWALL_EGRESS_HOOK"
-    )]
-    egress_hook: HookFlag,
-
-    #[command(flatten)]
-    flows: FlowFlags,
-
-    #[command(flatten)]
-    options: OptionFlags,
-}
-
-/// More would be no sample: the ring that keeps them for a reader, who comes ten
-/// times a second, has room for 1,489.
-const MOST_SAMPLES: i64 = 10_000;
-
-/// `--mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum ModeFlag {
-    /// In the driver where it can, else in the network stack
-    Auto,
-    /// In the driver, or not at all
-    Native,
-    /// In the network stack: any interface, at a lower rate
-    Generic,
-}
-
-/// `--egress-hook`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum HookFlag {
-    /// At TCX where the kernel has it, else at clsact
-    Auto,
-    /// By a link at TCX (Linux 6.6 and newer)
-    Tcx,
-    /// By a classifier at clsact
-    Clsact,
+    put: PutFlags,
 }
 
 impl Apply {
     /// Runs the verb.
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
         let times = Rc::default();
+        let put = Put {
+            flags: &self.put,
+            files: &self.files,
+            sample_drops: self.sample_drops,
+            global,
+        };
         let targets = self
-            .targets(global, &times)
+            .targets(&put, &times)
             .map_err(|failure| failure.and("Nothing was changed."))?;
-        let datapath = Datapath::open(&global.pin_root)?
-            .sampling_drops(self.sample_drops)
-            .remembering(self.max_flows())
-            .egress_at(match self.egress_hook {
-                HookFlag::Auto => None,
-                HookFlag::Tcx => Some(EgressHook::Tcx),
-                HookFlag::Clsact => Some(EgressHook::Clsact),
-            });
+        let datapath = put.datapath()?;
         if self.dry_run {
-            self.dry_run(&datapath, &targets, global.color)?;
+            dry_run(&put, &datapath, &targets)?;
         } else {
-            self.apply(&datapath, &targets, &times, global.color)?;
+            apply(&put, &datapath, &targets, &times)?;
         }
         if self.verbose {
             writeln!(stdout(), "{times}")?;
@@ -138,13 +83,8 @@ impl Apply {
 
     /// Compiles for every endpoint, and finds what can be found before any
     /// interface is changed.
-    fn targets(&self, global: &Global, times: &Rc<Times>) -> Result<Vec<Target>, Failure> {
-        let request = Request {
-            times: Rc::clone(times),
-            ingress_only: self.ingress_only,
-            ..Request::new(&self.files, &self.endpoint, &self.options, global).on_this_host()
-        };
-        let targets = compiled::all_targets(&request, self.warnings)?;
+    fn targets(&self, put: &Put<'_>, times: &Rc<Times>) -> Result<Vec<Target>, Failure> {
+        let targets = put.targets(times, &Rc::default())?;
         // One interface that is missing is the datapath's to explain.
         if targets.len() > 1 && !self.dry_run {
             for interface in targets.iter().map(|target| target.interface.as_str()) {
@@ -159,75 +99,37 @@ impl Apply {
         }
         Ok(targets)
     }
+}
 
-    fn max_flows(&self) -> u32 {
-        if self.ingress_only {
-            0
-        } else {
-            self.flows.max_flows
-        }
-    }
-
-    /// What is to be in force on what goes out.
-    fn egress<'t>(&self, target: &'t Target) -> Option<Compiled<'t>> {
-        target.egress_in_force(self.max_flows() > 0)
-    }
-
-    fn apply(
-        &self,
-        datapath: &Datapath,
-        targets: &[Target],
-        times: &Times,
-        color: Color,
-    ) -> Result<(), Failure> {
-        let mode = match self.mode {
-            ModeFlag::Auto => Mode::Auto,
-            ModeFlag::Native => Mode::Native,
-            ModeFlag::Generic => Mode::Generic,
+fn apply(
+    put: &Put<'_>,
+    datapath: &Datapath,
+    targets: &[Target],
+    times: &Times,
+) -> Result<(), Failure> {
+    // Whether somebody reads the answers doesn't change what is done.
+    let mut printed = Ok(());
+    for (done, target) in targets.iter().enumerate() {
+        let applied = match put.apply(datapath, target) {
+            Ok(applied) => applied,
+            Err(error) if targets.len() == 1 => return Err(error.into()),
+            Err(error) => {
+                let (changed, rest) = targets.split_at(done);
+                return Err(Failure::from(error).and(&format!(
+                    "All in all, changed: {}; not changed: {}.",
+                    names(changed),
+                    names(rest)
+                )));
+            }
         };
-        // Whether somebody reads the answers doesn't change what is done.
-        let mut printed = Ok(());
-        for (done, target) in targets.iter().enumerate() {
-            let interface = &target.interface;
-            let policies = Policies {
-                ingress: Compiled {
-                    ruleset: &target.ruleset,
-                    image: &target.image,
-                },
-                egress: self.egress(target),
-                described: &target.described,
-            };
-            let applied = datapath.apply(interface, mode, policies);
-            let applied = match applied {
-                Ok(applied) => applied,
-                Err(error) if targets.len() == 1 => return Err(error.into()),
-                Err(error) => {
-                    let (changed, rest) = targets.split_at(done);
-                    return Err(Failure::from(error).and(&format!(
-                        "All in all, changed: {}; not changed: {}.",
-                        names(changed),
-                        names(rest)
-                    )));
-                }
-            };
-            times.add("load", applied.spent.load);
-            times.add("swap", applied.spent.swap);
-            times.add("carry", applied.spent.carry);
-            if printed.is_ok() {
-                printed = print(target, policies.egress, &applied);
-            }
-            if applied.mode == Mode::Generic && mode == Mode::Auto {
-                warning(
-                    color,
-                    format_args!(
-                        "{interface} has no native XDP, so the filter runs in generic mode, behind \
-                         the driver: the verdicts are the same, the packet rate is lower"
-                    ),
-                );
-            }
+        times.add("load", applied.spent.load);
+        times.add("swap", applied.spent.swap);
+        times.add("carry", applied.spent.carry);
+        if printed.is_ok() {
+            printed = print(target, put.egress(target), &applied);
         }
-        printed
     }
+    printed
 }
 
 fn names(targets: &[Target]) -> String {
@@ -276,82 +178,76 @@ fn print(target: &Target, egress: Option<Compiled<'_>>, applied: &Applied) -> Re
     Ok(())
 }
 
-impl Apply {
-    fn dry_run(
-        &self,
-        datapath: &Datapath,
-        targets: &[Target],
-        color: Color,
-    ) -> Result<(), Failure> {
-        let in_force = match datapath.status() {
-            Ok(in_force) => Some(in_force),
-            Err(datapath::Error::Privileges(_)) => {
-                note(
-                    color,
-                    "not compared with what is in force now, which only root may read",
-                );
-                None
-            }
-            Err(error) => {
-                note(
-                    color,
-                    format_args!("not compared with what is in force now: {error}"),
-                );
-                None
-            }
+fn dry_run(put: &Put<'_>, datapath: &Datapath, targets: &[Target]) -> Result<(), Failure> {
+    let color = put.global.color;
+    let in_force = match datapath.status() {
+        Ok(in_force) => Some(in_force),
+        Err(datapath::Error::Privileges(_)) => {
+            note(
+                color,
+                "not compared with what is in force now, which only root may read",
+            );
+            None
+        }
+        Err(error) => {
+            note(
+                color,
+                format_args!("not compared with what is in force now: {error}"),
+            );
+            None
+        }
+    };
+    let mut out = stdout().lock();
+    for target in targets {
+        let egress = put.egress(target);
+        let after = Rulesets {
+            ingress: Some(&target.ruleset),
+            egress: egress.map(|egress| egress.ruleset),
         };
-        let mut out = stdout().lock();
-        for target in targets {
-            let egress = self.egress(target);
-            let after = Rulesets {
-                ingress: Some(&target.ruleset),
-                egress: egress.map(|egress| egress.ruleset),
-            };
-            let before = in_force.as_ref().map(|all| {
-                let here = all.iter();
-                let mut here = here.filter(|status| status.interface == target.interface);
-                here.next()
-                    .map_or_else(Rulesets::default, |status| Rulesets {
-                        ingress: Some(&status.ruleset),
-                        egress: status.egress.as_ref().map(|egress| &*egress.ruleset),
-                    })
-            });
-            match before {
-                Some(before) => {
-                    for (policy, change) in changes(before, after, &target.policies) {
-                        let would_be = if change == Change::Unchanged {
-                            "would be left"
-                        } else {
-                            "would be"
-                        };
-                        writeln!(out, "policy {policy}: {would_be} {change}")?;
-                    }
-                }
-                None => {
-                    for policy in &target.policies {
-                        writeln!(out, "policy {policy}: would be in force")?;
-                    }
+        let before = in_force.as_ref().map(|all| {
+            let here = all.iter();
+            let mut here = here.filter(|status| status.interface == target.interface);
+            here.next()
+                .map_or_else(Rulesets::default, |status| Rulesets {
+                    ingress: Some(&status.ruleset),
+                    egress: status.egress.as_ref().map(|egress| &*egress.ruleset),
+                })
+        });
+        match before {
+            Some(before) => {
+                for (policy, change) in changes(before, after, &target.policies) {
+                    let would_be = if change == Change::Unchanged {
+                        "would be left"
+                    } else {
+                        "would be"
+                    };
+                    writeln!(out, "policy {policy}: {would_be} {change}")?;
                 }
             }
-            writeln!(
-                out,
-                "{}: {} rules, tables of {} (dry run: nothing was changed)",
-                target.interface,
-                target.ruleset.rules.len(),
-                size(target.image.memory())
-            )?;
-            if let Some(egress) = egress {
-                writeln!(
-                    out,
-                    "{}: egress: {} rules, tables of {} (likewise)",
-                    target.interface,
-                    egress.ruleset.rules.len(),
-                    size(egress.image.memory())
-                )?;
+            None => {
+                for policy in &target.policies {
+                    writeln!(out, "policy {policy}: would be in force")?;
+                }
             }
         }
-        Ok(())
+        writeln!(
+            out,
+            "{}: {} rules, tables of {} (dry run: nothing was changed)",
+            target.interface,
+            target.ruleset.rules.len(),
+            size(target.image.memory())
+        )?;
+        if let Some(egress) = egress {
+            writeln!(
+                out,
+                "{}: egress: {} rules, tables of {} (likewise)",
+                target.interface,
+                egress.ruleset.rules.len(),
+                size(egress.image.memory())
+            )?;
+        }
     }
+    Ok(())
 }
 
 /// What is, or is to be, in force on an interface.

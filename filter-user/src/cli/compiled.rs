@@ -1,6 +1,7 @@
 //! From files and flags to compiled rulesets: what every verb that takes
 //! policies does first.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -37,6 +38,17 @@ pub(super) struct Request<'a> {
     pub(super) ingress_only: bool,
     /// How long the steps take.
     pub(super) times: Rc<Times>,
+    /// What came up, for who asks later.
+    pub(super) found: Rc<Found>,
+}
+
+/// What comes up while policies are read.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The files.
+    pub(super) sources: RefCell<Vec<PathBuf>>,
+    /// The first error, with its place.
+    pub(super) error: RefCell<Option<String>>,
 }
 
 impl<'a> Request<'a> {
@@ -56,6 +68,7 @@ impl<'a> Request<'a> {
             live: false,
             ingress_only: false,
             times: Rc::default(),
+            found: Rc::default(),
         }
     }
 
@@ -66,6 +79,12 @@ impl<'a> Request<'a> {
 
     /// Prints diagnostics to stderr.
     pub(super) fn show(&self, diagnostics: &[Diagnostic], sources: &[Source]) {
+        let mut errors = diagnostics.iter();
+        let error = errors.find(|found| found.severity == Severity::Error);
+        if let Some(error) = error {
+            let mut first = self.found.error.borrow_mut();
+            first.get_or_insert_with(|| error.summary());
+        }
         message(&diagnostic::render(
             diagnostics,
             sources,
@@ -125,6 +144,8 @@ pub(super) fn check(request: &Request<'_>) -> Result<(Vec<Source>, Checked), Fai
     let load = || policy::load(request.filenames, request.recursive);
     let sources = request.times.of("read", load).map_err(Failure::failed)?;
     let checked = request.times.of("check", || policy::check(&sources));
+    let names = sources.iter().map(|source| PathBuf::from(&**source.name()));
+    *request.found.sources.borrow_mut() = names.collect();
     Ok((sources, checked))
 }
 

@@ -44,6 +44,18 @@ impl Failure {
         self
     }
 
+    /// The message, where there is one that is not on stderr already.
+    #[must_use]
+    pub(super) fn message(&self) -> Option<&str> {
+        match self {
+            Self::Failed(message)
+            | Self::Usage(message)
+            | Self::NotAttached(message)
+            | Self::Privileges(message) => Some(message),
+            Self::Reported | Self::ClosedPipe => None,
+        }
+    }
+
     /// Prints the message, if there is one, and gives the exit code.
     #[must_use]
     pub(super) fn report(self, color: Color) -> ExitCode {

@@ -101,6 +101,7 @@ impl Explain {
                 live: false,
                 ingress_only: false,
                 times: std::rc::Rc::default(),
+                found: std::rc::Rc::default(),
             };
             Arc::new(one_target(&request, self.direction.direction())?.ruleset)
         };

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::args::Global;
 use super::error::Failure;
 use super::output::{Color, columns, fit, grouped, index_of, terminal_size, time, warning};
-use crate::datapath::{Count, Datapath, DescribedDocument, Mode, Stats, Status};
+use crate::datapath::{Count, Datapath, Described, DescribedDocument, Mode, Stats, Status};
 use crate::policy::print;
 use crate::ruleset::{Direction, Rule, Ruleset};
 use crate::telemetry::document;
@@ -159,63 +159,24 @@ impl Get {
 
     /// The documents in force, those of several interfaces together.
     fn documents(&self, all: &[Status], color: Color) -> Result<Vec<Value>, Failure> {
-        let mut by_name: BTreeMap<(usize, String), &DescribedDocument> = BTreeMap::new();
-        let mut order = Vec::new();
         for status in all {
             for unsaid in &status.described.unsaid {
                 warning(color, format_args!("{}: {unsaid}", status.interface));
             }
-            if !status.described.unsaid.is_empty() {
-                return Err(Failure::failed(format_args!(
-                    "not all that is in force on {} can be said in Calico v3; `nodewall get \
-                     rules` shows all of it",
-                    status.interface
-                )));
-            }
-            if status.described.documents.is_empty() {
-                return Err(Failure::failed(format_args!(
-                    "what is in force on {} was put there without its documents, by an older \
-                     nodewall or a program; `nodewall get rules` shows what it came down to",
-                    status.interface
-                )));
-            }
-            for document in &status.described.documents {
-                let kind = text_of(&document.value, "kind");
-                let rank = rank(kind);
-                let named = self.names.is_empty() || self.wants(&shown_name(document));
-                let wanted = match self.what {
-                    What::Policies => named && (self.names.is_empty() || rank == POLICY),
-                    What::Endpoints => named && kind == "HostEndpoint",
-                    What::Sets => named && rank == SET,
-                    What::Rules => false,
-                };
-                if !wanted {
-                    continue;
-                }
-                let key = (rank, format!("{kind} {}", shown_name(document)));
-                match by_name.get(&key) {
-                    None => {
-                        by_name.insert(key.clone(), document);
-                        order.push(key);
-                    }
-                    Some(known) if *known == document => {}
-                    Some(_) => {
-                        return Err(Failure::failed(format_args!(
-                            "the interfaces hold different documents under one name ({}); read \
-                             them one by one, with --interface",
-                            key.1
-                        )));
-                    }
-                }
-            }
         }
-        // What is needed first; policies in evaluation order.
-        order.sort_by_key(|(rank, _)| *rank);
-        Ok(order
-            .iter()
-            .filter_map(|key| by_name.get(key))
-            .map(|document| print::with_nets(document.value.clone(), &document.nets))
-            .collect())
+        let parts = all.iter();
+        let parts = parts.map(|status| (status.interface.as_str(), &status.described));
+        gather(parts, |document| {
+            let kind = text_of(&document.value, "kind");
+            let rank = rank(kind);
+            let named = self.names.is_empty() || self.wants(&shown_name(document));
+            match self.what {
+                What::Policies => named && (self.names.is_empty() || rank == POLICY),
+                What::Endpoints => named && kind == "HostEndpoint",
+                What::Sets => named && rank == SET,
+                What::Rules => false,
+            }
+        })
     }
 
     fn rules(&self, all: &[Status]) -> Value {
@@ -451,6 +412,54 @@ impl Get {
 }
 
 /// Where sets and policies stand among documents.
+/// The documents that interfaces are filtered by, those that are wanted, each once: what
+/// others need comes first, and policies come in evaluation order.
+pub(super) fn gather<'d>(
+    parts: impl Iterator<Item = (&'d str, &'d Described)>,
+    wanted: impl Fn(&DescribedDocument) -> bool,
+) -> Result<Vec<Value>, Failure> {
+    let mut by_name: BTreeMap<(usize, String), &DescribedDocument> = BTreeMap::new();
+    let mut order = Vec::new();
+    for (interface, described) in parts {
+        if !described.unsaid.is_empty() {
+            return Err(Failure::failed(format_args!(
+                "not all that is in force on {interface} can be said in Calico v3; `nodewall get \
+                 rules` shows all of it"
+            )));
+        }
+        if described.documents.is_empty() {
+            return Err(Failure::failed(format_args!(
+                "what is in force on {interface} was put there without its documents, by an older \
+                 nodewall or a program; `nodewall get rules` shows what it came down to"
+            )));
+        }
+        for document in described.documents.iter().filter(|one| wanted(one)) {
+            let kind = text_of(&document.value, "kind");
+            let key = (rank(kind), format!("{kind} {}", shown_name(document)));
+            match by_name.get(&key) {
+                None => {
+                    by_name.insert(key.clone(), document);
+                    order.push(key);
+                }
+                Some(known) if *known == document => {}
+                Some(_) => {
+                    return Err(Failure::failed(format_args!(
+                        "the interfaces hold different documents under one name ({}); read \
+                         them one by one, with --interface",
+                        key.1
+                    )));
+                }
+            }
+        }
+    }
+    order.sort_by_key(|(rank, _)| *rank);
+    Ok(order
+        .iter()
+        .filter_map(|key| by_name.get(key))
+        .map(|document| print::with_nets(document.value.clone(), &document.nets))
+        .collect())
+}
+
 const SET: usize = 1;
 const POLICY: usize = 4;
 

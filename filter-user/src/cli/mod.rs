@@ -18,7 +18,9 @@ mod flows;
 mod get;
 mod observe;
 mod output;
+mod put;
 mod replay;
+mod run;
 mod schema;
 mod stats;
 mod status;
@@ -59,6 +61,7 @@ pub struct Cli {
 enum Verb {
     Validate(validate::Validate),
     Apply(apply::Apply),
+    Run(Box<run::Run>),
     Status(status::Status),
     Stats(stats::Stats),
     Observe(Box<observe::Observe>),
@@ -102,6 +105,7 @@ impl Cli {
         let result = match &self.verb {
             Verb::Validate(verb) => verb.run(global),
             Verb::Apply(verb) => verb.run(global),
+            Verb::Run(verb) => verb.run(global),
             Verb::Status(verb) => verb.run(global),
             Verb::Stats(verb) => verb.run(global),
             Verb::Observe(verb) => verb.run(global),

@@ -5,10 +5,12 @@ use std::io::{Write as _, stdout};
 
 use clap::Args;
 use filter_common::verdict::Verdict;
+use serde_json::Value;
 
 use super::args::{Global, TableOrJson};
 use super::error::Failure;
 use super::output::{columns, fit, grouped, size, time};
+use crate::daemon::state;
 use crate::datapath::{Datapath, Mode, Stats, Status as InForce};
 use crate::ruleset::Ruleset;
 use crate::telemetry::document;
@@ -55,12 +57,37 @@ impl Status {
                 "nothing is attached{on}. `nodewall apply -f POLICY --interface IF` attaches a filter."
             )));
         }
+        let daemon = state::read(&global.run_dir, &global.pin_root);
+        let daemon = daemon.map(|state| state.daemon);
         match self.output {
-            TableOrJson::Json => writeln!(stdout(), "{:#}", document::status(&all))?,
-            TableOrJson::Table => write!(stdout(), "{}", table(&all))?,
+            TableOrJson::Json => {
+                let mut document = document::status(&all);
+                document["daemon"] = daemon.unwrap_or_default();
+                writeln!(stdout(), "{document:#}")?;
+            }
+            TableOrJson::Table => {
+                let daemon = daemon.as_ref().map(in_words).unwrap_or_default();
+                write!(stdout(), "{}{daemon}", table(&all))?;
+            }
         }
         Ok(())
     }
+}
+
+/// How a daemon fares, in a paragraph.
+fn in_words(daemon: &Value) -> String {
+    let of = |field: &str| daemon[field].as_str().unwrap_or("never").to_owned();
+    let mut text = format!(
+        "\nkept by process {} since {}; policies in force as of {}\n",
+        daemon["pid"],
+        of("started"),
+        of("last_success")
+    );
+    if let Some(message) = daemon["last_error"]["message"].as_str() {
+        let at = daemon["last_error"]["time"].as_str().unwrap_or_default();
+        let _ = writeln!(text, "  NOT in force, read at {at}: {message}");
+    }
+    text
 }
 
 fn table(all: &[InForce]) -> String {

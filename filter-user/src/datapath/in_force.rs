@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::error::Error;
 use super::generation::{Compiled, Pair};
 use super::pins::Slot;
-use super::record::{NewRecord, Record};
+use super::record::{NewRecord, Record, Settings};
 use super::{Count, Described, Policies, Stats, counters, egress, flows};
 use crate::ruleset::{Action, Direction, Options, Ruleset};
 
@@ -199,11 +199,14 @@ impl InForce {
             &self.folder(),
             self.record.head.egress,
         )?;
-        self.ingress().settle()?;
-        if let Some(egress) = self.egress_side() {
-            egress.settle()?;
-        }
+        self.settle_totals()?;
         self.slot.remove_generations_except(self.program)
+    }
+
+    /// Takes over what the predecessor counted, where that was not done yet.
+    pub(super) fn settle_totals(&self) -> Result<(), Error> {
+        self.ingress().settle()?;
+        self.egress_side().map_or(Ok(()), |egress| egress.settle())
     }
 }
 
@@ -234,9 +237,11 @@ impl Records {
         &mut self,
         pair: &Pair,
         policies: Policies<'_>,
+        settings: Settings,
         before: Option<&InForce>,
     ) -> Result<(), Error> {
         let head = &mut self.ingress.head;
+        head.settings = Some(settings);
         head.memory = pair.memory();
         head.flow_seed = pair.flows.as_ref().map(flows::Tables::seed);
         head.program = Some(pair.ingress.program_size()?);

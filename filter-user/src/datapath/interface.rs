@@ -85,7 +85,7 @@ pub(super) fn ask<T: Send + 'static>(
         .map_err(|error| Error::Failed(format!("cannot list {what}: {error}")))
 }
 
-fn interface(message: &LinkMessage) -> Interface {
+pub(super) fn interface(message: &LinkMessage) -> Interface {
     let mut interface = Interface {
         index: message.header.index,
         name: String::new(),

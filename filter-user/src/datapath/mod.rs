@@ -6,6 +6,7 @@
 //! the one in force and swaps the program of the pinned link; nothing is
 //! edited in place, so there is no half-applied state.
 
+mod changes;
 mod clsact;
 mod corpus;
 mod counters;
@@ -40,6 +41,7 @@ use filter_common::abi::REASON_COUNTERS;
 use filter_common::event::Rate;
 use filter_common::verdict::{Essential, Reason, Verdict};
 
+pub use changes::{HostChange, HostChanges};
 pub use corpus::{Corpus, Shape, Target, Took};
 pub use counters::counters_memory;
 pub use egress::EgressHook;
@@ -53,8 +55,8 @@ use in_force::{CARRIED, EGRESS, InForce, RECORD, Records};
 use interface::Interface;
 pub use meter::Meter;
 use pins::Slot;
-use record::NewRecord;
 pub use record::{Described, DescribedDocument};
+use record::{NewRecord, Settings};
 pub use test_bench::{TestBench, TestPair};
 
 use crate::compile::Combination;
@@ -338,6 +340,31 @@ impl Datapath {
         applied
     }
 
+    const fn settings(&self) -> Settings {
+        Settings {
+            sampling: [self.sampling.events, self.sampling.jiffies],
+            max_flows: self.max_flows,
+        }
+    }
+
+    /// Whether just this is in force on an interface, as [`Self::apply`] would put it
+    /// there. What another change was cut short in is finished.
+    pub fn is_in_force(&self, interface: &str, policies: Policies<'_>) -> Result<bool, Error> {
+        let present = interface::by_name(interface)?;
+        let Some(_lock) = pins::lock(&self.root, true)? else {
+            return Ok(false);
+        };
+        let Some(in_force) = self.find(&present, interface::namespace()?)? else {
+            return Ok(false);
+        };
+        in_force.settle()?;
+        let egress = in_force.egress.as_ref();
+        Ok(in_force.record.head.settings == Some(self.settings())
+            && *in_force.record.ruleset == *policies.ingress.ruleset
+            && egress.map(|record| &*record.ruleset) == policies.egress.map(|side| side.ruleset)
+            && in_force.described()? == *policies.described)
+    }
+
     fn apply_locked(
         &self,
         interface: &Interface,
@@ -351,10 +378,13 @@ impl Datapath {
             before.settle()?;
             refuse_other_mode(interface, mode)?;
         }
-        let flows = match &before {
-            Some(before) => before.flows()?,
-            None => None,
+        // Of a device that is gone, what its filter counted and remembered goes on.
+        let (slot, gone) = match &before {
+            Some(before) => (before.slot.clone(), None),
+            None => vacant_slot(&self.root, interface)?,
         };
+        let heritage = before.as_ref().or(gone.as_ref());
+        let flows = heritage.map(InForce::flows).transpose()?.flatten();
 
         // What is kept beside the programs is put together while the kernel
         // verifies them.
@@ -371,23 +401,19 @@ impl Datapath {
             (pair, records.unwrap_or_else(|panic| resume_unwind(panic)))
         });
         let (pair, mut records) = (pair?, records?);
-        records.complete(&pair, policies, before.as_ref())?;
+        records.complete(&pair, policies, self.settings(), heritage)?;
         let number = records.ingress.head.generation;
 
-        let slot = match &before {
-            Some(before) => before.slot.clone(),
-            None => fresh_slot(&self.root, interface)?,
-        };
         let reports = |side: Compiled<'_>| side.image.reports() || self.sampling != Rate::OFF;
-        let program = match pin_pair(&slot, &pair, &records, policies, before.as_ref(), reports) {
+        let program = match pin_pair(&slot, &pair, &records, policies, heritage, reports) {
             Ok(program) => program,
-            Err((program, error)) => return Err(undo(&slot, program, before.is_some(), error)),
+            Err((program, error)) => return Err(undo(&slot, program, heritage.is_some(), error)),
         };
         let load = start.elapsed();
         let start = Instant::now();
         if let Err(error) = put_in_force(interface, mode, self.hook, &pair, &slot, before.as_ref())
         {
-            return Err(undo(&slot, program, before.is_some(), error));
+            return Err(undo(&slot, program, heritage.is_some(), error));
         }
 
         // From here on the new generation is in force.
@@ -408,7 +434,7 @@ impl Datapath {
                 interface.name
             )));
         }
-        if let Some(before) = &before {
+        if let Some(before) = heritage {
             let folder = slot.generation(program);
             before.ingress().carry(policies.ingress.ruleset, &folder)?;
             if let Some(old) = before.egress_side() {
@@ -554,9 +580,9 @@ impl Datapath {
     }
 }
 
-/// An empty slot of the interface's name. A link whose device is gone is
-/// cleared away; any other is somebody's.
-fn fresh_slot(root: &Path, interface: &Interface) -> Result<Slot, Error> {
+/// The slot of the interface's name, where it is nobody's, and what was in force there
+/// on a device that is gone.
+fn vacant_slot(root: &Path, interface: &Interface) -> Result<(Slot, Option<InForce>), Error> {
     let slot = Slot::named(root, &interface.name);
     match slot.link()? {
         Some((_, info)) if info.ifindex != 0 => Err(Error::Failed(format!(
@@ -566,11 +592,22 @@ fn fresh_slot(root: &Path, interface: &Interface) -> Result<Slot, Error> {
             slot.link_path().display(),
             info.ifindex
         ))),
-        _ => {
+        Some(_) => {
+            egress::remove(&slot, interface.index)?;
+            // What can't be read, of another version perhaps, has no heir.
+            if let Ok(Some(gone)) = InForce::of(slot.clone())
+                && gone.settle_totals().is_ok()
+            {
+                return Ok((slot, Some(gone)));
+            }
+            slot.remove()?;
+            Ok((slot, None))
+        }
+        None => {
             // Where a first change was cut short, what goes out is filtered alone.
             egress::remove(&slot, interface.index)?;
             slot.remove()?;
-            Ok(slot)
+            Ok((slot, None))
         }
     }
 }
@@ -729,13 +766,7 @@ fn attach(
         }),
     };
     let link = link.map_err(|error| refused_attach(interface, mode, &error))?;
-    let path = slot.link_path();
-    sys::pin(link.as_fd(), &path).map_err(|error| {
-        Error::io(
-            format_args!("cannot pin {}; nothing was changed", path.display()),
-            &error,
-        )
-    })
+    slot.pin_link(link.as_fd())
 }
 
 /// Another program on the interface is somebody's: never replaced.

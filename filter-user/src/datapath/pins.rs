@@ -14,7 +14,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -226,6 +226,26 @@ impl Slot {
     /// the interface.
     pub(super) fn remove_egress_link(&self) -> Result<(), Error> {
         remove_file(&self.egress_path())
+    }
+
+    /// Pins the link that makes it filter; in the place of one whose device is gone.
+    pub(super) fn pin_link(&self, link: BorrowedFd<'_>) -> Result<(), Error> {
+        // In bpffs no name may have a dot.
+        let (path, new) = (self.link_path(), self.folder.join("new_link"));
+        let pin = || {
+            match fs::remove_file(&new) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            sys::pin(link, &new)?;
+            fs::rename(&new, &path)
+        };
+        pin().map_err(|error| {
+            Error::io(
+                format_args!("cannot pin {}; nothing was changed", path.display()),
+                &error,
+            )
+        })
     }
 
     /// Removes the pin that says that a classifier is ours.

@@ -89,6 +89,18 @@ pub(super) struct Head {
     /// How classes are combined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) combination: Option<Combination>,
+    /// What else it was asked to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) settings: Option<Settings>,
+}
+
+/// What a generation was asked to do beside deciding by its rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Settings {
+    /// Dropped packets that a CPU reports, in so many jiffies.
+    pub(super) sampling: [u32; 2],
+    /// Flows of each direction that are remembered.
+    pub(super) max_flows: u32,
 }
 
 /// The record of one generation. What it was made of is read for itself
@@ -325,6 +337,7 @@ impl NewRecord {
                 memory: 0,
                 program: None,
                 combination: None,
+                settings: None,
             },
             parts: [
                 serde_json::to_vec(&ShortRuleset::of(ruleset)).map_err(failed)?,

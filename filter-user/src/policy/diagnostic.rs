@@ -316,6 +316,15 @@ impl Diagnostic {
         self
     }
 
+    /// It in a line: `policy.yaml:3:5: what is wrong`.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        match &self.place {
+            Some(place) => format!("{place}: {}", self.message),
+            None => self.message.clone(),
+        }
+    }
+
     /// The diagnostic as rustc would show it, ending in a line end. `sources`
     /// are those that were checked; without them only positions are shown.
     #[must_use]

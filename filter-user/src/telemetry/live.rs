@@ -110,6 +110,19 @@ impl Live {
         }));
     }
 
+    /// These interfaces are to be filtered, and not all of them are.
+    pub fn wants(&self, interfaces: &[String]) {
+        self.policies_mut().interfaces = interfaces.to_vec();
+    }
+
+    /// Whether this went wrong otherwise than the last time.
+    #[must_use]
+    pub fn is_news(&self, message: &str) -> bool {
+        let policies = self.policies_mut();
+        let last = policies.last_error.as_ref();
+        last.is_none_or(|(_, error)| error != message)
+    }
+
     /// They are not, or not all; what was in force before is.
     pub fn failed(&self, message: &str) {
         let now = SystemTime::now();
@@ -163,9 +176,7 @@ impl Live {
     /// The document of all this. `clients` listen.
     #[must_use]
     pub fn status(&self, all: &Result<Vec<Status>, Error>, clients: usize) -> Value {
-        let policies = self.policies();
         let not_ready = self.not_ready(all);
-        let error = policies.last_error.as_ref();
         json!({
             "schema": 1,
             "time": time(SystemTime::now()),
@@ -173,19 +184,28 @@ impl Live {
             "node": self.node,
             "ready": not_ready.is_none(),
             "not_ready": not_ready,
-            "daemon": {
-                "pid": std::process::id(),
-                "started": time(self.started),
-                "policies": self.asked.policies,
-                "last_attempt": policies.last_attempt.map(time),
-                "last_success": policies.last_success.map(time),
-                "last_error": error.map(|(at, message)| json!({"time": time(*at), "message": message})),
-                "reloads": {"success": policies.successes, "failure": policies.failures},
-                "sample_drops": self.asked.sample_drops,
-                "events_lost": self.hub.totals().lost,
-                "clients": clients,
-            },
+            "daemon": self.daemon(clients),
             "interfaces": all.as_deref().map(document::interfaces).unwrap_or_default(),
+        })
+    }
+
+    /// What there is to say of the daemon alone.
+    #[must_use]
+    pub fn daemon(&self, clients: usize) -> Value {
+        let policies = self.policies();
+        let error = policies.last_error.as_ref();
+        let error = error.map(|(at, message)| json!({"time": time(*at), "message": message}));
+        json!({
+            "pid": std::process::id(),
+            "started": time(self.started),
+            "policies": self.asked.policies,
+            "last_attempt": policies.last_attempt.map(time),
+            "last_success": policies.last_success.map(time),
+            "last_error": error,
+            "reloads": {"success": policies.successes, "failure": policies.failures},
+            "sample_drops": self.asked.sample_drops,
+            "events_lost": self.hub.totals().lost,
+            "clients": clients,
         })
     }
 }

@@ -1,0 +1,258 @@
+//! `nodewall run`.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, value_parser};
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
+
+use super::args::{Files, Global};
+use super::compiled::{Found, Target};
+use super::error::Failure;
+use super::get::gather;
+use super::put::{MOST_SAMPLES, Put, PutFlags};
+use crate::daemon::{self, Done, Journal, Origin, Policies, Settings};
+use crate::datapath::Datapath;
+use crate::policy::print;
+
+/// Keep policies in force, and serve what they count and drop
+///
+/// Applies the policies, and again whenever their files, this host's interfaces or
+/// addresses change; what is wrong is reported, and the last good policies stay in
+/// force. SIGHUP reads the files again. The filter goes on when this ends, unless
+/// --detach-on-exit is given.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  nodewall run --interface eth0 --label ibm.role=worker_public
+  nodewall run -R -f /etc/nodewall/policies.d --listen 127.0.0.1:9469
+  curl -s http://127.0.0.1:9469/metrics")]
+pub(super) struct Run {
+    /// Policy file or folder, which is watched; may be repeated
+    #[arg(
+        short,
+        long = "filename",
+        value_name = "PATH",
+        num_args = 1..,
+        default_value = "/etc/nodewall/policies.d",
+        env = "NODEWALL_POLICIES",
+        value_delimiter = ':'
+    )]
+    filenames: Vec<PathBuf>,
+
+    /// Read the sub-folders of folders as well
+    #[arg(short = 'R', long, env = "NODEWALL_RECURSIVE", value_parser = FalseyValueParser::new())]
+    recursive: bool,
+
+    /// Report up to this many dropped packets a second and CPU; 0 reports none, and
+    /// costs nothing
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 100,
+        env = "NODEWALL_SAMPLE_DROPS",
+        value_parser = value_parser!(u32).range(..=MOST_SAMPLES)
+    )]
+    sample_drops: u32,
+
+    /// Where HTTP is served: metrics, streams, the dashboard
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:9469",
+        env = "NODEWALL_LISTEN"
+    )]
+    listen: SocketAddr,
+
+    /// Serve no HTTP
+    #[arg(long, env = "NODEWALL_NO_HTTP", value_parser = FalseyValueParser::new())]
+    no_http: bool,
+
+    /// Folder in which the last good policies are kept
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/nodewall",
+        env = "NODEWALL_STATE_DIR"
+    )]
+    state_dir: PathBuf,
+
+    /// Take the filters off at the end
+    #[arg(long, env = "NODEWALL_DETACH_ON_EXIT", value_parser = FalseyValueParser::new())]
+    detach_on_exit: bool,
+
+    #[command(flatten)]
+    put: PutFlags,
+}
+
+impl Run {
+    /// Runs the verb.
+    pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
+        if self.filenames.iter().any(|path| path.as_os_str() == "-") {
+            return Err(Failure::Usage(
+                "standard input can't be read again: give `run` a file or a folder, or use \
+                 `nodewall apply -f -`"
+                    .to_owned(),
+            ));
+        }
+        let work = Work {
+            flags: self.put.clone(),
+            files: Files {
+                filenames: self.filenames.clone(),
+                recursive: self.recursive,
+            },
+            sample_drops: self.sample_drops,
+            global: global.clone(),
+            last_good: LastGood {
+                folder: self.state_dir.clone(),
+            },
+        };
+        let settings = Settings {
+            pin_root: global.pin_root.clone(),
+            run_dir: global.run_dir.clone(),
+            policies: self.filenames.clone(),
+            recursive: self.recursive,
+            sample_drops: self.sample_drops,
+            detach_on_exit: self.detach_on_exit,
+            journal: Journal::new(),
+        };
+        let http = self.http();
+        daemon::run(settings, work, http).map_err(Failure::failed)
+    }
+
+    /// What HTTP is served with, before anything is changed.
+    fn http(&self) -> Option<(TcpListener, daemon::Serve)> {
+        let _ = (self.listen, self.no_http);
+        None
+    }
+}
+
+/// Puts policies in force as the flags ask for it.
+struct Work {
+    flags: PutFlags,
+    files: Files,
+    sample_drops: u32,
+    global: Global,
+    last_good: LastGood,
+}
+
+impl Policies for Work {
+    fn put(&self, origin: Origin) -> Result<Done, String> {
+        let last_good;
+        let put = Put {
+            flags: &self.flags,
+            files: &self.files,
+            sample_drops: self.sample_drops,
+            global: &self.global,
+        };
+        let mut put = put;
+        let flags;
+        if origin == Origin::LastGood {
+            // The endpoints are among its documents.
+            flags = self.flags.clone().by_documents();
+            last_good = Files {
+                filenames: vec![self.last_good.file()],
+                recursive: false,
+            };
+            put.flags = &flags;
+            put.files = &last_good;
+        }
+        let found = Rc::<Found>::default();
+        let targets = put.targets(&Rc::default(), &found).map_err(|failure| {
+            let message = failure.message().unwrap_or("the policies are not valid");
+            match found.error.take() {
+                Some(first) => format!("{message}. The first: {first}"),
+                None => message.to_owned(),
+            }
+        })?;
+        let mut done = put_all(&put, &targets)?;
+        done.sources = found.sources.take();
+        if origin == Origin::Files && done.failed.is_empty() {
+            self.last_good.keep(&targets);
+        }
+        Ok(done)
+    }
+
+    fn detach(&self, interface: &str) -> Result<(), String> {
+        let datapath = Datapath::open(&self.global.pin_root);
+        let detached = datapath.and_then(|datapath| datapath.detach(interface));
+        detached.map_err(|error| error.to_string())
+    }
+}
+
+/// Puts each target in force that is not, where its interface is there.
+fn put_all(put: &Put<'_>, targets: &[Target]) -> Result<Done, String> {
+    let datapath = put
+        .datapath()
+        .map_err(|failure| failure.message().unwrap_or_default().to_owned())?;
+    let mut done = Done::default();
+    for target in targets {
+        let interface = &target.interface;
+        done.interfaces.push(interface.clone());
+        if if_nametoindex(interface.as_str()) == Err(Errno::ENODEV) {
+            done.missing.push(interface.clone());
+        } else if !put.is_in_force(&datapath, target) {
+            match put.apply(&datapath, target) {
+                Ok(applied) => {
+                    done.changed.insert(interface.clone(), applied.generation);
+                }
+                Err(error) => done.failed.push((interface.clone(), error.to_string())),
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// What was put in force last, in documents that go back into `apply`.
+struct LastGood {
+    folder: PathBuf,
+}
+
+impl LastGood {
+    fn file(&self) -> PathBuf {
+        self.folder.join("last-good.yaml")
+    }
+
+    /// Keeps the policies. Where that fails, all else goes on: it is said.
+    fn keep(&self, targets: &[Target]) {
+        let parts = targets.iter();
+        let parts = parts.map(|target| (target.interface.as_str(), &target.described));
+        let kept = gather(parts, |_| true)
+            .map_err(|failure| failure.message().unwrap_or_default().to_owned())
+            .and_then(|documents| {
+                let text = print::to_yaml(&documents);
+                self.write(&text).map_err(|error| error.to_string())
+            });
+        if let Err(why) = kept {
+            Journal::new().warning(&format!(
+                "the policies are not kept in {} for a start with wrong ones: {why}",
+                self.folder.display()
+            ));
+        }
+    }
+
+    fn write(&self, text: &str) -> io::Result<()> {
+        let file = self.file();
+        if fs::read(&file).is_ok_and(|kept| kept == text.as_bytes()) {
+            return Ok(());
+        }
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.folder)?;
+        let new = self.folder.join("last-good.yaml.new");
+        write_whole(&new, text)?;
+        fs::rename(new, file)
+    }
+}
+
+fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}

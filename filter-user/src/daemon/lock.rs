@@ -1,0 +1,75 @@
+//! The daemon's folder, which one daemon has at a time.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+/// The file that is locked, in the daemon's folder.
+pub(super) const LOCK: &str = "run.lock";
+
+/// Held for as long as the daemon runs.
+pub(super) struct RunLock {
+    folder: PathBuf,
+    _file: Flock<File>,
+}
+
+impl RunLock {
+    /// Makes the folder, and takes it.
+    pub(super) fn take(folder: &Path) -> Result<Self, String> {
+        let failed = |what: &str, error: &io::Error| {
+            format!(
+                "cannot {what} {}: {error}. Choose a folder of your own with --run-dir.",
+                folder.display()
+            )
+        };
+        // Who is not root is not told what goes over the wires.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|error| failed("create", &error))?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(folder.join(LOCK))
+            .map_err(|error| failed("open the lock in", &error))?;
+        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => file,
+            Err((mut file, Errno::EWOULDBLOCK)) => {
+                let mut holder = String::new();
+                // It may be writing it just now.
+                let _ = file.read_to_string(&mut holder);
+                let holder = holder.trim();
+                let holder = match holder {
+                    "" => String::new(),
+                    pid => format!(" (process {pid})"),
+                };
+                return Err(format!(
+                    "another `nodewall run`{holder} has {}; end that one first, or give this one a \
+                     folder of its own with --run-dir",
+                    folder.display()
+                ));
+            }
+            Err((_, error)) => return Err(failed("lock", &error.into())),
+        };
+        let written = file.set_len(0).and_then(|()| {
+            file.rewind()?;
+            writeln!(file, "{}", std::process::id())
+        });
+        written.map_err(|error| failed("write to the lock in", &error))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            _file: file,
+        })
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+}

@@ -1,0 +1,413 @@
+//! `nodewall run`: keeps policies in force, and tells what they do.
+//!
+//! The kernel is the database: what filters goes on without this process. It reads the
+//! policies again when they change, puts them on interfaces that come back, and gives
+//! what is counted and reported to whoever listens.
+
+mod events;
+mod journal;
+mod lock;
+mod socket;
+pub(crate) mod state;
+mod supervisor;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::future::Future;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub use journal::Journal;
+
+use crate::datapath::{self, HostChange, HostChanges, Status};
+use crate::telemetry::live::{Asked, Live};
+use lock::RunLock;
+use supervisor::Supervisor;
+use watch::Watch;
+
+/// What a daemon is asked to do.
+#[derive(Debug)]
+pub struct Settings {
+    /// Everything is pinned below it.
+    pub pin_root: PathBuf,
+    /// Where other verbs find the daemon.
+    pub run_dir: PathBuf,
+    /// Files and folders with policies.
+    pub policies: Vec<PathBuf>,
+    /// Whether folders in folders count.
+    pub recursive: bool,
+    /// Dropped packets that are reported, a second and CPU.
+    pub sample_drops: u32,
+    /// Whether the filters are taken off at the end.
+    pub detach_on_exit: bool,
+    /// How it speaks.
+    pub journal: Journal,
+}
+
+/// Puts policies in force. Each call blocks for as long as that takes.
+pub trait Policies: Send + Sync + 'static {
+    /// Reads the policies, and puts in force what is not.
+    fn put(&self, from: Origin) -> Result<Done, String>;
+    /// Takes the filter off an interface.
+    fn detach(&self, interface: &str) -> Result<(), String>;
+}
+
+/// Where policies are read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The files.
+    Files,
+    /// What was last read from them and put in force.
+    LastGood,
+}
+
+/// What was done to put policies in force.
+#[derive(Clone, Debug, Default)]
+pub struct Done {
+    /// The interfaces that are meant.
+    pub interfaces: Vec<String>,
+    /// Those that were changed, with the generation that is in force now.
+    pub changed: BTreeMap<String, u64>,
+    /// Those that are not there.
+    pub missing: Vec<String>,
+    /// Those on which it failed, and why; what was in force there is.
+    pub failed: Vec<(String, String)>,
+    /// The files that were read.
+    pub sources: Vec<PathBuf>,
+}
+
+impl Done {
+    /// In a sentence.
+    fn summary(&self) -> String {
+        let list = |names: &[String]| names.join(", ");
+        let changed: Vec<String> = self
+            .changed
+            .iter()
+            .map(|(interface, generation)| format!("{interface} generation {generation}"))
+            .collect();
+        let mut text = if changed.is_empty() {
+            format!("in force on {}: unchanged", list(&self.interfaces))
+        } else {
+            format!("in force: {}", list(&changed))
+        };
+        if !self.missing.is_empty() {
+            let _ = write!(text, "; waiting for {}", list(&self.missing));
+        }
+        text
+    }
+
+    /// What failed, in a sentence.
+    fn failure(&self) -> Option<String> {
+        let failed: Vec<String> = self
+            .failed
+            .iter()
+            .map(|(interface, error)| format!("{interface}: {error}"))
+            .collect();
+        (!failed.is_empty()).then(|| failed.join("; "))
+    }
+}
+
+/// Serves what a daemon knows over HTTP, until the future that it is given ends.
+pub type Serve = Box<dyn FnOnce(TcpListener, Arc<Live>, Ended) -> Ended>;
+/// A future without a value.
+pub type Ended = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Runs until a signal ends it. `listener` and what serves it are the HTTP side.
+pub fn run(
+    settings: Settings,
+    policies: impl Policies,
+    http: Option<(TcpListener, Serve)>,
+) -> Result<(), String> {
+    let lock = RunLock::take(&settings.run_dir)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start the runtime: {error}"))?;
+    let tasks = tokio::task::LocalSet::new();
+    let ended = tasks.block_on(&runtime, async move {
+        Daemon::begin(settings, Arc::new(policies), &lock)?
+            .run(http, lock)
+            .await
+    });
+    // A reading that hangs must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    ended
+}
+
+struct Daemon<P> {
+    settings: Settings,
+    policies: Arc<P>,
+    live: Arc<Live>,
+    supervisor: Supervisor,
+    watch: Watch,
+    host: HostChanges,
+    signals: Signals,
+    /// Keeps the socket's task, and the folder.
+    _socket: socket::Server,
+}
+
+struct Signals {
+    reload: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, String> {
+        let on = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
+        Ok(Self {
+            reload: on(SignalKind::hangup())?,
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+        })
+    }
+}
+
+/// Why the policies are put in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Start,
+    Asked,
+    Files,
+    Interface,
+    Addresses,
+}
+
+/// After an address came or went: more are to follow.
+const SETTLING: Duration = Duration::from_millis(300);
+/// How often it is looked whether every interface is filtered that should be.
+const LOOK: Duration = Duration::from_secs(10);
+/// How long streams have to end.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+impl<P: Policies> Daemon<P> {
+    fn begin(settings: Settings, policies: Arc<P>, lock: &RunLock) -> Result<Self, String> {
+        let live = Arc::new(Live::new(
+            &settings.pin_root,
+            Asked {
+                policies: settings.policies.clone(),
+                sample_drops: settings.sample_drops,
+            },
+        ));
+        let words = |error: datapath::Error| error.to_string();
+        Ok(Self {
+            // Before the policies are read, so that no change of either is missed.
+            watch: Watch::new(&settings.policies, settings.recursive)?,
+            host: HostChanges::listen().map_err(words)?,
+            signals: Signals::new()?,
+            supervisor: Supervisor::new(),
+            _socket: socket::Server::begin(lock.folder(), &settings.pin_root, Arc::clone(&live))?,
+            live,
+            policies,
+            settings,
+        })
+    }
+
+    async fn run(
+        mut self,
+        http: Option<(TcpListener, Serve)>,
+        lock: RunLock,
+    ) -> Result<(), String> {
+        self.first().await?;
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let http = http.map(|(listener, serve)| {
+            let stopped: Ended = Box::pin(async {
+                // Also where the sender is gone.
+                let _ = stopped.await;
+            });
+            tokio::task::spawn_local(serve(listener, Arc::clone(&self.live), stopped))
+        });
+        let pulse = events::begin(&self.settings, Arc::clone(&self.live));
+        self.show(&lock).await;
+        let result = self.follow(&pulse, &lock).await;
+        self.supervisor.stopping();
+        drop(stop);
+        if let Some(http) = http {
+            let _ = tokio::time::timeout(FAREWELL, http).await;
+        }
+        pulse.end();
+        if self.settings.detach_on_exit {
+            self.detach().await;
+        }
+        result
+    }
+
+    /// Puts the policies in force for the first time. Where they are wrong, and nothing
+    /// is in force yet, the last good ones are; where there are none, it is the end.
+    async fn first(&mut self) -> Result<(), String> {
+        let Err(error) = self.put(Why::Start).await else {
+            return Ok(());
+        };
+        let journal = self.settings.journal;
+        let in_force = self.read().await.map_err(|other| other.to_string());
+        if !in_force?.is_empty() {
+            journal.error(&error);
+            journal.warning("what was in force before stays in force");
+            return Ok(());
+        }
+        let policies = Arc::clone(&self.policies);
+        match blocking(move || policies.put(Origin::LastGood)).await {
+            Ok(done) => {
+                journal.error(&error);
+                self.live.wants(&done.interfaces);
+                journal.warning(&format!(
+                    "the last policies that were good are put in force instead: {}",
+                    done.summary()
+                ));
+                Ok(())
+            }
+            Err(_) => Err(error),
+        }
+    }
+
+    /// Goes on until a signal says that it is enough.
+    async fn follow(&mut self, pulse: &events::Pulse, lock: &RunLock) -> Result<(), String> {
+        let mut round = tokio::time::interval_at((Instant::now() + LOOK).into(), LOOK);
+        round.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut pat = tokio::time::interval(self.supervisor.interval());
+        let mut settled: Option<tokio::time::Instant> = None;
+        loop {
+            let settles = async {
+                match settled {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let why = tokio::select! {
+                _ = self.signals.terminate.recv() => return Ok(()),
+                _ = self.signals.interrupt.recv() => return Ok(()),
+                _ = self.signals.reload.recv() => Some(Why::Asked),
+                changed = self.watch.changed() => changed.then_some(Why::Files),
+                change = self.host.next() => match change {
+                    Some(HostChange::Unfiltered(interface)) => {
+                        self.is_wanted(&interface).then_some(Why::Interface)
+                    }
+                    Some(HostChange::Addresses) => {
+                        settled = Some(tokio::time::Instant::now() + SETTLING);
+                        None
+                    }
+                    None => {
+                        self.settings.journal.warning("the kernel tells no more of interfaces");
+                        self.host = HostChanges::listen().map_err(|error| error.to_string())?;
+                        None
+                    }
+                },
+                () = settles => {
+                    settled = None;
+                    Some(Why::Addresses)
+                }
+                _ = round.tick() => {
+                    let all = self.read().await;
+                    let lacks = all.is_ok_and(|all| !self.live.missing(&all).is_empty());
+                    lacks.then_some(Why::Interface)
+                }
+                _ = pat.tick() => {
+                    if pulse.beats() {
+                        self.supervisor.alive();
+                    }
+                    None
+                }
+            };
+            if let Some(why) = why {
+                if matches!(why, Why::Asked | Why::Files) {
+                    self.supervisor.reloading();
+                }
+                // Said already.
+                let _ = self.put(why).await;
+                self.show(lock).await;
+            }
+        }
+    }
+
+    fn is_wanted(&self, interface: &str) -> bool {
+        let wanted = self.live.policies().interfaces;
+        wanted.iter().any(|name| name == interface)
+    }
+
+    /// Reads the policies and puts them in force; says what came of it.
+    async fn put(&mut self, why: Why) -> Result<(), String> {
+        let journal = self.settings.journal;
+        let policies = Arc::clone(&self.policies);
+        let result = blocking(move || policies.put(Origin::Files)).await;
+        let result = match result {
+            Ok(done) => {
+                self.watch.also(&done.sources);
+                let summary = done.summary();
+                match done.failure() {
+                    None => {
+                        // What nobody asked for, and what changed nothing, is not worth a word.
+                        if matches!(why, Why::Start | Why::Asked | Why::Files)
+                            || !done.changed.is_empty()
+                            || self.live.policies().last_error.is_some()
+                        {
+                            journal.note(&summary);
+                            self.live
+                                .succeeded(&done.interfaces, &done.changed, &summary);
+                        }
+                        Ok(())
+                    }
+                    Some(failure) => {
+                        self.live.wants(&done.interfaces);
+                        Err(failure)
+                    }
+                }
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &result {
+            // The same again is told once.
+            if matches!(why, Why::Start | Why::Asked | Why::Files) || self.live.is_news(error) {
+                // At the start it may be the end, and is told by that.
+                if why != Why::Start {
+                    journal.error(error);
+                }
+                self.live.failed(error);
+            }
+        }
+        result
+    }
+
+    async fn read(&self) -> Result<Vec<Status>, datapath::Error> {
+        let live = Arc::clone(&self.live);
+        blocking(move || live.read()).await
+    }
+
+    /// Shows how it fares: to who supervises it, in a line, and to `nodewall status`.
+    async fn show(&self, lock: &RunLock) {
+        let not_ready = self.live.not_ready(&self.read().await);
+        self.supervisor
+            .ready(not_ready.as_deref().unwrap_or("filtering"));
+        if let Err(error) = state::write(lock.folder(), &self.settings.pin_root, &self.live) {
+            let journal = self.settings.journal;
+            journal.warning(&format!("`nodewall status` can't be told: {error}"));
+        }
+    }
+
+    async fn detach(&self) {
+        for interface in self.live.policies().interfaces {
+            let policies = Arc::clone(&self.policies);
+            let name = interface.clone();
+            if let Err(error) = blocking(move || policies.detach(&name)).await {
+                self.settings.journal.error(&error);
+            } else {
+                self.settings
+                    .journal
+                    .note(&format!("{interface}: detached"));
+            }
+        }
+    }
+}
+
+/// Does what blocks on a thread of its own.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
