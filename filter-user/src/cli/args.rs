@@ -7,6 +7,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum, value_parser};
 use ipnet::IpNet;
 
+use super::config;
 use super::output::Color;
 use crate::datapath::{DEFAULT_MAX_FLOWS, DEFAULT_PIN_ROOT};
 use crate::ruleset::{Direction, Essentials, Fragments, Options, Switch};
@@ -27,6 +28,17 @@ pub(super) struct Global {
         help_heading = "Global options"
     )]
     pub pin_root: PathBuf,
+
+    /// File with flags, as `name: value`: what neither the command line nor the
+    /// environment says. Default: /etc/nodewall/nodewall.yaml, if it is there
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = config::ENVIRONMENT,
+        help_heading = "Global options"
+    )]
+    pub config: Option<PathBuf>,
 
     /// Folder in which `nodewall run` is found by the other verbs
     #[arg(

@@ -9,6 +9,7 @@ mod args;
 mod bench;
 mod capture;
 mod compiled;
+mod config;
 mod convert;
 mod detach;
 mod diff;
@@ -30,11 +31,12 @@ mod validate;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use args::Global;
 use error::Failure;
+use output::Color;
 
 /// Calico host-endpoint policies, enforced at XDP
 ///
@@ -98,6 +100,28 @@ impl Completions {
 }
 
 impl Cli {
+    /// Reads what is asked from the command line, the environment and the configuration
+    /// file; where that is wrong, it is said, and the exit code returned.
+    pub fn read() -> Result<Self, ExitCode> {
+        let mut command = Self::command();
+        match config::read() {
+            Ok(Some(config)) => {
+                command = config
+                    .give(command)
+                    .map_err(|failure| failure.report(Color::Auto))?;
+            }
+            Ok(None) => {}
+            Err(failure) => return Err(failure.report(Color::Auto)),
+        }
+        // Exits where the arguments are wrong, as clap does.
+        let matches = command.get_matches();
+        Self::from_arg_matches(&matches).map_err(|error| {
+            // Where it can't be written, the exit code says it.
+            let _ = error.print();
+            ExitCode::from(2)
+        })
+    }
+
     /// Does what is asked.
     #[must_use]
     pub fn run(&self) -> ExitCode {
