@@ -62,7 +62,10 @@ function showTrouble(status) {
   const error = status.daemon?.last_error ?? null;
   const words = [];
   if (!status.ready) {
-    words.push(`Not ready: ${status.not_ready ?? "no reason given"}.`);
+    const reason = status.not_ready ?? "no reason given";
+    // The error is shown below.
+    const told = error?.message && reason.includes(error.message);
+    words.push(told ? "Not ready." : `Not ready: ${reason}.`);
   }
   if (error) {
     const at = moment(error.time);
