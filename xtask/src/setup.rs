@@ -100,6 +100,20 @@ const WORKER_NODE: [Program; 10] = [
     },
 ];
 
+/// What looks at the dashboard.
+const BROWSER: [Program; 2] = [
+    Program {
+        name: "chromium",
+        package: "chromium",
+        why: "shows the dashboard",
+    },
+    Program {
+        name: "chromedriver",
+        package: "chromium-driver",
+        why: "leads that browser through the dashboard's test",
+    },
+];
+
 /// What `cargo xtask bench` measures nodewall beside, and with.
 const PEERS: [Program; 5] = [
     Program {
@@ -154,7 +168,7 @@ pub(crate) fn everything(place: &Place) -> Result<()> {
         tools.bpf_linker.display()
     ));
     for_tests()?;
-    for program in PROGRAMS.iter().chain(&WORKER_NODE) {
+    for program in PROGRAMS.iter().chain(&WORKER_NODE).chain(&BROWSER) {
         if let Some(path) = on_path(program.name) {
             note(&format!("{}: {}", program.name, path.display()));
         }
@@ -175,9 +189,10 @@ pub(crate) fn for_lab() -> Result<()> {
     bring(&PROGRAMS.each_ref())
 }
 
-/// Brings what the tests take: that, and real clients and servers.
+/// Brings what the tests take: that, real clients and servers, and a browser.
 pub(crate) fn for_tests() -> Result<()> {
-    let programs: Vec<&Program> = PROGRAMS.iter().chain(&WORKER_NODE).collect();
+    let programs = PROGRAMS.iter().chain(&WORKER_NODE).chain(&BROWSER);
+    let programs: Vec<&Program> = programs.collect();
     bring(&programs)
 }
 
