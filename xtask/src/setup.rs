@@ -100,8 +100,8 @@ const WORKER_NODE: [Program; 10] = [
     },
 ];
 
-/// What looks at the dashboard.
-const BROWSER: [Program; 2] = [
+/// What reads what nodewall writes: captures, a terminal, and a browser.
+const READERS: [Program; 4] = [
     Program {
         name: "chromium",
         package: "chromium",
@@ -110,7 +110,17 @@ const BROWSER: [Program; 2] = [
     Program {
         name: "chromedriver",
         package: "chromium-driver",
-        why: "leads that browser through the dashboard's test",
+        why: "leads that browser through the dashboard",
+    },
+    Program {
+        name: "tmux",
+        package: "tmux",
+        why: "is the terminal of `nodewall top`",
+    },
+    Program {
+        name: "tshark",
+        package: "tshark",
+        why: "reads the captures of `nodewall observe`",
     },
 ];
 
@@ -168,7 +178,7 @@ pub(crate) fn everything(place: &Place) -> Result<()> {
         tools.bpf_linker.display()
     ));
     for_tests()?;
-    for program in PROGRAMS.iter().chain(&WORKER_NODE).chain(&BROWSER) {
+    for program in for_all_tests() {
         if let Some(path) = on_path(program.name) {
             note(&format!("{}: {}", program.name, path.display()));
         }
@@ -189,11 +199,14 @@ pub(crate) fn for_lab() -> Result<()> {
     bring(&PROGRAMS.each_ref())
 }
 
-/// Brings what the tests take: that, real clients and servers, and a browser.
+/// Brings what the tests take: that, real clients and servers, and what reads what
+/// nodewall writes.
 pub(crate) fn for_tests() -> Result<()> {
-    let programs = PROGRAMS.iter().chain(&WORKER_NODE).chain(&BROWSER);
-    let programs: Vec<&Program> = programs.collect();
-    bring(&programs)
+    bring(&for_all_tests().collect::<Vec<_>>())
+}
+
+fn for_all_tests() -> impl Iterator<Item = &'static Program> {
+    PROGRAMS.iter().chain(&WORKER_NODE).chain(&READERS)
 }
 
 /// Brings the filters that nodewall is measured beside, and real networks.

@@ -13,6 +13,7 @@ mod config;
 mod convert;
 mod detach;
 mod diff;
+mod ended;
 mod error;
 mod explain;
 mod flows;
@@ -20,12 +21,14 @@ mod get;
 mod observe;
 mod output;
 mod put;
+mod recording;
 mod replay;
 mod run;
 mod schema;
 mod stats;
 mod status;
 mod times;
+mod top;
 mod validate;
 
 use std::io::{self, Write as _};
@@ -66,6 +69,7 @@ enum Verb {
     Run(Box<run::Run>),
     Status(status::Status),
     Stats(stats::Stats),
+    Top(top::Top),
     Observe(Box<observe::Observe>),
     Flows(Box<flows::Flows>),
     Detach(detach::Detach),
@@ -132,6 +136,7 @@ impl Cli {
             Verb::Run(verb) => verb.run(global),
             Verb::Status(verb) => verb.run(global),
             Verb::Stats(verb) => verb.run(global),
+            Verb::Top(verb) => verb.run(global),
             Verb::Observe(verb) => verb.run(global),
             Verb::Flows(verb) => verb.run(global),
             Verb::Detach(verb) => verb.run(global),

@@ -1,6 +1,7 @@
 //! `nodewall observe`.
 
 use std::io::{Write as _, stdout};
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use serde_json::json;
 use super::args::{DirectionFlag, Global};
 use super::error::Failure;
 use super::output::{count, note, warning};
+use super::recording::Recording;
 use crate::telemetry::Wanted;
 use crate::telemetry::source::{EventSource, Place};
 use crate::telemetry::wanted::{network, protocol, reason};
@@ -30,7 +32,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[command(after_help = "Examples:
   nodewall observe -f
   nodewall observe -f --interface eth0 --src 203.0.113.0/24 --proto tcp
-  nodewall observe -f -o jsonl | jq .ip.src")]
+  nodewall observe -f -o jsonl | jq .ip.src
+  nodewall observe -f -w drops.pcapng    for tshark, tcpdump, Wireshark
+  nodewall observe -f -w - | tshark -r -")]
 pub(super) struct Observe {
     /// Go on until Ctrl-C
     #[arg(short, long)]
@@ -81,6 +85,12 @@ pub(super) struct Observe {
     #[arg(long, value_name = "N")]
     count: Option<u64>,
 
+    /// Write the headers of the packets to this file instead, in pcapng format, each
+    /// with its verdict and its rule in a comment; `-` is stdout. What is in the
+    /// file goes
+    #[arg(short, long, value_name = "FILE", conflicts_with = "output")]
+    write: Option<PathBuf>,
+
     /// Output format
     #[arg(
         short,
@@ -118,6 +128,9 @@ impl Observe {
             note(global.color, format_args!("{what}; waiting for either"));
         }
         let wanted = self.wanted();
+        if let Some(path) = &self.write {
+            return self.record(path, &mut source, &wanted, global);
+        }
         let mut shown = 0;
         loop {
             let batch = source.read()?;
@@ -144,6 +157,34 @@ impl Observe {
             stdout().flush()?;
             if !self.follow && batch.is_last {
                 return Ok(());
+            }
+            sleep(PAUSE);
+        }
+    }
+
+    fn record(
+        &self,
+        path: &Path,
+        source: &mut EventSource,
+        wanted: &Wanted,
+        global: &Global,
+    ) -> Result<(), Failure> {
+        let mut recording = Recording::open(path, global.color)?;
+        let mut left = self.count.unwrap_or(u64::MAX);
+        loop {
+            let batch = source.read()?;
+            recording.lost(batch.lost);
+            let events = batch.events.into_iter();
+            for event in events.filter(|event| wanted.matches(event)) {
+                if left > 0 {
+                    recording.add(event)?;
+                    left -= 1;
+                }
+            }
+            recording.flush()?;
+            let is_all = left == 0 || !self.follow && batch.is_last;
+            if is_all || recording.is_ended() {
+                return recording.end();
             }
             sleep(PAUSE);
         }

@@ -25,13 +25,16 @@ impl Color {
     /// Whether messages on stderr are coloured.
     #[must_use]
     pub(super) fn on_stderr(self) -> bool {
+        self.on_screen() && (self == Self::Always || std::io::stderr().is_terminal())
+    }
+
+    /// Whether a terminal is coloured.
+    #[must_use]
+    pub(super) fn on_screen(self) -> bool {
         match self {
             Self::Always => true,
             Self::Never => false,
-            Self::Auto => {
-                std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-                    && std::io::stderr().is_terminal()
-            }
+            Self::Auto => std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         }
     }
 }

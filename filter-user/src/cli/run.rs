@@ -20,6 +20,7 @@ use super::put::{MOST_SAMPLES, Put, PutFlags};
 use crate::daemon::{self, Done, Journal, Origin, Policies, Settings};
 use crate::datapath::Datapath;
 use crate::policy::print;
+use crate::telemetry::http;
 
 /// Keep policies in force, and serve what they count and drop
 ///
@@ -60,18 +61,8 @@ pub(super) struct Run {
     )]
     sample_drops: u32,
 
-    /// Where HTTP is served: metrics, streams, the dashboard
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        default_value = "127.0.0.1:9469",
-        env = "NODEWALL_LISTEN"
-    )]
-    listen: SocketAddr,
-
-    /// Serve no HTTP
-    #[arg(long, env = "NODEWALL_NO_HTTP", value_parser = FalseyValueParser::new())]
-    no_http: bool,
+    #[command(flatten)]
+    http: HttpFlags,
 
     /// Folder in which the last good policies are kept
     #[arg(
@@ -88,6 +79,52 @@ pub(super) struct Run {
 
     #[command(flatten)]
     put: PutFlags,
+}
+
+/// What is served over HTTP, and to whom.
+#[derive(Args, Debug)]
+struct HttpFlags {
+    /// Where HTTP is served: metrics, streams, the dashboard
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:9469",
+        env = "NODEWALL_LISTEN"
+    )]
+    listen: SocketAddr,
+
+    /// Let --listen be an address that other hosts reach: whoever does reads all
+    #[arg(long, env = "NODEWALL_ALLOW_REMOTE", value_parser = FalseyValueParser::new())]
+    allow_remote: bool,
+
+    /// Serve no HTTP
+    #[arg(long, env = "NODEWALL_NO_HTTP", value_parser = FalseyValueParser::new())]
+    no_http: bool,
+}
+
+impl HttpFlags {
+    /// What HTTP is served with, before anything is changed.
+    fn open(&self) -> Result<Option<(TcpListener, daemon::Serve)>, Failure> {
+        if self.no_http {
+            return Ok(None);
+        }
+        http::check_listen(self.listen, self.allow_remote).map_err(Failure::Usage)?;
+        if !http::is_loopback(self.listen) {
+            Journal::new().warning(&format!(
+                "whoever reaches {} reads all about the filters and the packets they drop",
+                self.listen
+            ));
+        }
+        let listener = http::listen(self.listen).map_err(Failure::Failed)?;
+        let serve: daemon::Serve = Box::new(|listener, live, ended| {
+            Box::pin(async {
+                if let Err(error) = http::serve(listener, live, ended).await {
+                    Journal::new().error(&format!("HTTP can't be served: {error}"));
+                }
+            })
+        });
+        Ok(Some((listener, serve)))
+    }
 }
 
 impl Run {
@@ -121,14 +158,8 @@ impl Run {
             detach_on_exit: self.detach_on_exit,
             journal: Journal::new(),
         };
-        let http = self.http();
+        let http = self.http.open()?;
         daemon::run(settings, work, http).map_err(Failure::failed)
-    }
-
-    /// What HTTP is served with, before anything is changed.
-    fn http(&self) -> Option<(TcpListener, daemon::Serve)> {
-        let _ = (self.listen, self.no_http);
-        None
     }
 }
 

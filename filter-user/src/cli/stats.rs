@@ -56,7 +56,8 @@ enum Format {
     Jsonl,
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+/// An interval as people write it.
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     text.strip_suffix('s')
         .unwrap_or(text)
         .parse::<f64>()

@@ -12,6 +12,7 @@ use filter_common::verdict::{Reason, Verdict};
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast;
 
+use super::tops::{By, Tops};
 use super::{Event, exact_time};
 use crate::datapath::{Count, Mode, Stats, Status};
 
@@ -145,6 +146,7 @@ struct Told {
     last_id: u64,
     backlog: VecDeque<Arc<Message>>,
     totals: Totals,
+    tops: Tops,
 }
 
 /// What was told so far.
@@ -188,6 +190,8 @@ impl Hub {
     pub fn listen(&self, behind: Option<u64>) -> Listener {
         let told = self.told();
         let kept = told.backlog.iter();
+        // A number that was not given yet is one of another daemon's, before this one.
+        let behind = behind.map(|id| if id > told.last_id { 0 } else { id });
         let before = behind.map(|id| kept.filter(|message| message.id > id).cloned().collect());
         Listener {
             before: before.unwrap_or_default(),
@@ -199,6 +203,12 @@ impl Hub {
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.told().totals
+    }
+
+    /// The document of who is dropped most: the first `n`.
+    #[must_use]
+    pub fn top(&self, by: By, n: usize) -> Value {
+        self.told().tops.document(by, n)
     }
 
     /// Tells of reported packets, and of reports that were lost.
@@ -217,7 +227,10 @@ impl Hub {
         }
         for event in events {
             match event.kind() {
-                super::Kind::Drop => told.totals.drops += 1,
+                super::Kind::Drop => {
+                    told.totals.drops += 1;
+                    told.tops.add(&event);
+                }
                 super::Kind::Log => told.totals.logs += 1,
             }
             self.tell(&mut told, About::Packet(Box::new(event)));
@@ -296,6 +309,8 @@ mod tests {
         assert_eq!(late.before.last().map(|last| last.kind()), Some("lost"));
         assert_eq!(hub.listen(Some(1_010)).before.len(), 1);
         assert!(hub.listen(None).before.is_empty());
+        assert!(hub.listen(Some(1_011)).before.is_empty());
+        assert_eq!(hub.listen(Some(1_012)).before.len(), BACKLOG);
         let first = early.receiver.try_recv().expect("a message");
         assert_eq!((first.id, first.data()), (1, r#"{"result":"success"}"#));
         assert_eq!(hub.totals().lost, 7);

@@ -3,10 +3,15 @@
 
 pub mod document;
 mod event;
+pub mod http;
 pub mod hub;
 pub mod live;
-pub mod page;
+pub mod openmetrics;
+pub(crate) mod page;
+pub mod pcapng;
+pub mod sketch;
 pub(crate) mod source;
+pub mod tops;
 pub(crate) mod wanted;
 
 use std::time::SystemTime;

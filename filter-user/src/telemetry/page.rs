@@ -4,13 +4,13 @@
 
 /// A file of the page.
 #[derive(Debug)]
-pub struct Asset {
+pub(crate) struct Asset {
     /// Where it is asked for.
-    pub path: &'static str,
+    pub(crate) path: &'static str,
     /// Its media type.
-    pub content_type: &'static str,
+    pub(crate) content_type: &'static str,
     /// What is in it.
-    pub bytes: &'static [u8],
+    pub(crate) bytes: &'static [u8],
 }
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -31,7 +31,7 @@ macro_rules! asset {
 }
 
 /// All files of the page.
-pub static ASSETS: &[Asset] = &[
+pub(crate) static ASSETS: &[Asset] = &[
     Asset {
         path: "/",
         content_type: HTML,

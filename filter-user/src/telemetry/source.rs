@@ -123,7 +123,6 @@ impl EventSource {
     }
 
     /// Whether it is a daemon that reads the rings.
-    #[expect(dead_code, reason = "for the live view")]
     pub(crate) fn is_daemon(&self) -> bool {
         matches!(self.origin, Origin::Daemon(_))
     }

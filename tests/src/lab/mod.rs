@@ -6,6 +6,8 @@
 //! it was only half made. What a killed process left behind, [`Lab::sweep`]
 //! removes.
 
+#[cfg(feature = "bpf")]
+mod daemon;
 mod namespace;
 #[cfg(feature = "bpf")]
 mod node;
@@ -22,6 +24,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::geteuid;
 
+#[cfg(feature = "bpf")]
+pub use daemon::Daemon;
 #[cfg(feature = "bpf")]
 pub use node::Node;
 pub use reach::Reach;
@@ -105,7 +109,8 @@ impl Lab {
         Ok(lab)
     }
 
-    fn join(&self) -> Result<()> {
+    /// Joins the machines; again, where the cable was taken away.
+    pub fn join(&self) -> Result<()> {
         let (client, node) = (Side::Client.interface(), Side::Node.interface());
         let namespace = self.namespace(Side::Node).name();
         self.ip(

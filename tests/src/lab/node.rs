@@ -71,6 +71,9 @@ impl Node {
             .arg(program())
             .args(arguments)
             .env("NODEWALL_PIN_ROOT", pins)
+            .env("NODEWALL_RUN_DIR", self.files().join("run"))
+            .env("NODEWALL_STATE_DIR", self.files().join("state"))
+            .env_remove("NODEWALL_CONFIG")
             .env_remove("NODEWALL_INTERFACE");
         command
     }
