@@ -4,6 +4,8 @@
 //! Nothing in this library depends on the filter: what tests it must not share
 //! its mistakes.
 
+#[cfg(feature = "bpf")]
+pub mod browser;
 pub mod edge;
 pub mod lab;
 pub mod packet;

@@ -100,8 +100,18 @@ const WORKER_NODE: [Program; 10] = [
     },
 ];
 
-/// What reads what nodewall writes: captures, and a terminal.
-const READERS: [Program; 2] = [
+/// What reads what nodewall writes: captures, a terminal, and a browser.
+const READERS: [Program; 4] = [
+    Program {
+        name: "chromium",
+        package: "chromium",
+        why: "shows the dashboard",
+    },
+    Program {
+        name: "chromedriver",
+        package: "chromium-driver",
+        why: "leads that browser through the dashboard",
+    },
     Program {
         name: "tmux",
         package: "tmux",

@@ -7,6 +7,7 @@ pub mod http;
 pub mod hub;
 pub mod live;
 pub mod openmetrics;
+pub(crate) mod page;
 pub mod pcapng;
 pub mod sketch;
 pub(crate) mod source;

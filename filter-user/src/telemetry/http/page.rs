@@ -6,24 +6,8 @@ use axum::body::{Body, Bytes};
 use axum::http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 
-use super::answer::{self, TEXT};
-
-/// A file of the page.
-struct Asset {
-    /// Where it is.
-    path: &'static str,
-    /// What it is.
-    content_type: &'static str,
-    /// Its content.
-    bytes: &'static [u8],
-}
-
-/// Stands for the page until there is one.
-const ASSETS: [Asset; 1] = [Asset {
-    path: "/",
-    content_type: TEXT,
-    bytes: b"nodewall\n",
-}];
+use super::answer;
+use crate::telemetry::page::ASSETS;
 
 /// The file at a path.
 pub(super) fn file(path: &str, headers: &HeaderMap) -> Option<Response<Body>> {

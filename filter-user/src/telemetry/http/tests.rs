@@ -245,7 +245,7 @@ fn check(name: &str, value: &Value) {
 
 /// Paths and what they give.
 const ALL: [(&str, &str); 11] = [
-    ("/", "text/plain; charset=utf-8"),
+    ("/", "text/html; charset=utf-8"),
     (
         "/metrics",
         "application/openmetrics-text; version=1.0.0; charset=utf-8",
