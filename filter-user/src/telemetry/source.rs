@@ -97,11 +97,7 @@ const LONGEST_LINE: usize = 64 << 10;
 impl EventSource {
     /// Begins to read what is wanted. A reader that does not `follow`
     /// gets what waits to be read, or what a daemon has kept.
-    pub(crate) fn open(
-        place: Place<'_>,
-        wanted: &Wanted,
-        follow: bool,
-    ) -> Result<Self, Error> {
+    pub(crate) fn open(place: Place<'_>, wanted: &Wanted, follow: bool) -> Result<Self, Error> {
         let origin = match Daemon::find(place, !follow) {
             Some(daemon) => Origin::Daemon(daemon),
             None => rings(place, wanted)?,
