@@ -1,5 +1,7 @@
 //! What the kernel program reports of a packet: a record in a ring buffer.
 
+pub mod filter;
+
 use bytemuck::{Pod, Zeroable};
 
 /// Bytes of a frame that an event holds at most: Ethernet, two tags, IPv6 with
@@ -55,7 +57,8 @@ pub struct Event {
     pub unused: [u8; 3],
     /// Of a dropped packet: how many were dropped on its CPU since the one
     /// reported before it, itself included. All of them, and what is lost
-    /// behind the last one, are the packets that were dropped.
+    /// behind the last one, are the packets that were dropped. Where a
+    /// [filter](filter::Filter) is set, all this is of the wanted ones alone.
     pub stands_for: u64,
     /// The frame's first bytes, from the Ethernet header on.
     pub header: [u8; HEADER],
@@ -73,8 +76,10 @@ pub struct Budget {
     pub over_budget: u64,
     /// Events for which the ring had no room.
     pub ring_full: u64,
-    /// What was lost when the last event was reported.
+    /// What was lost when the last event was reported, or the filter was set.
     pub lost_then: u64,
+    /// The [head](filter::Filter::head) of the filter that the last packet met.
+    pub filter: u64,
 }
 
 impl Budget {
@@ -86,9 +91,16 @@ impl Budget {
     }
 
     /// Whether an event in the jiffy `now` is within the budget; it is taken
-    /// from it, or counted as beyond it.
+    /// from it, or counted as beyond it. Under another filter than before, which has
+    /// the head `filter`, all begins anew: what was spent and lost was of packets
+    /// that others asked for.
     #[inline(always)]
-    pub const fn take(&mut self, now: u64, rate: Rate) -> bool {
+    pub const fn take(&mut self, now: u64, rate: Rate, filter: u64) -> bool {
+        if self.filter != filter {
+            self.filter = filter;
+            self.spent = 0;
+            self.lost_then = self.lost();
+        }
         if now.wrapping_sub(self.began) >= rate.jiffies as u64 {
             self.began = now;
             self.spent = 0;
@@ -157,7 +169,7 @@ pub const RING_BYTES: u32 = 256 << 10;
 
 const _: () = {
     assert!(size_of::<Event>() == 168);
-    assert!(size_of::<Budget>() == 40);
+    assert!(size_of::<Budget>() == 48);
     assert!(RING_BYTES.is_power_of_two());
 };
 
@@ -185,13 +197,29 @@ mod tests {
         let mut given = 0;
         for now in 1_000..1_250 {
             for _ in 0..10 {
-                given += u64::from(budget.take(now, rate));
+                given += u64::from(budget.take(now, rate, 0));
             }
         }
         assert_eq!(given, 100);
         assert_eq!(budget.lost(), 2_500 - 100);
         // Also where nothing came for long, and one window began late.
-        assert!(budget.take(9_004, rate) && budget.take(9_008, rate));
-        assert!(!budget.take(9_008, rate) && budget.take(9_009, rate));
+        assert!(budget.take(9_004, rate, 0) && budget.take(9_008, rate, 0));
+        assert!(!budget.take(9_008, rate, 0) && budget.take(9_009, rate, 0));
+    }
+
+    #[test]
+    fn another_filter_begins_anew() {
+        let rate = Rate {
+            events: 1,
+            jiffies: 1_000,
+        };
+        let mut budget = Budget::default();
+        assert!(budget.take(1_000, rate, 0) && !budget.take(1_000, rate, 0));
+        assert_eq!((budget.lost(), budget.lost_then), (1, 0));
+        // At once, and what was lost before is not told of what it asks for.
+        assert!(budget.take(1_001, rate, 7) && !budget.take(1_001, rate, 7));
+        assert_eq!((budget.lost(), budget.lost_then), (2, 1));
+        assert!(budget.take(1_001, rate, 0));
+        assert_eq!(budget.lost_then, 2);
     }
 }
