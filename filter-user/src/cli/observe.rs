@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
+use filter_common::verdict::Reason;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::args::Global;
 use super::error::Failure;
 use super::output::{count, grouped, index_of, note, time, warning};
-use crate::datapath::{Datapath, Observed, Observer};
+use crate::datapath::{Datapath, EventFilter, Observed, Observer};
 use crate::ruleset::{Direction, Rule, protocol_name};
 
 /// How long a reader waits for more.
@@ -176,6 +177,9 @@ impl Observe {
             }
             note(global.color, format_args!("{what}; waiting for either"));
         }
+        if self.follow {
+            observer.want(self.asked())?;
+        }
         let node = nix::unistd::gethostname().ok();
         let node = node.map(|name| name.to_string_lossy().into_owned());
         let mut shown = 0;
@@ -205,6 +209,22 @@ impl Observe {
                 return Ok(());
             }
             sleep(PAUSE);
+        }
+    }
+
+    /// What the kernel can be asked: at least what is [wanted](Self::wants).
+    fn asked(&self) -> EventFilter {
+        let known = Reason::ALL.iter().copied();
+        EventFilter {
+            reasons: known
+                .filter(|reason| self.reason.as_deref() == Some(reason.name()))
+                .collect(),
+            policy: self.policy.clone(),
+            rule: self.rule,
+            proto: self.proto,
+            port: self.port,
+            src: self.src,
+            dst: self.dst,
         }
     }
 
