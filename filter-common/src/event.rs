@@ -1,5 +1,7 @@
 //! What the kernel program reports of a packet: a record in a ring buffer.
 
+pub mod filter;
+
 use bytemuck::{Pod, Zeroable};
 
 /// Bytes of a frame that an event holds at most: Ethernet, two tags, IPv6 with
@@ -55,7 +57,8 @@ pub struct Event {
     pub unused: [u8; 3],
     /// Of a dropped packet: how many were dropped on its CPU since the one
     /// reported before it, itself included. All of them, and what is lost
-    /// behind the last one, are the packets that were dropped.
+    /// behind the last one, are the packets that were dropped. Where a
+    /// [filter](filter::Filter) is set, all this is of the wanted ones alone.
     pub stands_for: u64,
     /// The frame's first bytes, from the Ethernet header on.
     pub header: [u8; HEADER],
@@ -65,16 +68,19 @@ pub struct Event {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Budget {
-    /// The jiffy in which the window began that [`Self::spent`] is about.
-    pub began: u64,
-    /// Events reported in it.
-    pub spent: u64,
+    /// The jiffy of [`Self::debt`].
+    pub then: u64,
+    /// What the events reported so far have cost, and time has not paid off: an event
+    /// costs [`Rate::jiffies`], a jiffy pays [`Rate::events`].
+    pub debt: u64,
     /// Events that were beyond the budget, since the program was loaded.
     pub over_budget: u64,
     /// Events for which the ring had no room.
     pub ring_full: u64,
-    /// What was lost when the last event was reported.
+    /// What was lost when the last event was reported, or the filter was set.
     pub lost_then: u64,
+    /// The [head](filter::Filter::head) of the filter that the last packet met.
+    pub filter: u64,
 }
 
 impl Budget {
@@ -86,16 +92,27 @@ impl Budget {
     }
 
     /// Whether an event in the jiffy `now` is within the budget; it is taken
-    /// from it, or counted as beyond it.
+    /// from it, or counted as beyond it. Under another filter than before, which has
+    /// the head `filter`, all begins anew: what was spent and lost was of packets
+    /// that others asked for.
     #[inline(always)]
-    pub const fn take(&mut self, now: u64, rate: Rate) -> bool {
-        if now.wrapping_sub(self.began) >= rate.jiffies as u64 {
-            self.began = now;
-            self.spent = 0;
+    pub const fn take(&mut self, now: u64, rate: Rate, filter: u64) -> bool {
+        if self.filter != filter {
+            self.filter = filter;
+            self.debt = 0;
+            self.lost_then = self.lost();
         }
-        let within = self.spent < rate.events as u64;
+        let passed = now.wrapping_sub(self.then);
+        self.then = now;
+        // After so long any debt is paid, and no product is too large.
+        let paid = match passed >> u32::BITS {
+            0 => passed * rate.events as u64,
+            _ => u64::MAX,
+        };
+        self.debt = self.debt.saturating_sub(paid);
+        let within = self.debt <= rate.credit();
         if within {
-            self.spent += 1;
+            self.debt += rate.jiffies as u64;
         } else {
             self.over_budget += 1;
         }
@@ -103,15 +120,16 @@ impl Budget {
     }
 }
 
-/// How many events a CPU may report: no more than `events` in a window of
-/// `jiffies`. Beyond it a packet costs a look-up of its CPU's budget, and no
+/// How many events a CPU may report: `events` in `jiffies`, in the long run. Where fewer
+/// came for a while, as many at once: few packets are all reported, and a flood gives a
+/// bounded number. Beyond it a packet costs a look-up of its CPU's budget, and no
 /// clock is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Rate {
-    /// Events in a window; 0 where nothing of the kind is reported.
+    /// Events; 0 where nothing of the kind is reported.
     pub events: u32,
-    /// A window begins with the first event after the one before.
+    /// In so many jiffies.
     pub jiffies: u32,
 }
 
@@ -127,21 +145,22 @@ impl Rate {
         jiffies: 0,
     };
 
-    /// `events` a second where a second has `hz` jiffies: the shortest window
-    /// that is exact, so that what is reported is spread over the second.
+    /// `events` a second where a second has `hz` jiffies.
     #[must_use]
     pub const fn per_second(events: u32, hz: u32) -> Self {
-        let (mut a, mut b) = (events, hz);
-        while b != 0 {
-            (a, b) = (b, a % b);
-        }
         if events == 0 || hz == 0 {
             return Self::OFF;
         }
         Self {
-            events: events / a,
-            jiffies: hz / a,
+            events,
+            jiffies: hz,
         }
+    }
+
+    /// The debt with which one more event is within the budget.
+    #[inline(always)]
+    const fn credit(self) -> u64 {
+        (self.events as u64 - 1) * self.jiffies as u64
     }
 }
 
@@ -157,7 +176,7 @@ pub const RING_BYTES: u32 = 256 << 10;
 
 const _: () = {
     assert!(size_of::<Event>() == 168);
-    assert!(size_of::<Budget>() == 40);
+    assert!(size_of::<Budget>() == 48);
     assert!(RING_BYTES.is_power_of_two());
 };
 
@@ -166,32 +185,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_exact_and_spread() {
+    fn a_rate_is_of_a_second() {
         let rate = |events, jiffies| Rate { events, jiffies };
         assert_eq!(Rate::per_second(0, 250), Rate::OFF);
-        assert_eq!(Rate::per_second(100, 250), rate(2, 5));
-        assert_eq!(Rate::per_second(1_000, 250), rate(4, 1));
-        assert_eq!(Rate::per_second(7, 250), rate(7, 250));
-        assert_eq!(Rate::per_second(1, 1_000), rate(1, 1_000));
+        assert_eq!(Rate::per_second(100, 250), rate(100, 250));
     }
 
     #[test]
-    fn a_window_gives_no_more_than_its_budget() {
+    fn a_flood_gives_the_rate_and_few_packets_give_all() {
+        let rate = Rate::per_second(100, 250);
+        let mut budget = Budget::default();
+        let mut second = |begin: u64, packets: u64| {
+            let given = (begin..begin + 250).map(|now| {
+                let given = (0..packets).filter(|_| budget.take(now, rate, 0));
+                given.count()
+            });
+            given.sum::<usize>()
+        };
+        // At first what nobody has used, beside what each jiffy gives.
+        assert_eq!(second(1_000, 10), 199);
+        assert_eq!(second(1_250, 10), 100);
+        // A pause of a tenth of a second gives ten.
+        assert_eq!(second(1_525, 10), 110);
+        // Never more than a second's worth, however long the pause was.
+        assert_eq!(second(u64::MAX / 2, 1_000), 199);
+        // Few at once, and then none for a while: all of them.
+        budget = Budget::default();
+        assert!((0..100).all(|_| budget.take(77, rate, 0)));
+        assert!(!budget.take(77, rate, 0) && !budget.take(79, rate, 0));
+        assert!(budget.take(80, rate, 0));
+        assert_eq!(budget.lost(), 2);
+    }
+
+    #[test]
+    fn another_filter_begins_anew() {
         let rate = Rate {
-            events: 2,
-            jiffies: 5,
+            events: 1,
+            jiffies: 1_000,
         };
         let mut budget = Budget::default();
-        let mut given = 0;
-        for now in 1_000..1_250 {
-            for _ in 0..10 {
-                given += u64::from(budget.take(now, rate));
-            }
-        }
-        assert_eq!(given, 100);
-        assert_eq!(budget.lost(), 2_500 - 100);
-        // Also where nothing came for long, and one window began late.
-        assert!(budget.take(9_004, rate) && budget.take(9_008, rate));
-        assert!(!budget.take(9_008, rate) && budget.take(9_009, rate));
+        assert!(budget.take(1_000, rate, 0) && !budget.take(1_000, rate, 0));
+        assert_eq!((budget.lost(), budget.lost_then), (1, 0));
+        // At once, and what was lost before is not told of what it asks for.
+        assert!(budget.take(1_001, rate, 7) && !budget.take(1_001, rate, 7));
+        assert_eq!((budget.lost(), budget.lost_then), (2, 1));
+        assert!(budget.take(1_001, rate, 0));
+        assert_eq!(budget.lost_then, 2);
     }
 }

@@ -1,24 +1,28 @@
 //! Reports of packets: into a ring buffer, within a budget. What is beyond the
 //! budget, or finds the ring full, is counted and not reported.
 
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns};
+use aya_ebpf::programs::{TcContext, XdpContext};
 #[cfg(not(feature = "trace"))]
 use aya_ebpf::{
-    btf_maps::{PerCpuArray, RingBuf},
+    btf_maps::{Array, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 #[cfg(feature = "trace")]
 use aya_ebpf::{
     macros::map,
-    maps::{PerCpuArray, RingBuf},
+    maps::{Array, PerCpuArray, RingBuf},
 };
 use filter_common::abi::{NONE, at};
 use filter_common::classify::Outcome;
+use filter_common::event::filter::Filter;
 use filter_common::event::{BUDGETS, Budget, Event, HEADER, Kind, OF_DROPS, OF_RULES, Rate};
 use filter_common::verdict::Verdict;
 
+use crate::frame::Frame;
 use crate::hook::Hook;
-use crate::image::{constant, opaque};
+use crate::image::{constant, opaque, value};
 
 /// The loader sets the size: a page where nothing is reported.
 #[cfg(not(feature = "trace"))]
@@ -35,6 +39,14 @@ static BUDGET: PerCpuArray<Budget, { BUDGETS as usize }> = PerCpuArray::new();
 #[map]
 static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(BUDGETS, 0);
 
+/// Which packets a reader asks for.
+#[cfg(not(feature = "trace"))]
+#[btf_map]
+static FILTER: Array<Filter, 1> = Array::new();
+#[cfg(feature = "trace")]
+#[map]
+static FILTER: Array<Filter> = Array::with_max_entries(1, 0);
+
 /// For the ring: nobody is to be woken. Its reader comes by the clock, since an
 /// interrupt for its sake would cost more than many packets.
 const NO_WAKEUP: u64 = 1;
@@ -42,9 +54,47 @@ const NO_WAKEUP: u64 = 1;
 /// Reports that `rule` met the packet, of which `outcome` was decided.
 #[inline(always)]
 pub(crate) fn report<H: Hook>(hook: &H, rule: u32, outcome: Outcome, length: u64) {
-    if let Some(budget) = take(OF_RULES, Rate::RULES) {
+    hook.report(packed(rule, outcome), length);
+}
+
+/// Reports that a rule met a packet. In a function of its own: rules are noted in a loop,
+/// and the verifier would walk all of this for each of them, and for each way through it.
+/// `what`: see [`packed`].
+///
+/// # Safety
+///
+/// `ctx` is the context that the program was called with.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn nodewall_report(ctx: *mut xdp_md, what: u64, length: u64) -> u64 {
+    report_one(&XdpContext::new(ctx), what, length)
+}
+
+/// The same on the way out.
+///
+/// # Safety
+///
+/// Likewise.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn nodewall_report_egress(
+    ctx: *mut __sk_buff,
+    what: u64,
+    length: u64,
+) -> u64 {
+    report_one(&TcContext::new(ctx), what, length)
+}
+
+#[inline(always)]
+fn report_one<H: Hook>(hook: &H, what: u64, length: u64) -> u64 {
+    let (rule, outcome) = unpacked(what);
+    let filter = filter();
+    if is_wanted(hook, rule, outcome, filter)
+        && let Some(budget) = take(OF_RULES, Rate::RULES, filter)
+    {
         write(hook, budget, Kind::Log, rule, outcome, length);
     }
+    0
 }
 
 /// Reports the packet, if it is dropped by this outcome.
@@ -60,22 +110,92 @@ pub(crate) fn sample<H: Hook>(hook: &H, outcome: Outcome, length: u64) {
     if rate.events == 0 || opaque(outcome.drops()) == 0 {
         return;
     }
-    if let Some(budget) = take(OF_DROPS, rate) {
-        let rule = outcome.rule().unwrap_or(NONE);
+    let rule = outcome.rule().unwrap_or(NONE);
+    let filter = filter();
+    if !is_wanted(hook, rule, outcome, filter) {
+        return;
+    }
+    if let Some(budget) = take(OF_DROPS, rate, filter) {
         write(hook, budget, Kind::Drop, rule, outcome, length);
     }
 }
 
+/// The head of the filter that is in force.
+#[inline(always)]
+fn filter() -> u64 {
+    let filter: *const Filter = value(&raw const FILTER);
+    // SAFETY: the map's one value is a filter. Volatile: a reader changes it meanwhile.
+    unsafe { (&raw const (*filter).head).read_volatile() }
+}
+
+/// Whether a reader asks for the packet, before it takes from the budget. Where it
+/// asks for everything, as mostly, this is one comparison.
+#[inline(always)]
+fn is_wanted<H: Hook>(hook: &H, rule: u32, outcome: Outcome, filter: u64) -> bool {
+    if !Filter::asks(filter) {
+        return true;
+    }
+    hook.is_wanted(packed(rule, outcome)) != 0
+}
+
+/// What is reported, in one word: the word of the outcome, and the rule that reports it.
+#[inline(always)]
+fn packed(rule: u32, outcome: Outcome) -> u64 {
+    outcome.packed() & u64::from(u32::MAX) | u64::from(rule) << u32::BITS
+}
+
+#[inline(always)]
+fn unpacked(what: u64) -> (u32, Outcome) {
+    let outcome = Outcome::unpacked(what & u64::from(u32::MAX));
+    ((what >> u32::BITS) as u32, outcome)
+}
+
+/// Whether a reader asks for a packet: global, so that the verifier walks it by itself,
+/// and not at all where nothing is reported; it reads the frame again, since the key is
+/// gone where packets are reported. `what`: see [`packed`].
+///
+/// # Safety
+///
+/// `ctx` is the context that the program was called with.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn nodewall_wanted(ctx: *mut xdp_md, what: u64) -> u64 {
+    wanted(&XdpContext::new(ctx), what)
+}
+
+/// The same on the way out.
+///
+/// # Safety
+///
+/// Likewise.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn nodewall_wanted_egress(ctx: *mut __sk_buff, what: u64) -> u64 {
+    wanted(&TcContext::new(ctx), what)
+}
+
+#[inline(always)]
+fn wanted<H: Hook>(hook: &H, what: u64) -> u64 {
+    let filter: *const Filter = value(&raw const FILTER);
+    // SAFETY: the map's one value is a filter, and its criteria don't change while a
+    // program runs that has seen that they are asked (see [`Filter`]).
+    let criteria = unsafe { &(*filter).criteria };
+    let (rule, outcome) = unpacked(what);
+    // What was decided first: it costs less.
+    (criteria.wants_decision(rule, outcome.reason()) && criteria.wants_packet(&Frame::new(hook)))
+        .into()
+}
+
 /// This CPU's budget, if it has room for one more.
 #[inline(always)]
-fn take<'a>(kind: u32, rate: Rate) -> Option<&'a mut Budget> {
+fn take<'a>(kind: u32, rate: Rate, filter: u64) -> Option<&'a mut Budget> {
     let budget = BUDGET.get_ptr_mut(kind)?;
     // SAFETY: the pointer is to this CPU's copy of the element, and the programs
     // of a hook are not preempted by another one on the same CPU.
     let budget = unsafe { &mut *budget };
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_jiffies64() };
-    budget.take(now, rate).then_some(budget)
+    budget.take(now, rate, filter).then_some(budget)
 }
 
 /// Puts an event into the ring.

@@ -40,6 +40,13 @@ pub(crate) trait Hook {
     /// A step along an extension chain, in a function of its own (see
     /// [`filter_common::packet::Packet::extension`]).
     fn extension(&self, walk: u64, end: u64) -> u64;
+
+    /// Whether a reader of events asks for the packet, in a function of its own; not 0
+    /// where it does (see [`crate::events`]).
+    fn is_wanted(&self, what: u64) -> u64;
+
+    /// Reports that a rule met the packet, in a function of its own, likewise.
+    fn report(&self, what: u64, length: u64);
 }
 
 /// Bytes of the longest frame of IEEE 802.3 without FCS, with a tag.
@@ -103,6 +110,18 @@ impl Hook for XdpContext {
         // SAFETY: the context is the one this program was called with.
         unsafe { crate::frame::nodewall_extension(self.ctx, walk, end) }
     }
+
+    #[inline(always)]
+    fn is_wanted(&self, what: u64) -> u64 {
+        // SAFETY: the context is the one this program was called with.
+        unsafe { crate::events::nodewall_wanted(self.ctx, what) }
+    }
+
+    #[inline(always)]
+    fn report(&self, what: u64, length: u64) {
+        // SAFETY: the context is the one this program was called with.
+        unsafe { crate::events::nodewall_report(self.ctx, what, length) };
+    }
 }
 
 impl Hook for TcContext {
@@ -157,5 +176,17 @@ impl Hook for TcContext {
     fn extension(&self, walk: u64, end: u64) -> u64 {
         // SAFETY: the context is the one this program was called with.
         unsafe { crate::frame::nodewall_extension_egress(self.skb.skb, walk, end) }
+    }
+
+    #[inline(always)]
+    fn is_wanted(&self, what: u64) -> u64 {
+        // SAFETY: the context is the one this program was called with.
+        unsafe { crate::events::nodewall_wanted_egress(self.skb.skb, what) }
+    }
+
+    #[inline(always)]
+    fn report(&self, what: u64, length: u64) {
+        // SAFETY: the context is the one this program was called with.
+        unsafe { crate::events::nodewall_report_egress(self.skb.skb, what, length) };
     }
 }

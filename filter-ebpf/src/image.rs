@@ -72,6 +72,24 @@ pub(crate) fn opaque(mut number: u32) -> u32 {
     number
 }
 
+/// The one value of a map. The loader gives the program its address, in the place of
+/// the map: nothing is looked up.
+#[inline(always)]
+pub(crate) fn value<M, V>(map: *const M) -> *const V {
+    let value = map.cast::<V>();
+    // The compiler must not think of the size of what it knows.
+    #[cfg(target_arch = "bpf")]
+    let value = {
+        let mut value = value;
+        // SAFETY: a register is copied to itself.
+        unsafe {
+            core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack));
+        }
+        value
+    };
+    value
+}
+
 /// The image of the other direction, which flows ask. The loader puts the map of
 /// the other direction's program in its place.
 #[cfg(not(feature = "trace"))]
@@ -92,26 +110,14 @@ pub(crate) type Other<const SMALL: bool> = ImageAt<SMALL, { at::OTHER }>;
 pub(crate) struct ImageAt<const SMALL: bool, const PLACE: usize>(*const Line);
 
 impl<const SMALL: bool, const PLACE: usize> ImageAt<SMALL, PLACE> {
-    /// Finds it. The loader gives the program the address of the map's one
-    /// value, in the place of the map.
+    /// Finds it.
     #[inline(always)]
     pub(crate) fn open() -> Self {
-        let image = if PLACE == 0 {
-            (&raw const IMAGE).cast::<Line>()
+        Self(if PLACE == 0 {
+            value(&raw const IMAGE)
         } else {
-            (&raw const OTHER).cast::<Line>()
-        };
-        // The compiler must not think of the size of what it knows.
-        #[cfg(target_arch = "bpf")]
-        let image = {
-            let mut image = image;
-            // SAFETY: a register is copied to itself.
-            unsafe {
-                core::arch::asm!("{0} = {0}", inout(reg) image, options(pure, nomem, nostack));
-            }
-            image
-        };
-        Self(image)
+            value(&raw const OTHER)
+        })
     }
 
     /// The element at `index`, of a kind of which the image has `count`.

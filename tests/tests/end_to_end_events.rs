@@ -4,11 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 use std::io::{BufRead as _, BufReader};
+use std::net::Ipv4Addr;
 use std::ops::Deref;
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use aya::maps::{Array, Map, MapData};
+use filter_common::event::filter::Filter;
 use serde_json::Value;
 use tests::lab::{self, Limit, Side};
 use tests::packet::{Ethernet, Ipv4, Ipv6, Tcp, Udp, ethertype};
@@ -84,6 +87,17 @@ impl Node {
         };
         settle(holds);
         assert!(holds(), "{} is not read", folder.display());
+    }
+
+    /// Whether the generation in force asks which packets are wanted.
+    fn asks(&self) -> bool {
+        let folders = fs::read_dir(self.pins().join(INTERFACE)).unwrap();
+        let mut filters = folders.map(|entry| entry.unwrap().path().join("filter"));
+        let path = filters.find(|path| path.exists()).unwrap();
+        let map = Map::from_map_data(MapData::from_pin(path).unwrap()).unwrap();
+        let words: Array<_, [u64; size_of::<Filter>() / 8]> = map.try_into().unwrap();
+        let filter: Filter = bytemuck::cast(words.get(&0, 0).unwrap());
+        Filter::asks(filter.head)
     }
 
     fn send(&self, frames: &[Vec<u8>], count: u64) {
@@ -315,7 +329,7 @@ fn a_generation_without_a_ring_is_named() {
     node.apply("old", &["{action: Log, protocol: UDP}", ALLOW]);
     for entry in fs::read_dir(node.pins().join(INTERFACE)).unwrap() {
         let folder = entry.unwrap().path();
-        for pin in ["events", "budget"] {
+        for pin in ["events", "budget", "filter"] {
             fs::remove_file(folder.join(pin)).ok();
         }
     }
@@ -436,4 +450,64 @@ fn swaps_under_a_flood_lose_no_drop_unseen() {
     let (events, lost) = reader.rest();
     assert!(events > 0 && lost > 0);
     assert_eq!(events + lost, FLOOD);
+}
+
+/// What is asked for is not drowned by what isn't, and nobody's filter outlives him.
+#[test]
+fn a_reader_gets_all_that_he_asks_for_out_of_a_flood() {
+    const FLOOD: u64 = 50_000;
+    const WANTED: u64 = 20;
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    let deny = "{action: Deny, protocol: UDP}";
+    let sampling = ["--sample-drops", "50"];
+    node.apply_with("drowned", &[deny, ALLOW], &sampling);
+    let rare = Ipv4Addr::new(198, 51, 100, 77);
+    let wanted = Ethernet::default().carry(&Ipv4::from(rare).carry(&Udp::to(9)));
+    let flood = || {
+        let before = node.dropped();
+        for _ in 0..WANTED {
+            node.send(&[udp(9), udp(10)], FLOOD / WANTED);
+            node.send(std::slice::from_ref(&wanted), 1);
+            // Of the wanted ones the budget takes one in 20 ms.
+            thread::sleep(Duration::from_millis(50));
+        }
+        settle(|| node.dropped() == before + FLOOD + WANTED);
+        assert_eq!(node.dropped(), before + FLOOD + WANTED);
+        // Time for the reader to come twice more.
+        thread::sleep(Duration::from_millis(500));
+    };
+    let rare = rare.to_string();
+
+    let reader = node.follow(&["--src", &rare]);
+    settle(|| node.asks());
+    assert!(node.asks());
+    flood();
+    // A new generation is asked as well.
+    node.apply_with("again", &[deny, ALLOW], &sampling);
+    settle(|| node.asks());
+    assert!(node.asks());
+    flood();
+    assert_eq!(reader.rest(), (2 * WANTED, 0));
+
+    // The reader was killed; the next one asks for everything, and is drowned.
+    assert!(node.asks());
+    let reader = node.follow(&[]);
+    settle(|| !node.asks());
+    assert!(!node.asks());
+    flood();
+    let (events, lost) = reader.rest();
+    assert_eq!(events + lost, FLOOD + WANTED);
+    assert!(lost > FLOOD / 2, "{lost}");
+
+    // One that ends takes its filter along.
+    let mut reader = node.follow(&["--src", &rare, "--count", "1"]);
+    settle(|| node.asks());
+    assert!(node.asks());
+    node.send(&[wanted], 1);
+    assert_eq!(reader.next()["ip"]["src"], rare);
+    assert!(reader.child.wait().unwrap().success());
+    assert!(!node.asks());
 }

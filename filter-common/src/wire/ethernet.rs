@@ -20,6 +20,8 @@ pub const IPV4: u16 = u16::from_be(EtherType::Ipv4 as u16);
 pub const IPV6: u16 = u16::from_be(EtherType::Ipv6 as u16);
 /// ARP (RFC 826).
 pub const ARP: u16 = u16::from_be(EtherType::Arp as u16);
+/// MAC security (IEEE 802.1AE).
+pub const MACSEC: u16 = 0x88e5;
 /// MPLS unicast (RFC 3032).
 pub const MPLS_UNICAST: u16 = 0x8847;
 /// MPLS multicast, or upstream-assigned (RFC 5332).

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use serde_json::json;
 
 use super::args::{DirectionFlag, Global};
+use super::ended::{ASKED, Ended};
 use super::error::Failure;
 use super::output::{count, note, warning};
 use super::recording::Recording;
@@ -118,7 +119,7 @@ impl Observe {
             pin_root: &global.pin_root,
             run_dir: &global.run_dir,
         };
-        let mut source = EventSource::open(place, &self.interface, self.follow)?;
+        let mut source = EventSource::open(place, &self.wanted(), self.follow)?;
         if !source.has_sources() {
             let what = "nothing in force reports packets: rules with the action Log do, and \
                         `nodewall apply --sample-drops N` reports dropped ones";
@@ -127,21 +128,21 @@ impl Observe {
             }
             note(global.color, format_args!("{what}; waiting for either"));
         }
-        let wanted = self.wanted();
         if let Some(path) = &self.write {
-            return self.record(path, &mut source, &wanted, global);
+            return self.record(path, &mut source, global);
         }
+        // So that what the kernel was asked for is taken back.
+        let ended = self.follow.then(|| Ended::by(ASKED)).transpose()?;
         let mut shown = 0;
         loop {
             let batch = source.read()?;
             // Told by the next event that is shown, or in a line of its own.
             let mut lost = batch.lost;
-            let events = batch.events.into_iter();
-            for mut event in events.filter(|event| wanted.matches(event)) {
+            for event in batch.events {
                 match self.output {
                     Format::Compact => writeln!(stdout(), "{}", event.compact())?,
                     Format::Jsonl => {
-                        event.lost = std::mem::take(&mut lost);
+                        lost = lost.saturating_sub(event.lost);
                         let event = event.without_header();
                         writeln!(stdout(), "{}", serde_json::to_string(&event)?)?;
                     }
@@ -155,7 +156,8 @@ impl Observe {
                 self.say_lost(lost, global)?;
             }
             stdout().flush()?;
-            if !self.follow && batch.is_last {
+            let is_ended = ended.as_ref().is_some_and(Ended::is_wanted);
+            if is_ended || !self.follow && batch.is_last {
                 return Ok(());
             }
             sleep(PAUSE);
@@ -166,7 +168,6 @@ impl Observe {
         &self,
         path: &Path,
         source: &mut EventSource,
-        wanted: &Wanted,
         global: &Global,
     ) -> Result<(), Failure> {
         let mut recording = Recording::open(path, global.color)?;
@@ -174,8 +175,7 @@ impl Observe {
         loop {
             let batch = source.read()?;
             recording.lost(batch.lost);
-            let events = batch.events.into_iter();
-            for event in events.filter(|event| wanted.matches(event)) {
+            for event in batch.events {
                 if left > 0 {
                     recording.add(event)?;
                     left -= 1;

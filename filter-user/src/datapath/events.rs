@@ -4,6 +4,10 @@
 //! the ruleset that reported it, also when a change comes between the report
 //! and its reader. A reader that sees another generation in force first reads
 //! what is left in the old ring, which it still holds open.
+//!
+//! What a reader asks for, the program evaluates before a packet takes from the budget.
+//! It is said to each generation for itself, and holds for as long as there is the reader;
+//! where one was killed, the next one takes it back.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -12,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, Map, MapData, PerCpuArray, RingBuf};
 use filter_common::abi::NONE;
 use filter_common::event::{BUDGETS, Budget, Event, Kind};
 use filter_common::verdict::Reason;
@@ -20,6 +24,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::time::{ClockId, clock_gettime};
 
 use super::error::Error;
+use super::event_filter::{Asked, EventFilter, ask};
 use super::in_force::{EGRESS, InForce};
 use super::{Datapath, not_attached, pins};
 use crate::datapath::pins::Slot;
@@ -56,6 +61,7 @@ pub struct Observed {
 pub struct Observer {
     datapath: Datapath,
     interfaces: Vec<String>,
+    filter: EventFilter,
     sources: BTreeMap<Place, Source>,
     /// The program of each interface when it was last looked at.
     looked_at: BTreeMap<String, u32>,
@@ -75,16 +81,17 @@ type Place = (String, Direction);
 struct Source {
     ring: RingBuf<MapData>,
     budget: Budgets<MapData>,
+    asked: Asked<MapData>,
     ruleset: Arc<Ruleset>,
     lost: u64,
 }
 
 /// The map of [`Budget`]s, as aya reads it.
-pub(super) type Budgets<T> = PerCpuArray<T, [u64; 5]>;
+pub(super) type Budgets<T> = PerCpuArray<T, [u64; size_of::<Budget>() / size_of::<u64>()]>;
 
 impl Observer {
     /// Begins to read on these interfaces; on all that are filtered if none is
-    /// named.
+    /// named. Everything is asked for, until [`Self::want`] says what.
     pub fn new(datapath: Datapath, interfaces: Vec<String>) -> Result<Self, Error> {
         let in_force = datapath.interfaces()?;
         if let Some(missing) = interfaces.iter().find(|name| !in_force.contains(name)) {
@@ -100,6 +107,7 @@ impl Observer {
         let mut observer = Self {
             datapath,
             interfaces,
+            filter: EventFilter::default(),
             sources: BTreeMap::new(),
             looked_at: BTreeMap::new(),
             locks: BTreeMap::new(),
@@ -114,6 +122,24 @@ impl Observer {
     #[must_use]
     pub fn has_sources(&self) -> bool {
         !self.sources.is_empty()
+    }
+
+    /// Asks for these events alone from now on, also of generations that come. What is
+    /// not asked for is not among the losses; but what is read may have more, see
+    /// [`EventFilter`]: of packets that were reported before, or by a generation that was
+    /// not told yet, as well.
+    pub fn want(&mut self, filter: EventFilter) -> Result<(), Error> {
+        self.filter = filter;
+        self.ask()
+    }
+
+    /// Tells the programs what is asked for, those that don't know.
+    fn ask(&mut self) -> Result<(), Error> {
+        let filter = &self.filter;
+        ask(self.sources.values_mut().map(|source| {
+            let criteria = filter.criteria(&source.ruleset);
+            (&mut source.asked, criteria)
+        }))
     }
 
     /// What was reported since the last call, and how many reports were lost
@@ -146,12 +172,23 @@ impl Observer {
         self.lost_before + now
     }
 
-    /// Opens the rings of the generations in force; returns those that are no
-    /// longer.
+    /// Opens the rings of the generations in force, and asks them for what is wanted;
+    /// returns those that are no longer in force.
     fn follow(&mut self) -> Result<Vec<(Place, Source)>, Error> {
+        let (gone, is_new) = self.open()?;
+        if is_new {
+            self.ask()?;
+        }
+        Ok(gone)
+    }
+
+    /// Opens the rings of the generations in force; returns those that are no
+    /// longer, and whether there are new ones.
+    fn open(&mut self) -> Result<(Vec<(Place, Source)>, bool), Error> {
         let root = self.datapath.root.clone();
         let _lock = pins::lock(&root, false)?;
         let mut gone = Vec::new();
+        let mut is_new = false;
         let mut present = Vec::new();
         for slot in Slot::all(&root)? {
             let wanted = self.interfaces.is_empty() || self.interfaces.contains(&slot.name);
@@ -189,6 +226,7 @@ impl Observer {
                 let place = (name.clone(), record.ruleset.direction);
                 let source = Source::open(&folder, record.ruleset)?;
                 self.sources.insert(place, source);
+                is_new = true;
             }
         }
         let places: Vec<Place> = self.sources.keys().cloned().collect();
@@ -198,7 +236,16 @@ impl Observer {
         // A filter that comes again has another folder to lock.
         self.locks.retain(|name, _| present.contains(name));
         self.looked_at.retain(|name, _| present.contains(name));
-        Ok(gone)
+        Ok((gone, is_new))
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        for source in self.sources.values_mut() {
+            // Where it fails, the next reader does it.
+            let _ = source.asked.reset();
+        }
     }
 }
 
@@ -224,12 +271,13 @@ fn lock(root: &Path, interface: &str) -> Result<Flock<File>, Error> {
 
 impl Source {
     fn open(folder: &Path, ruleset: Arc<Ruleset>) -> Result<Self, Error> {
-        let ring = RingBuf::try_from(pinned(folder, "events")?).map_err(|error| {
-            Error::aya(format_args!("cannot read {}", folder.display()), &error)
-        })?;
+        let failed = |error| Error::aya(format_args!("cannot read {}", folder.display()), &error);
+        let ring = RingBuf::try_from(pinned(folder, "events")?).map_err(failed)?;
+        let asked = Array::try_from(pinned(folder, "filter")?).map_err(failed)?;
         Ok(Self {
             ring,
             budget: budget(folder)?,
+            asked: Asked::new(asked),
             ruleset,
             lost: 0,
         })

@@ -8,13 +8,14 @@ use std::panic::resume_unwind;
 use std::path::Path;
 use std::thread;
 
-use aya::maps::{Map, MapData, RingBuf};
+use aya::maps::{Array, Map, MapData, RingBuf};
 use aya_log::EbpfLogger;
 use filter_common::abi::{Constants, FlowConstants, ImageConstants, Layout, Line, switches};
 use filter_common::event::{RING_BYTES, Rate};
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
+use super::event_filter::Asked;
 use super::events::Budgets;
 use super::flows;
 use super::loader::{self, Prepared, Program, Wanted};
@@ -37,10 +38,11 @@ const OTHER: &str = "OTHER";
 const COUNTERS: &str = "COUNTERS";
 const EVENTS: &str = "EVENTS";
 const BUDGET: &str = "BUDGET";
+const FILTER: &str = "FILTER";
 
 /// The maps that no other program has.
-const OWN: [&str; 8] = [
-    IMAGE, COUNTERS, EVENTS, BUDGET, "SCRATCH", "SIGHT", "ENTRY", "LOADED",
+const OWN: [&str; 9] = [
+    IMAGE, COUNTERS, EVENTS, BUDGET, FILTER, "SCRATCH", "SIGHT", "ENTRY", "LOADED",
 ];
 
 /// Bytes of a ring that nothing is reported into: the kernel takes no less
@@ -250,7 +252,7 @@ impl<'a> Half<'a> {
                 self.level != 0,
             )],
             words: self.constants.words(),
-            direct: &[IMAGE, OTHER],
+            direct: &[IMAGE, OTHER, FILTER],
         }
     }
 
@@ -392,20 +394,29 @@ impl Generation {
             .ok_or_else(|| Error::Failed(missing(BUDGET)))
     }
 
+    /// What is asked of events.
+    pub(super) fn asked(&mut self) -> Result<Asked<&mut MapData>, Error> {
+        self.maps
+            .get_mut(FILTER)
+            .and_then(|map| Array::try_from(map).ok())
+            .map(Asked::new)
+            .ok_or_else(|| Error::Failed(missing(FILTER)))
+    }
+
     /// Pins the program at `path`.
     pub(super) fn pin_program(&self, path: &Path) -> Result<(), Error> {
         sys::pin(self.program(), path)
             .map_err(|error| Error::io(format_args!("cannot pin {}", path.display()), &error))
     }
 
-    /// Pins the ring and its budget below `folder`, where packets are reported.
+    /// Pins the ring, its budget and its filter below `folder`, where packets are
+    /// reported.
     pub(super) fn pin_events(&self, folder: &Path) -> Result<(), Error> {
-        for (name, pin) in [(EVENTS, "events"), (BUDGET, "budget")] {
-            let Some(Map::RingBuf(map) | Map::PerCpuArray(map)) = self.maps.get(name) else {
-                return Err(Error::Failed(missing(name)));
-            };
+        for (name, pin) in [(EVENTS, "events"), (BUDGET, "budget"), (FILTER, "filter")] {
+            let map = self.maps.get(name);
+            let map = map.ok_or_else(|| Error::Failed(missing(name)))?;
             let path = folder.join(pin);
-            sys::pin(map.fd().as_fd(), &path).map_err(|error| {
+            sys::pin(loader::data(map).fd().as_fd(), &path).map_err(|error| {
                 Error::io(format_args!("cannot pin {}", path.display()), &error)
             })?;
         }

@@ -4,7 +4,7 @@
 //! <root>/<interface>/link             the XDP link: pinned, so it filters
 //! <root>/<interface>/egress           the same of what goes out
 //! <root>/<interface>/<program id>/    one generation: program, counters, carried,
-//!                                     record; flows; egress/ with the same
+//!                                     record; events; flows; egress/ with the same
 //! ```
 //!
 //! Which generation is in force is not written anywhere: it is the one whose

@@ -12,6 +12,7 @@ use filter_common::verdict::{Reason, Verdict};
 
 use super::corpus::{Corpus, Target, Took};
 use super::error::Error;
+use super::event_filter::{EventFilter, ask};
 use super::flows::{self, Flow, FlowTotals};
 use super::generation::{Compiled, Generation, Loading, Pair, ProgramSize, StderrLog, Trace};
 use super::{Count, Stats, counters, events, sys};
@@ -210,6 +211,12 @@ impl TestBench {
             events.push(events::read(&item)?);
         }
         Ok((events, events::sum_lost(&self.generation.budgets()?)?))
+    }
+
+    /// Asks the program for these events alone from now on.
+    pub fn want(&mut self, filter: &EventFilter) -> Result<(), Error> {
+        let criteria = filter.criteria(&self.ruleset);
+        ask([(&mut self.generation.asked()?, criteria)])
     }
 
     /// The loaded program, to be run behind the shim of a [`Corpus`].

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::Event;
+use super::{Event, Wanted};
 use crate::datapath::{Datapath, Error, Observer};
 
 /// The socket of a daemon, in its folder.
@@ -64,7 +64,7 @@ pub(crate) struct Batch {
 pub(crate) struct EventSource {
     pin_root: PathBuf,
     run_dir: PathBuf,
-    interfaces: Vec<String>,
+    wanted: Wanted,
     origin: Origin,
 }
 
@@ -95,21 +95,17 @@ const PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_LINE: usize = 64 << 10;
 
 impl EventSource {
-    /// Begins to read, on these interfaces or on all. A reader that does not `follow`
+    /// Begins to read what is wanted. A reader that does not `follow`
     /// gets what waits to be read, or what a daemon has kept.
-    pub(crate) fn open(
-        place: Place<'_>,
-        interfaces: &[String],
-        follow: bool,
-    ) -> Result<Self, Error> {
+    pub(crate) fn open(place: Place<'_>, wanted: &Wanted, follow: bool) -> Result<Self, Error> {
         let origin = match Daemon::find(place, !follow) {
             Some(daemon) => Origin::Daemon(daemon),
-            None => rings(place, interfaces)?,
+            None => rings(place, wanted, follow)?,
         };
         Ok(Self {
             pin_root: place.pin_root.to_owned(),
             run_dir: place.run_dir.to_owned(),
-            interfaces: interfaces.to_vec(),
+            wanted: wanted.clone(),
             origin,
         })
     }
@@ -127,24 +123,25 @@ impl EventSource {
         matches!(self.origin, Origin::Daemon(_))
     }
 
-    /// The reader of the rings, where there is no daemon.
-    #[expect(dead_code, reason = "for filters in the kernel")]
-    pub(crate) fn observer(&mut self) -> Option<&mut Observer> {
-        match &mut self.origin {
-            Origin::Rings { observer, .. } => Some(observer),
-            Origin::Daemon(_) | Origin::Nowhere { .. } => None,
+    /// What came of it since the last call. Waits for nothing. What was lost stands with
+    /// the first event, too.
+    pub(crate) fn read(&mut self) -> Result<Batch, Error> {
+        let mut batch = self.next()?;
+        // The kernel asks what it can, and a daemon tells all.
+        batch.events.retain(|event| self.wanted.matches(event));
+        let mut lost = batch.lost;
+        for event in &mut batch.events {
+            event.lost = std::mem::take(&mut lost);
         }
+        Ok(batch)
     }
 
-    /// What came since the last call. Waits for nothing.
-    pub(crate) fn read(&mut self) -> Result<Batch, Error> {
+    fn next(&mut self) -> Result<Batch, Error> {
         match &mut self.origin {
             Origin::Rings { observer, node } => {
                 let (observed, lost) = observer.read()?;
-                let mut before = lost;
                 let events = observed.into_iter();
-                let events =
-                    events.map(|one| Event::of(one, node.as_ref(), std::mem::take(&mut before)));
+                let events = events.map(|one| Event::of(one, node.as_ref(), 0));
                 Ok(Batch {
                     events: events.collect(),
                     lost,
@@ -159,11 +156,6 @@ impl EventSource {
                     };
                     batch.is_last = true;
                 }
-                let wanted = &self.interfaces;
-                let is_wanted = |event: &Event| {
-                    wanted.is_empty() || wanted.iter().any(|name| **name == *event.interface)
-                };
-                batch.events.retain(is_wanted);
                 Ok(batch)
             }
             Origin::Nowhere { tried } => {
@@ -174,7 +166,7 @@ impl EventSource {
                     };
                     self.origin = match Daemon::find(place, false) {
                         Some(daemon) => Origin::Daemon(daemon),
-                        None => rings(place, &self.interfaces).unwrap_or(Origin::Nowhere {
+                        None => rings(place, &self.wanted, true).unwrap_or(Origin::Nowhere {
                             tried: Instant::now(),
                         }),
                     };
@@ -188,10 +180,15 @@ impl EventSource {
     }
 }
 
-fn rings(place: Place<'_>, interfaces: &[String]) -> Result<Origin, Error> {
+fn rings(place: Place<'_>, wanted: &Wanted, follow: bool) -> Result<Origin, Error> {
     let datapath = Datapath::open(place.pin_root)?;
+    let mut observer = Observer::new(datapath, wanted.interfaces.clone())?;
+    if follow {
+        // What nobody asks for takes nothing from the budget.
+        observer.want(wanted.in_kernel())?;
+    }
     Ok(Origin::Rings {
-        observer: Box::new(Observer::new(datapath, interfaces.to_vec())?),
+        observer: Box::new(observer),
         node: host_name(),
     })
 }

@@ -6,6 +6,7 @@ use filter_common::verdict::Reason;
 use ipnet::IpNet;
 
 use super::Event;
+use crate::datapath::EventFilter;
 use crate::ruleset::{Direction, protocol_number};
 
 /// What an event must be like: all that is asked. Nothing asked: all are wanted.
@@ -55,6 +56,22 @@ impl Wanted {
             && is(self.proto.as_ref(), event.l4.map(|l4| l4.proto).as_ref())
             && self.port.is_none_or(has_port)
             && is(self.reason.as_ref(), Some(&event.reason))
+    }
+}
+
+impl Wanted {
+    /// As much of it as the kernel can be asked for.
+    #[must_use]
+    pub fn in_kernel(&self) -> EventFilter {
+        EventFilter {
+            reasons: self.reason.into_iter().collect(),
+            policy: self.policy.clone(),
+            rule: self.rule,
+            proto: self.proto,
+            port: self.port,
+            src: self.src,
+            dst: self.dst,
+        }
     }
 }
 

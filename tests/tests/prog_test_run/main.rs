@@ -17,6 +17,7 @@ mod destination_ports;
 mod egress;
 mod essentials;
 mod established;
+mod event_filter;
 mod failsafe;
 mod first_match;
 mod fragments;
