@@ -1,4 +1,4 @@
-//! A headless Chromium on one of a lab's machines, led by WebDriver: JSON over HTTP to the
+//! A headless Chromium on one of a lab's machines, led by `WebDriver`: JSON over HTTP to the
 //! `chromedriver` that runs beside it. What little of it is needed here fits one page.
 
 use std::fmt::Write as _;
@@ -21,7 +21,7 @@ const PORT: u16 = 9515;
 /// How long a command may take. A machine with other work is slow to begin a browser.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The key that leaves things, as WebDriver writes it.
+/// The key that leaves things, as `WebDriver` writes it.
 pub const ESCAPE: char = '\u{e00c}';
 
 /// A browser with one page, which ends when this is dropped.
