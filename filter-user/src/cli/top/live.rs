@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use filter_common::verdict::{Reason, Verdict};
 
 use crate::datapath::{Count, EgressHook, Mode, Stats, Status};
-use crate::ruleset::{Action, Direction, Rule, RuleId, Ruleset, protocol_name};
+use crate::ruleset::{Action, Direction, Rule, RuleId, Ruleset, Stage, protocol_name};
 use crate::telemetry::sketch::{Counted, SpaceSaving};
 use crate::telemetry::{Event, Kind};
 
@@ -387,10 +387,14 @@ impl Live {
                 }
             }
         }
+        // Failsafe rules are many, and seldom what somebody looks for.
+        let is_own = |row: &RuleRow<'_>| row.rule.id.stage != Stage::Failsafe;
         match choice.sort {
-            Sort::Rate => rows.sort_by_key(|row| Reverse((row.rate, row.count.packets))),
-            Sort::Packets => rows.sort_by_key(|row| Reverse(row.count.packets)),
-            Sort::Bytes => rows.sort_by_key(|row| Reverse(row.count.bytes)),
+            Sort::Rate => {
+                rows.sort_by_key(|row| Reverse((row.rate, row.count.packets, is_own(row))));
+            }
+            Sort::Packets => rows.sort_by_key(|row| Reverse((row.count.packets, is_own(row)))),
+            Sort::Bytes => rows.sort_by_key(|row| Reverse((row.count.bytes, is_own(row)))),
             Sort::Order => {}
             Sort::Policy => rows.sort_by(|a, b| {
                 let name = |row: &RuleRow<'a>| (Arc::clone(&row.rule.id.policy), row.rule.id.index);

@@ -143,7 +143,7 @@ fn header(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
 
     let [numbers, picture] = Layout::horizontal(match is_wide {
         true if area.width >= 110 => [Constraint::Length(66), Constraint::Min(0)],
-        true => [Constraint::Length(52), Constraint::Min(0)],
+        true => [Constraint::Length(50), Constraint::Min(0)],
         false => [Constraint::Min(0), Constraint::Length(0)],
     })
     .areas(rest);
@@ -202,7 +202,7 @@ fn drops(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
     let (rates, seconds): (Vec<u64>, Vec<f64>) = drops.unzip();
     let peak = rates.iter().max().copied().unwrap_or(0);
     let text = format!(
-        "drops/s over {}, peak {}",
+        "drops/s, {}, peak {}",
         span(seconds.iter().sum()),
         short(peak)
     );
@@ -673,7 +673,7 @@ fn reasons(
     let rows = model.shown().reasons(&model.choice);
     let (seen, selected) = model.window(Panel::Reasons, rows.len(), height.saturating_sub(1));
     if rows.is_empty() {
-        return (nothing("no packet came yet", width), String::new());
+        return (nothing("no packet yet", width), String::new());
     }
     let digits = if width < 60 { 7 } else { 15 };
     let mut columns = [
@@ -756,7 +756,7 @@ fn heaviest<K: Name>(
     };
     if top.items.is_empty() {
         let text = match model.choice.filter.is_empty() || top.total == 0 {
-            true => "no drop was reported yet",
+            true => "no drop reported",
             false => "none is like that",
         };
         return (nothing(text, width), note);
@@ -812,8 +812,8 @@ fn recent(
     };
     if events.is_empty() {
         let text = match choice.filter.is_empty() {
-            true if choice.with_logged => "no packet was reported yet",
-            true => "no drop was reported yet",
+            true if choice.with_logged => "no packet reported",
+            true => "no drop reported",
             false => "none is like that",
         };
         return (nothing(text, width), note);
