@@ -355,7 +355,7 @@ fn without_a_terminal_it_says_what_to_do() {
         terminal.until_has("deny-node-ports");
         let cells = terminal.tmux(&["capture-pane", "-e", "-p", "-t", "t"]);
         assert_eq!(
-            cells.contains("\x1b[31m"),
+            cells.contains("\x1b[38;5;1m"),
             colored,
             "{before} {arguments:?}: {cells:?}"
         );
