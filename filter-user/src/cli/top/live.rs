@@ -511,9 +511,10 @@ impl RuleRow<'_> {
 
     /// What it does, or would do.
     pub(super) fn action(&self) -> String {
-        match self.rule.staged {
-            true => format!("would {}", self.rule.action.name()),
-            false => self.rule.action.name().to_owned(),
+        if self.rule.staged {
+            format!("would {}", self.rule.action.name())
+        } else {
+            self.rule.action.name().to_owned()
         }
     }
 }
@@ -528,10 +529,7 @@ impl Rates {
         let all = |stats: &Stats| (stats.total(Verdict::Pass) + stats.total(Verdict::Drop)).packets;
         // Taken off and put in force again, it is counted anew.
         let is_anew = all(now) < all(before);
-        let was = |count: Option<u64>| match is_anew {
-            true => 0,
-            false => count.unwrap_or(0),
-        };
+        let was = |count: Option<u64>| if is_anew { 0 } else { count.unwrap_or(0) };
         let rate = |now: u64, before: Option<u64>| per_second(now, was(before), seconds);
         let of = |verdict| {
             let (now, before) = (now.total(verdict), before.total(verdict));

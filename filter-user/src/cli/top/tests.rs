@@ -107,7 +107,7 @@ impl Clock {
         Reading {
             at: self.0,
             // 2026-11-28T12:00:00Z
-            time: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_867_200),
+            time: SystemTime::UNIX_EPOCH + Duration::from_hours(498_852),
             interfaces: all.into_iter().map(interface).collect(),
         }
     }
