@@ -157,8 +157,10 @@ fn frame() -> Vec<u8> {
 fn rate(screen: &str, policy: &str) -> u64 {
     let mut lines = screen.lines();
     let line = lines.find(|line| line.contains(policy) && line.contains(" deny "));
-    let last = line.and_then(|line| line.split_whitespace().last());
-    last.map_or(0, |rate| rate.replace(',', "").parse().unwrap_or(0))
+    // The action, packets, packets a second.
+    let mut words = line.into_iter().flat_map(str::split_whitespace);
+    let rate = words.find(|word| *word == "deny").and(words.nth(1));
+    rate.map_or(0, |rate| rate.replace(',', "").parse().unwrap_or(0))
 }
 
 #[test]
@@ -353,7 +355,7 @@ fn without_a_terminal_it_says_what_to_do() {
         terminal.until_has("deny-node-ports");
         let cells = terminal.tmux(&["capture-pane", "-e", "-p", "-t", "t"]);
         assert_eq!(
-            cells.contains("\x1b[31m"),
+            cells.contains("\x1b[38;5;1m"),
             colored,
             "{before} {arguments:?}: {cells:?}"
         );
