@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use serde_json::json;
 
 use super::args::{DirectionFlag, Global};
+use super::ended::{ASKED, Ended};
 use super::error::Failure;
 use super::output::{count, note, warning};
 use super::recording::Recording;
@@ -130,6 +131,8 @@ impl Observe {
         if let Some(path) = &self.write {
             return self.record(path, &mut source, global);
         }
+        // So that what the kernel was asked for is taken back.
+        let ended = self.follow.then(|| Ended::by(ASKED)).transpose()?;
         let mut shown = 0;
         loop {
             let batch = source.read()?;
@@ -153,7 +156,8 @@ impl Observe {
                 self.say_lost(lost, global)?;
             }
             stdout().flush()?;
-            if !self.follow && batch.is_last {
+            let is_ended = ended.as_ref().is_some_and(Ended::is_wanted);
+            if is_ended || !self.follow && batch.is_last {
                 return Ok(());
             }
             sleep(PAUSE);

@@ -5,7 +5,9 @@ use std::io::{self, IsTerminal as _, Seek as _, Stdout, Write, stderr, stdout};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::ended::Ended;
+use nix::sys::signal::Signal;
+
+use super::ended::{ASKED, Ended};
 use super::error::Failure;
 use super::output::{Color, count, message, note};
 use crate::telemetry::pcapng::{Broken, Writer};
@@ -60,7 +62,7 @@ impl Recording {
             ));
         }
         // Before the file is emptied.
-        let ended = Ended::new()?;
+        let ended = Ended::by(ASKED.into_iter().chain([Signal::SIGHUP]))?;
         let (name, out) = if is_stdout {
             ("stdout".to_owned(), Output::Stdout(stdout()))
         } else {

@@ -283,7 +283,7 @@ impl<P: Policies> Daemon<P> {
                 _ = self.signals.terminate.recv() => return Ok(()),
                 _ = self.signals.interrupt.recv() => return Ok(()),
                 _ = self.signals.reload.recv() => Some(Why::Asked),
-                changed = self.watch.changed() => changed.then_some(Why::Files),
+                () = self.watch.changed() => Some(Why::Files),
                 change = self.host.next() => match change {
                     Some(HostChange::Unfiltered(interface)) => {
                         self.is_wanted(&interface).then_some(Why::Interface)

@@ -21,6 +21,16 @@ pub(super) struct Watch {
     sender: mpsc::UnboundedSender<Vec<PathBuf>>,
     receiver: mpsc::UnboundedReceiver<Vec<PathBuf>>,
     watcher: RecommendedWatcher,
+    change: Option<Change>,
+}
+
+/// Something changes.
+#[derive(Clone, Copy)]
+struct Change {
+    /// When it was last seen to.
+    last: Instant,
+    /// When it has waited for long enough.
+    latest: Instant,
 }
 
 /// A change is one where nothing more comes for so long.
@@ -41,6 +51,7 @@ impl Watch {
             also,
             sender,
             receiver,
+            change: None,
         })
     }
 
@@ -53,26 +64,34 @@ impl Watch {
         }
     }
 
-    /// Waits until something changed that matters, and rests; true, unless nothing
-    /// that comes can matter.
-    pub(super) async fn changed(&mut self) -> bool {
+    /// Waits until something changed that matters, and rests. Whoever stops waiting, and
+    /// begins again, misses nothing.
+    pub(super) async fn changed(&mut self) {
         loop {
+            let now = Instant::now();
+            let quiet = match self.change {
+                None => None,
+                Some(change) if now >= change.latest => break,
+                Some(change) => Some((change.last + QUIET).min(change.latest)),
+            };
+            let received = match quiet {
+                None => self.receiver.recv().await,
+                Some(quiet) => match timeout_at(quiet, self.receiver.recv()).await {
+                    Ok(received) => received,
+                    Err(_) => break,
+                },
+            };
             // The sender lives as long as this.
-            let Some(paths) = self.receiver.recv().await else {
+            let Some(paths) = received else {
                 return std::future::pending().await;
             };
-            if !self.matters(&paths) {
-                continue;
-            }
-            let latest = Instant::now() + PATIENCE;
-            loop {
-                let quiet = (Instant::now() + QUIET).min(latest);
-                match timeout_at(quiet, self.receiver.recv()).await {
-                    Ok(Some(_)) if Instant::now() < latest => {}
-                    _ => return true,
-                }
+            if self.change.is_some() || self.matters(&paths) {
+                let last = Instant::now();
+                let latest = self.change.map_or(last + PATIENCE, |change| change.latest);
+                self.change = Some(Change { last, latest });
             }
         }
+        self.change = None;
     }
 
     fn matters(&self, paths: &[PathBuf]) -> bool {

@@ -349,7 +349,17 @@ mod tests {
             "tcp [2001:db8::7]:1 > [2001:db8::10]:80 vlan 10",
         ];
         let frame = |text: &str| text.parse::<PacketText>().expect("a packet").frame();
-        texts.map(frame).to_vec()
+        let mut frames = texts.map(frame).to_vec();
+        // Behind an authentication header, and behind hop-by-hop options.
+        let mut authentic = frame("udp 203.0.113.7:53 > 192.0.2.10:9");
+        let header = [17, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        authentic[14 + 9] = 51;
+        authentic.splice(14 + 20..14 + 20, header);
+        let mut options = frame("udp [2001:db8::7]:53 > [2001:db8::10]:9");
+        options[14 + 6] = 0;
+        options.splice(14 + 40..14 + 40, [17, 0, 1, 4, 0, 0, 0, 0]);
+        frames.extend([authentic, options]);
+        frames
     }
 
     fn changed() -> impl Strategy<Value = Vec<u8>> {
@@ -357,16 +367,20 @@ mod tests {
         const BYTES: [u8; 20] = [
             0, 1, 2, 6, 8, 17, 43, 44, 45, 46, 51, 58, 60, 69, 70, 96, 129, 135, 136, 229,
         ];
+        // The last one is MACsec, of what is not encrypted.
+        const TAGS: [&[u8]; 4] = [
+            &[0x81, 0, 0, 7],
+            &[0x88, 0xa8, 0, 7],
+            &[0x91, 0, 0, 7],
+            &[0x88, 0xe5, 0, 0, 0, 0, 0, 1],
+        ];
         let byte = prop_oneof![prop::sample::select(BYTES.to_vec()), any::<u8>()];
         let change = (12_usize..80, byte);
         (
             prop::sample::select(frames()),
             prop::collection::vec(change, 0..6),
             // More tags before what is there, and more bytes behind it.
-            prop::collection::vec(
-                prop::sample::select(vec![[0x81, 0], [0x88, 0xa8], [0x91, 0], [0x88, 0xe5]]),
-                0..5,
-            ),
+            prop::collection::vec(prop::sample::select(TAGS.to_vec()), 0..5),
             prop::collection::vec(any::<u8>(), 0..40),
             0_usize..400,
         )
@@ -378,7 +392,7 @@ mod tests {
                     }
                 }
                 for tag in tags {
-                    frame.splice(12..12, [tag[0], tag[1], 0, 7]);
+                    frame.splice(12..12, tag.iter().copied());
                 }
                 frame.truncate(length);
                 frame

@@ -97,14 +97,10 @@ const LONGEST_LINE: usize = 64 << 10;
 impl EventSource {
     /// Begins to read what is wanted. A reader that does not `follow`
     /// gets what waits to be read, or what a daemon has kept.
-    pub(crate) fn open(
-        place: Place<'_>,
-        wanted: &Wanted,
-        follow: bool,
-    ) -> Result<Self, Error> {
+    pub(crate) fn open(place: Place<'_>, wanted: &Wanted, follow: bool) -> Result<Self, Error> {
         let origin = match Daemon::find(place, !follow) {
             Some(daemon) => Origin::Daemon(daemon),
-            None => rings(place, wanted)?,
+            None => rings(place, wanted, follow)?,
         };
         Ok(Self {
             pin_root: place.pin_root.to_owned(),
@@ -170,7 +166,7 @@ impl EventSource {
                     };
                     self.origin = match Daemon::find(place, false) {
                         Some(daemon) => Origin::Daemon(daemon),
-                        None => rings(place, &self.wanted).unwrap_or(Origin::Nowhere {
+                        None => rings(place, &self.wanted, true).unwrap_or(Origin::Nowhere {
                             tried: Instant::now(),
                         }),
                     };
@@ -184,11 +180,13 @@ impl EventSource {
     }
 }
 
-fn rings(place: Place<'_>, wanted: &Wanted) -> Result<Origin, Error> {
+fn rings(place: Place<'_>, wanted: &Wanted, follow: bool) -> Result<Origin, Error> {
     let datapath = Datapath::open(place.pin_root)?;
     let mut observer = Observer::new(datapath, wanted.interfaces.clone())?;
-    // What nobody asks for takes nothing from the budget.
-    observer.want(wanted.in_kernel())?;
+    if follow {
+        // What nobody asks for takes nothing from the budget.
+        observer.want(wanted.in_kernel())?;
+    }
     Ok(Origin::Rings {
         observer: Box::new(observer),
         node: host_name(),

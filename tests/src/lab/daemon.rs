@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -16,6 +16,7 @@ use super::Node;
 pub struct Daemon {
     child: Child,
     said: Arc<Mutex<Vec<String>>>,
+    hears: Option<JoinHandle<()>>,
 }
 
 /// How long a daemon may take to say something on a busy machine.
@@ -50,13 +51,17 @@ impl Daemon {
         let said: Arc<Mutex<Vec<String>>> = Arc::default();
         let heard = Arc::clone(&said);
         // Ends with the daemon.
-        thread::spawn(move || {
+        let hears = thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let mut said = heard.lock().unwrap_or_else(PoisonError::into_inner);
                 said.push(line);
             }
         });
-        Self { child, said }
+        Self {
+            child,
+            said,
+            hears: Some(hears),
+        }
     }
 
     /// Its process id.
@@ -108,6 +113,10 @@ impl Daemon {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("our child") {
+                // What it said at last, too.
+                if let Some(hears) = self.hears.take() {
+                    hears.join().expect("it only reads");
+                }
                 return status;
             }
             assert!(Instant::now() < until, "it goes on:\n{}", self.said());

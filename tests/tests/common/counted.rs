@@ -29,12 +29,12 @@ pub(crate) fn once(before: &Stats, after: &Stats, judgement: &Judgement, frame: 
         );
     }
     assert_eq!(seen, 1, "{decision:?} has no counter");
-    assert_eq!(before.rules.len(), after.rules.len());
-    for (index, (old, new)) in (0..).zip(before.rules.iter().zip(&after.rules)) {
+    assert_eq!(before.of_rules.len(), after.of_rules.len());
+    for (index, (old, new)) in (0..).zip(before.of_rules.iter().zip(&after.of_rules)) {
         let its = decision.rule == Some(index) || judgement.noted.contains(&index);
         let wanted = if its { one } else { none };
         assert_eq!(
-            new.1 - old.1,
+            *new - *old,
             wanted,
             "count of rule {index}, by {frame:02x?}"
         );

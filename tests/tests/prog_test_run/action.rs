@@ -52,9 +52,9 @@ fn counts_add_up() {
     filter.allowed_by(1, &udp);
     let stats = filter.0.stats().unwrap();
     let counts: Vec<_> = stats
-        .rules
+        .of_rules
         .iter()
-        .map(|(_, count)| (count.packets, count.bytes))
+        .map(|count| (count.packets, count.bytes))
         .collect();
     assert_eq!(counts, [(10, 10 * tcp.len() as u64), (1, udp.len() as u64)]);
 }

@@ -10,15 +10,18 @@ mod tests;
 mod view;
 
 use std::io::{self, IsTerminal as _, stdin, stdout};
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{Event as Input, poll, read};
 use ratatui::crossterm::style::force_color_output;
 
 use super::args::Global;
-use super::ended::Ended;
+use super::ended::{ASKED, Ended};
 use super::error::Failure;
 use super::stats::seconds;
 use crate::datapath::{Datapath, Error, Meter};
@@ -87,7 +90,8 @@ impl Top {
             color: global.color.on_screen(),
         };
         force_color_output(theme.color);
-        let ended = Ended::new()?;
+        // A terminal that hangs up ends it in the usual way.
+        let ended = Ended::by(ASKED)?;
         let mut screen = Screen::open()?;
         let mut read_at = Instant::now();
         loop {
@@ -100,14 +104,12 @@ impl Top {
                 }
             }
             screen.0.draw(|frame| view::draw(frame, &model, theme))?;
-            if ended.is_wanted() {
+            let rest = model.interval.saturating_sub(read_at.elapsed());
+            if !wait(&ended, rest.min(PAUSE))? || ended.is_wanted() {
                 return Ok(());
             }
-            let rest = model.interval.saturating_sub(read_at.elapsed());
-            let mut wait = rest.min(PAUSE);
             // All keys that are there, then one picture.
-            while poll(wait)? {
-                wait = Duration::ZERO;
+            while poll(Duration::ZERO)? {
                 if let Input::Key(key) = read()?
                     && model.key(key) == Asked::Quit
                 {
@@ -133,6 +135,25 @@ impl Top {
                 .collect(),
         })
     }
+}
+
+/// Waits for a key, a signal, or so long; whether the terminal is still there. crossterm
+/// doesn't ask that: it reads from one that is gone for ever.
+fn wait(ended: &Ended, most: Duration) -> io::Result<bool> {
+    let input = stdin();
+    let mut sources = [
+        PollFd::new(input.as_fd(), PollFlags::POLLIN),
+        PollFd::new(ended.as_fd(), PollFlags::POLLIN),
+    ];
+    let most = PollTimeout::try_from(most).unwrap_or(PollTimeout::ZERO);
+    match nix::poll::poll(&mut sources, most) {
+        // The terminal changed its size.
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    let found = sources[0].revents();
+    Ok(!found.is_some_and(|found| found.intersects(gone)))
 }
 
 /// Whether there is a terminal, of which cells can be drawn.

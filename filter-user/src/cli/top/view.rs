@@ -142,6 +142,7 @@ fn header(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
     frame.render_widget(Line::from(tail).right_aligned(), title);
 
     let [numbers, picture] = Layout::horizontal(match is_wide {
+        true if area.width >= 110 => [Constraint::Length(66), Constraint::Min(0)],
         true => [Constraint::Length(52), Constraint::Min(0)],
         false => [Constraint::Min(0), Constraint::Length(0)],
     })

@@ -347,7 +347,7 @@ fn documents_say_what_is_counted() {
     assert_eq!(policies["policies"][0]["policy"], "deny-node-ports");
     let now = server.get("/v1/status").json();
     assert_eq!(
-        (&status["ready"], &status["interfaces"][0]["rules"]),
+        (&now["ready"], &now["interfaces"][0]["rules"]),
         (&true.into(), &2.into())
     );
     server

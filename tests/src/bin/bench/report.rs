@@ -336,6 +336,15 @@ fn sampling(document: &mut Document, results: &Value) {
         grouped(&sampling["reported"]),
         grouped(&sampling["lost"]),
     ));
+    // An older run has no such numbers.
+    if !sampling["over_asked_ns"].is_null() {
+        document.say(&format!(
+            "With a reader who asks for an address that does not come (`observe -f --src …`): {} \
+             ns, **{} ns** more than without sampling; none of it was reported or lost.",
+            spread(&sampling["asked_ns"]),
+            spread(&sampling["over_asked_ns"]),
+        ));
+    }
 }
 
 fn flows(document: &mut Document, results: &Value) {
