@@ -15,6 +15,10 @@ use tokio::time::{Sleep, sleep};
 /// go up to some MiB for each.
 const UNREAD: usize = 256 << 10;
 
+/// Who went away without a word answers nothing for so long. A small event now and then
+/// never fills the buffer, so the kernel has to notice.
+const VANISHED: Duration = Duration::from_mins(1);
+
 /// A socket that is given up when nothing of what is written is taken for a while.
 ///
 /// A connection that waits for its reader is a task of its own and keeps nobody
@@ -30,9 +34,7 @@ impl<S: AsFd> Impatient<S> {
     pub(super) fn new(socket: S, patience: Duration) -> Self {
         // Where the kernel refuses either, its own limits are left.
         setsockopt(&socket, sockopt::SndBuf, &UNREAD).ok();
-        // Who went away without a word takes nothing, and a small event never fills
-        // the buffer.
-        let unheard = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+        let unheard = u32::try_from(VANISHED.as_millis()).unwrap_or(u32::MAX);
         setsockopt(&socket, sockopt::TcpUserTimeout, &unheard).ok();
         Self {
             socket,

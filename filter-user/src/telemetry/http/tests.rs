@@ -179,9 +179,15 @@ impl Client {
         (length > 0).then(|| String::from_utf8(part).expect("UTF-8"))
     }
 
-    /// All of a body that comes in parts.
+    /// All of a body that comes in parts, and ends soon.
     fn parts(&mut self) -> String {
-        std::iter::from_fn(|| self.part()).collect()
+        let began = Instant::now();
+        let mut text = String::new();
+        while let Some(part) = self.part() {
+            text += &part;
+            assert!(began.elapsed() < Duration::from_mins(1), "it does not end");
+        }
+        text
     }
 
     /// Whether it is closed, by now or soon.
@@ -797,6 +803,15 @@ fn flood(server: &Server, enough: &AtomicBool) {
     }
 }
 
+/// Ends the flood also where the test fails.
+struct Enough<'a>(&'a AtomicBool);
+
+impl Drop for Enough<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn who_never_reads_is_cut_off_and_holds_up_nobody() {
     let server = Server::within(Limits {
@@ -812,6 +827,7 @@ fn who_never_reads_is_cut_off_and_holds_up_nobody() {
     let enough = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| flood(&server, &enough));
+        let _enough = Enough(&enough);
         let events = lines_of(&reader.parts());
         let ids: Vec<u64> = events
             .iter()
@@ -824,7 +840,6 @@ fn who_never_reads_is_cut_off_and_holds_up_nobody() {
         );
         // The deaf one has no place any more, though it is still there.
         server.streams(0);
-        enough.store(true, Ordering::SeqCst);
     });
     assert_eq!(server.get("/healthz").status, 200);
     drop(deaf);
