@@ -100,8 +100,9 @@ const WORKER_NODE: [Program; 10] = [
     },
 ];
 
-/// What reads what nodewall writes: captures, a terminal, and a browser.
-const READERS: [Program; 4] = [
+/// What reads what nodewall writes: captures, a terminal, a browser, and metrics. Where
+/// Debian's Prometheus starts a service of its own, the tests have nothing to do with it.
+const READERS: [Program; 7] = [
     Program {
         name: "chromium",
         package: "chromium",
@@ -111,6 +112,21 @@ const READERS: [Program; 4] = [
         name: "chromedriver",
         package: "chromium-driver",
         why: "leads that browser through the dashboard",
+    },
+    Program {
+        name: "prometheus",
+        package: "prometheus",
+        why: "scrapes the daemon",
+    },
+    Program {
+        name: "promtool",
+        package: "prometheus",
+        why: "tests the rules and alerts",
+    },
+    Program {
+        name: "/usr/lib/python3/dist-packages/prometheus_client/openmetrics/parser.py",
+        package: "python3-prometheus-client",
+        why: "reads metrics as strictly as OpenMetrics has it",
     },
     Program {
         name: "tmux",
@@ -224,7 +240,9 @@ fn bring(programs: &[&Program]) -> Result<()> {
         return Ok(());
     }
     let names: Vec<&str> = missing.iter().map(|program| program.name).collect();
-    let packages: Vec<&str> = missing.iter().map(|program| program.package).collect();
+    let mut packages: Vec<&str> = missing.iter().map(|program| program.package).collect();
+    // Two programs of a package stand side by side.
+    packages.dedup();
     let (names, list) = (names.join(", "), packages.join(" "));
     if on_path("apt-get").is_none() {
         bail!(

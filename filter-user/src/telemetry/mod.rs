@@ -3,6 +3,7 @@
 
 pub mod document;
 mod event;
+pub mod families;
 pub mod http;
 pub mod hub;
 pub mod live;

@@ -1,30 +1,17 @@
 //! The counters for a scraper, in the text formats of OpenMetrics and of Prometheus.
-//!
-//! Nothing is kept between two scrapes: what is told is what the kernel counts at that
-//! moment. No label has an address, so that their number follows the policies and not
-//! the traffic.
 
 #[cfg(test)]
 mod strict;
 
-use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
-use std::ops::Add;
-use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
-use filter_common::verdict::Verdict;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, prometheus_text, text};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{self, Registry};
 
-use super::document::flows_of;
-use super::hub::Totals;
-use super::live::{Live, Policies};
-use crate::datapath::{Count, Error, Mode, Status};
+use super::families::{About, Families, Kind, Labels, Scrape, Unit};
 
 /// A text format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,42 +53,10 @@ impl Format {
     }
 }
 
-/// What is in force and counted at a moment, if it could be read.
-pub type Reading = Result<Vec<Status>, Error>;
-
-/// All there is to tell at a moment.
-#[derive(Debug)]
-pub struct Scrape {
-    reading: Arc<Reading>,
-    ready: bool,
-    policies: Policies,
-    sample_drops: u32,
-    totals: Totals,
-    clients: usize,
-}
-
 impl Scrape {
-    /// What a daemon knows, and what it has read. `clients` listen to its stream.
-    #[must_use]
-    pub fn of(live: &Live, reading: Arc<Reading>, clients: usize) -> Self {
-        Self {
-            ready: live.not_ready(&reading).is_none(),
-            reading,
-            policies: live.policies(),
-            sample_drops: live.asked.sample_drops,
-            totals: live.hub.totals(),
-            clients,
-        }
-    }
-
-    fn all(&self) -> &[Status] {
-        self.reading.as_deref().unwrap_or_default()
-    }
-
     /// All of it, as text.
     pub fn encode(self, format: Format) -> Result<String, fmt::Error> {
-        let totals = self.all().iter().flat_map(Status::totals);
-        let rules: usize = totals.map(|stats| stats.of_rules.len()).sum();
+        let rules = self.rule_count();
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self));
         // A rule has two lines of some 120 bytes.
@@ -116,322 +71,49 @@ impl Scrape {
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut families = Families(encoder);
-        self.daemon(&mut families)?;
-        self.generations(&mut families)?;
-        self.packets(&mut families)?;
-        self.rules(&mut families)?;
-        self.flows(&mut families)
-    }
-}
-
-/// The value of a label.
-type Label<'a> = Cow<'a, str>;
-
-impl Scrape {
-    fn daemon(&self, families: &mut Families<'_>) -> fmt::Result {
-        families.gauges(
-            "nodewall_build_info",
-            "The version that runs.",
-            None,
-            &Series::of(["version"], [([env!("CARGO_PKG_VERSION").into()], 1)]),
-        )?;
-        families.gauge(
-            "nodewall_ready",
-            "Whether the host is filtered as it was asked for: 1 or 0.",
-            self.ready.into(),
-        )?;
-        let reloads = [
-            (["success".into()], self.policies.successes),
-            (["failure".into()], self.policies.failures),
-        ];
-        families.counters(
-            "nodewall_policy_reloads",
-            "Attempts to bring the policies in force, since the daemon began.",
-            &Series::of(["result"], reloads),
-        )?;
-        let last = self.policies.last_success;
-        if let Some(since) = last.and_then(|time| time.duration_since(UNIX_EPOCH).ok()) {
-            families.gauges(
-                "nodewall_policy_last_success_timestamp",
-                "When the policies were last brought in force, or found to be.",
-                Some(&Unit::Seconds),
-                &Series::of([], [([], since.as_secs())]),
-            )?;
-        }
-        families.gauge(
-            "nodewall_sample_drops",
-            "Dropped packets that are reported at most, a second and CPU.",
-            self.sample_drops.into(),
-        )?;
-        families.gauge(
-            "nodewall_stream_clients",
-            "Readers of events.",
-            u64::try_from(self.clients).unwrap_or(u64::MAX),
-        )?;
-        let events = [
-            (["drop".into()], self.totals.drops),
-            (["log".into()], self.totals.logs),
-        ];
-        families.counters(
-            "nodewall_events",
-            "Packets that were reported, since the daemon began.",
-            &Series::of(["kind"], events),
-        )?;
-        families.counters(
-            "nodewall_events_lost",
-            "Packets that were not, as more came than are reported, since the daemon began.",
-            &Series::of([], [([], self.totals.lost)]),
-        )
-    }
-
-    fn generations(&self, families: &mut Families<'_>) -> fmt::Result {
-        let all = self.all();
-        let mut attached = Series::new(["interface", "mode"]);
-        for status in all {
-            let mode = status.mode.map_or("", Mode::name);
-            attached.add(
-                [(&*status.interface).into(), mode.into()],
-                status.mode.is_some().into(),
-            );
-        }
-        for name in &self.policies.interfaces {
-            if all.iter().all(|status| status.interface != *name) {
-                attached.add([(&**name).into(), "".into()], 0);
-            }
-        }
-        families.gauges(
-            "nodewall_interface_attached",
-            "Whether a filter is attached: 1, or 0 where one should be and is not.",
-            None,
-            &attached,
-        )?;
-        let of = |value: fn(&Status) -> u64| {
-            let values = all
-                .iter()
-                .map(move |status| ([(&*status.interface).into()], value(status)));
-            Series::of(["interface"], values)
-        };
-        families.gauges(
-            "nodewall_policy_generation",
-            "Changes of the policy since the filter was attached.",
-            None,
-            &of(|status| status.generation),
-        )?;
-        let maps = all
-            .iter()
-            .map(|status| ([(&*status.interface).into(), "all".into()], status.memory));
-        families.gauges(
-            "nodewall_map",
-            "Memory of the maps, as the kernel accounts it.",
-            Some(&Unit::Bytes),
-            &Series::of(["interface", "map"], maps),
-        )
-    }
-
-    fn packets(&self, families: &mut Families<'_>) -> fmt::Result {
-        let mut verdicts = Series::new(["interface", "direction", "verdict"]);
-        let mut dropped = Series::new(["interface", "direction", "reason"]);
-        for stats in self.all().iter().flat_map(Status::totals) {
-            let place = || {
-                [
-                    Label::from(&*stats.interface),
-                    stats.direction.name().into(),
-                ]
-            };
-            for verdict in [Verdict::Pass, Verdict::Drop] {
-                let [interface, direction] = place();
-                verdicts.add(
-                    [interface, direction, verdict.name().into()],
-                    stats.total(verdict),
-                );
-            }
-            let drops = stats.reasons.iter();
-            for (reason, _, count) in drops.filter(|(_, given, _)| *given == Verdict::Drop) {
-                let [interface, direction] = place();
-                dropped.add([interface, direction, reason.name().into()], *count);
-            }
-        }
-        families.counted(
-            ["nodewall_packets", "nodewall"],
-            [
-                "Packets, by what became of them.",
-                "Bytes of the packets, without FCS.",
-            ],
-            &verdicts,
-        )?;
-        families.counted(
-            ["nodewall_dropped_packets", "nodewall_dropped"],
-            [
-                "Dropped packets, by why.",
-                "Bytes of the dropped packets, without FCS.",
-            ],
-            &dropped,
-        )
-    }
-
-    fn rules(&self, families: &mut Families<'_>) -> fmt::Result {
-        let mut rules = Series::new(["interface", "direction", "policy", "rule", "action"]);
-        for stats in self.all().iter().flat_map(Status::totals) {
-            for (_, rule, count) in stats.counted_rules() {
-                let index = rule.id.index;
-                let index = index.map_or(Label::from("default"), |index| index.to_string().into());
-                let action = rule.action.name();
-                let action = if rule.staged {
-                    format!("would_{action}").into()
-                } else {
-                    action.into()
-                };
-                let labels = [
-                    (&*stats.interface).into(),
-                    stats.direction.name().into(),
-                    (&*rule.id.policy).into(),
-                    index,
-                    action,
-                ];
-                rules.add(labels, count);
-            }
-        }
-        families.counted(
-            ["nodewall_rule_packets", "nodewall_rule"],
-            [
-                "Packets that the rule decided, or matched where it is staged, logs or passes.",
-                "Bytes of those packets, without FCS.",
-            ],
-            &rules,
-        )
-    }
-
-    fn flows(&self, families: &mut Families<'_>) -> fmt::Result {
-        let mut entries = Series::new(["interface", "direction"]);
-        let mut most = Series::new(["interface", "direction"]);
-        for status in self.all() {
-            for (begun, flows) in flows_of(status) {
-                let labels = [Label::from(&*status.interface), begun.into()];
-                entries.add(labels.clone(), flows.entries);
-                most.add(labels, flows.max_entries);
-            }
-        }
-        families.gauges(
-            "nodewall_flow_entries",
-            "Flows that are remembered, by the direction they began in.",
-            None,
-            &entries,
-        )?;
-        families.gauges(
-            "nodewall_flow_max_entries",
-            "Flows that can be remembered.",
-            None,
-            &most,
-        )
-    }
-}
-
-/// The series of a family, in the order they came. What has the same labels is one
-/// series, their sum: a scraper may refuse all where two are alike, and two slots can
-/// have one interface's name, or a policy the name of the failsafe rules.
-struct Series<'a, V, const N: usize> {
-    names: [&'static str; N],
-    places: HashMap<[Label<'a>; N], usize>,
-    all: Vec<([Label<'a>; N], V)>,
-}
-
-impl<'a, V: Copy + Add<Output = V>, const N: usize> Series<'a, V, N> {
-    fn new(names: [&'static str; N]) -> Self {
-        Self {
-            names,
-            places: HashMap::new(),
-            all: Vec::new(),
-        }
-    }
-
-    fn of(names: [&'static str; N], all: impl IntoIterator<Item = ([Label<'a>; N], V)>) -> Self {
-        let mut series = Self::new(names);
-        for (labels, value) in all {
-            series.add(labels, value);
-        }
-        series
-    }
-
-    fn add(&mut self, labels: [Label<'a>; N], value: V) {
-        if let Some(place) = self.places.get(&labels) {
-            let sum = &mut self.all[*place].1;
-            *sum = *sum + value;
-        } else {
-            self.places.insert(labels.clone(), self.all.len());
-            self.all.push((labels, value));
-        }
-    }
-
-    fn map<W>(&self, value: impl Fn(V) -> W) -> impl Iterator<Item = (Vec<(&str, &str)>, W)> {
-        self.all.iter().map(move |(labels, given)| {
-            let labels = labels.iter().map(|label| &**label);
-            (
-                self.names.iter().copied().zip(labels).collect(),
-                value(*given),
-            )
-        })
+        self.tell(&mut Text(encoder))
     }
 }
 
 /// Writes families, one after the other.
-struct Families<'e>(DescriptorEncoder<'e>);
+struct Text<'e>(DescriptorEncoder<'e>);
 
-impl Families<'_> {
+impl Families for Text<'_> {
+    fn family<'s>(
+        &mut self,
+        about: &About<'_>,
+        all: &mut dyn Iterator<Item = (Labels<'s>, u64)>,
+    ) -> fmt::Result {
+        match about.kind {
+            Kind::Gauge => self.write(about, all.map(|(of, value)| (of, ConstGauge::new(value)))),
+            Kind::OfKernel | Kind::OfDaemon => {
+                self.write(about, all.map(|(of, value)| (of, ConstCounter::new(value))))
+            }
+        }
+    }
+}
+
+impl Text<'_> {
     fn write<'s, M: EncodeMetric>(
         &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<&Unit>,
-        all: impl Iterator<Item = (Vec<(&'s str, &'s str)>, M)>,
+        about: &About<'_>,
+        all: impl Iterator<Item = (Labels<'s>, M)>,
     ) -> fmt::Result {
         let mut all = all.peekable();
         let Some((_, first)) = all.peek() else {
             return Ok(());
         };
-        let mut family = self
-            .0
-            .encode_descriptor(name, help, unit, first.metric_type())?;
+        let unit = about.unit.map(|unit| match unit {
+            Unit::Bytes => registry::Unit::Bytes,
+            Unit::Seconds => registry::Unit::Seconds,
+        });
+        let kind = first.metric_type();
+        let (name, help) = (about.name, about.help);
+        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
         for (labels, metric) in all {
             metric.encode(family.encode_family(&labels)?)?;
         }
         Ok(())
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.gauges(name, help, None, &Series::of([], [([], value)]))
-    }
-
-    fn gauges<const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<&Unit>,
-        series: &Series<'_, u64, N>,
-    ) -> fmt::Result {
-        self.write(name, help, unit, series.map(ConstGauge::new))
-    }
-
-    fn counters<const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        series: &Series<'_, u64, N>,
-    ) -> fmt::Result {
-        self.write(name, help, None, series.map(ConstCounter::new))
-    }
-
-    /// Packets, and the bytes of the same.
-    fn counted<const N: usize>(
-        &mut self,
-        names: [&str; 2],
-        helps: [&str; 2],
-        series: &Series<'_, Count, N>,
-    ) -> fmt::Result {
-        let packets = series.map(|count| ConstCounter::new(count.packets));
-        self.write(names[0], helps[0], None, packets)?;
-        let bytes = series.map(|count| ConstCounter::new(count.bytes));
-        self.write(names[1], helps[1], Some(&Unit::Bytes), bytes)
     }
 }
 
@@ -439,16 +121,19 @@ impl Families<'_> {
 pub(crate) mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
+    use std::sync::Arc;
     use std::time::{Duration, SystemTime};
 
-    use filter_common::verdict::{Essential, Reason};
+    use filter_common::verdict::{Essential, Reason, Verdict};
 
     use super::strict::{self, Name};
     use super::*;
     use crate::compile::Combination;
-    use crate::datapath::{Described, EgressHook, EgressStatus, FlowTotals, ProgramSize, Stats};
+    use crate::datapath::{
+        Count, Described, EgressHook, EgressStatus, FlowTotals, Mode, ProgramSize, Stats, Status,
+    };
     use crate::ruleset::{Action, Direction, Match, Options, Rule, RuleId, Ruleset, Stage};
-    use crate::telemetry::live::Asked;
+    use crate::telemetry::live::{Asked, Live};
 
     /// A rule, and how many packets it has.
     pub(crate) fn rule(
@@ -560,7 +245,7 @@ pub(crate) mod tests {
     }
 
     fn encoded(live: &Live, all: Vec<Status>, format: Format) -> String {
-        let scrape = Scrape::of(live, Arc::new(Ok(all)), 2);
+        let scrape = Scrape::of(live, Arc::new(Ok(all)), Some(2));
         scrape.encode(format).expect("text")
     }
 
@@ -660,6 +345,7 @@ pub(crate) mod tests {
             1
         );
         assert!(of("nodewall_policy_last_success_timestamp_seconds", &[]) > 1_700_000_000);
+        assert_eq!(of("nodewall_policy_last_reload_successful", &[]), 0);
         assert_eq!(of("nodewall_ready", &[]), 0);
         assert_eq!(of("nodewall_sample_drops", &[]), 100);
         assert_eq!(of("nodewall_stream_clients", &[]), 2);
@@ -684,6 +370,7 @@ pub(crate) mod tests {
         let names: Vec<&str> = all.keys().map(|(name, _)| &**name).collect();
         assert!(!names.contains(&"nodewall_packets_total"), "{names:?}");
         assert!(!names.contains(&"nodewall_policy_last_success_timestamp_seconds"));
+        assert!(!names.contains(&"nodewall_policy_last_reload_successful"));
         assert!(names.contains(&"nodewall_ready"));
     }
 

@@ -26,8 +26,8 @@ use connection::{Host, Limits};
 use readings::Readings;
 use routes::App;
 
+use super::families::Reading;
 use super::live::Live;
-use super::openmetrics::Reading;
 
 /// Whether the daemon may listen there. There is no password: who reaches it reads all.
 pub fn check_listen(address: SocketAddr, allow_remote: bool) -> Result<(), String> {

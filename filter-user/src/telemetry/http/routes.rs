@@ -21,8 +21,9 @@ use super::stream::{Asked, Stream};
 use super::top;
 use crate::datapath::Status;
 use crate::telemetry::document;
+use crate::telemetry::families::{Reading, Scrape};
 use crate::telemetry::live::Live;
-use crate::telemetry::openmetrics::{Format, Reading, Scrape};
+use crate::telemetry::openmetrics::Format;
 use crate::telemetry::tops::By;
 
 /// The description of all this, for programs.
@@ -108,7 +109,7 @@ async fn metrics(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> A
     let format = Format::accepted(&accept.join(","));
     app.answer(move |app, reading| {
         read(&reading)?;
-        let scrape = Scrape::of(&app.live, reading, app.clients());
+        let scrape = Scrape::of(&app.live, reading, Some(app.clients()));
         let text = scrape.encode(format).map_err(|error| {
             let message = format_args!("the counters can't be written: {error}");
             Refused::new(StatusCode::INTERNAL_SERVER_ERROR, message)
