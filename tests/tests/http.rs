@@ -244,7 +244,7 @@ fn everything_answers_under_a_flood_and_says_what_the_command_line_says() {
     for _ in 0..20 {
         let stats = node.json(&["stats"]);
         let rules = node.json(&["get", "rules"]);
-        let status = node.json(&["status"]);
+        let in_force = node.json(&["status"]);
         let said = ["/v1/stats", "/v1/rules", "/v1/status"].map(|path| node.get(path).json());
         let metrics = node.metrics();
         if node.json(&["stats"])["interfaces"] != stats["interfaces"] {
@@ -253,7 +253,7 @@ fn everything_answers_under_a_flood_and_says_what_the_command_line_says() {
         agreed = true;
         assert_eq!(said[0]["interfaces"], stats["interfaces"]);
         assert_eq!(said[1], rules);
-        assert_eq!(said[2]["interfaces"], status["interfaces"]);
+        assert_eq!(said[2]["interfaces"], in_force["interfaces"]);
         let of = |name: &str, labels: &[(&str, &str)]| series(&metrics, name, labels);
         let ingress = &stats["interfaces"][0];
         assert!(node.rule("web", 0) > 1_000, "{stats}");
@@ -458,13 +458,13 @@ fn changes_and_failures_are_told_and_stay_to_be_read() {
         (503, 1),
         "{ready:?}"
     );
-    let status = node.get("/v1/status").json();
-    assert_eq!(status["ready"], false);
+    let document = node.get("/v1/status").json();
+    assert_eq!(document["ready"], false);
     assert!(
-        status["daemon"]["last_error"]["message"].is_string(),
-        "{status}"
+        document["daemon"]["last_error"]["message"].is_string(),
+        "{document}"
     );
-    assert_eq!(status["daemon"]["reloads"]["failure"], 1);
+    assert_eq!(document["daemon"]["reloads"]["failure"], 1);
     let metrics = node.metrics();
     let none = |name: &str| metrics[&(name.to_owned(), BTreeMap::new())];
     assert_eq!(
