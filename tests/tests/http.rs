@@ -466,9 +466,9 @@ fn changes_and_failures_are_told_and_stay_to_be_read() {
     );
     assert_eq!(document["daemon"]["reloads"]["failure"], 1);
     let metrics = node.metrics();
-    let none = |name: &str| metrics[&(name.to_owned(), BTreeMap::new())];
+    let plain = |name: &str| metrics[&(name.to_owned(), BTreeMap::new())];
     assert_eq!(
-        (none("nodewall_ready"), none("nodewall_sample_drops")),
+        (plain("nodewall_ready"), plain("nodewall_sample_drops")),
         (0, 100)
     );
     // What was in force before is, and counts on.

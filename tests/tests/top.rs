@@ -295,6 +295,25 @@ fn it_ends_with_its_terminal() {
     }
 }
 
+/// Whoever looks on keeps nothing in force: what is taken off is off, at once.
+#[test]
+fn it_holds_nothing_that_filters() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new().unwrap();
+    apply(&node, "deny-node-ports");
+    let terminal = Terminal::new(&node, "", &["top", "--interval", "600"]);
+    terminal.until_has("deny-node-ports");
+    for _ in 0..3 {
+        node.done(&["detach", "--interface", INTERFACE]);
+        // Refused where a program of before is still there.
+        apply(&node, "deny-again");
+    }
+    terminal.keys(&["q"]);
+    terminal.until_ended(0);
+}
+
 #[test]
 fn it_works_on_counters_alone() {
     if !require::root_and_bpf() {

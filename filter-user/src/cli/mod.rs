@@ -19,6 +19,8 @@ mod explain;
 mod flows;
 mod get;
 mod observe;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod output;
 mod put;
 mod recording;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -64,6 +64,10 @@ pub(super) struct Run {
     #[command(flatten)]
     http: HttpFlags,
 
+    #[cfg(feature = "otlp")]
+    #[command(flatten)]
+    otlp: super::otlp::OtlpFlags,
+
     /// Folder in which the last good policies are kept
     #[arg(
         long,
@@ -104,7 +108,7 @@ struct HttpFlags {
 
 impl HttpFlags {
     /// What HTTP is served with, before anything is changed.
-    fn open(&self) -> Result<Option<(TcpListener, daemon::Serve)>, Failure> {
+    fn open(&self) -> Result<Option<daemon::Serve>, Failure> {
         if self.no_http {
             return Ok(None);
         }
@@ -116,14 +120,14 @@ impl HttpFlags {
             ));
         }
         let listener = http::listen(self.listen).map_err(Failure::Failed)?;
-        let serve: daemon::Serve = Box::new(|listener, live, ended| {
+        let serve: daemon::Serve = Box::new(|live, ended| {
             Box::pin(async {
                 if let Err(error) = http::serve(listener, live, ended).await {
                     Journal::new().error(&format!("HTTP can't be served: {error}"));
                 }
             })
         });
-        Ok(Some((listener, serve)))
+        Ok(Some(serve))
     }
 }
 
@@ -158,8 +162,10 @@ impl Run {
             detach_on_exit: self.detach_on_exit,
             journal: Journal::new(),
         };
-        let http = self.http.open()?;
-        daemon::run(settings, work, http).map_err(Failure::failed)
+        let servers = self.http.open()?.into_iter();
+        #[cfg(feature = "otlp")]
+        let servers = servers.chain(self.otlp.open()?);
+        daemon::run(settings, work, servers.collect()).map_err(Failure::failed)
     }
 }
 

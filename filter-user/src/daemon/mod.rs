@@ -15,7 +15,6 @@ mod watch;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::future::Future;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -113,17 +112,13 @@ impl Done {
     }
 }
 
-/// Serves what a daemon knows over HTTP, until the future that it is given ends.
-pub type Serve = Box<dyn FnOnce(TcpListener, Arc<Live>, Ended) -> Ended>;
+/// Gives what a daemon knows to others, until the future that it is given ends.
+pub type Serve = Box<dyn FnOnce(Arc<Live>, Ended) -> Ended>;
 /// A future without a value.
 pub type Ended = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Runs until a signal ends it. `listener` and what serves it are the HTTP side.
-pub fn run(
-    settings: Settings,
-    policies: impl Policies,
-    http: Option<(TcpListener, Serve)>,
-) -> Result<(), String> {
+/// Runs until a signal ends it, and whoever serves with it.
+pub fn run(settings: Settings, policies: impl Policies, servers: Vec<Serve>) -> Result<(), String> {
     let lock = RunLock::take(&settings.run_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -132,7 +127,7 @@ pub fn run(
     let tasks = tokio::task::LocalSet::new();
     let ended = tasks.block_on(&runtime, async move {
         Daemon::begin(settings, Arc::new(policies), &lock)?
-            .run(http, lock)
+            .run(servers, lock)
             .await
     });
     // A reading that hangs must not keep the process.
@@ -183,7 +178,7 @@ enum Why {
 const SETTLING: Duration = Duration::from_millis(300);
 /// How often it is looked whether every interface is filtered that should be.
 const LOOK: Duration = Duration::from_secs(10);
-/// How long streams have to end.
+/// How long those who serve have to end.
 const FAREWELL: Duration = Duration::from_secs(3);
 
 impl<P: Policies> Daemon<P> {
@@ -209,28 +204,25 @@ impl<P: Policies> Daemon<P> {
         })
     }
 
-    async fn run(
-        mut self,
-        http: Option<(TcpListener, Serve)>,
-        lock: RunLock,
-    ) -> Result<(), String> {
+    async fn run(mut self, servers: Vec<Serve>, lock: RunLock) -> Result<(), String> {
         self.first().await?;
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let http = http.map(|(listener, serve)| {
-            let stopped: Ended = Box::pin(async {
-                // Also where the sender is gone.
-                let _ = stopped.await;
+        let (stop, stopped) = tokio::sync::watch::channel(());
+        let mut serving = tokio::task::JoinSet::new();
+        for serve in servers {
+            let mut stopped = stopped.clone();
+            let stopped: Ended = Box::pin(async move {
+                // It ends where the sender is gone.
+                while stopped.changed().await.is_ok() {}
             });
-            tokio::task::spawn_local(serve(listener, Arc::clone(&self.live), stopped))
-        });
+            serving.spawn_local(serve(Arc::clone(&self.live), stopped));
+        }
         let pulse = events::begin(&self.settings, Arc::clone(&self.live));
         self.show(&lock).await;
         let result = self.follow(&pulse, &lock).await;
         self.supervisor.stopping();
         drop(stop);
-        if let Some(http) = http {
-            let _ = tokio::time::timeout(FAREWELL, http).await;
-        }
+        let ended = async { while serving.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(FAREWELL, ended).await;
         pulse.end();
         if self.settings.detach_on_exit {
             self.detach().await;

@@ -69,10 +69,10 @@ pub type Labels<'a> = Vec<(&'a str, &'a str)>;
 /// Where families go, one after the other.
 pub trait Families {
     /// Takes a family, which may have no series.
-    fn family<'s>(
+    fn family(
         &mut self,
         about: &About<'_>,
-        all: &mut dyn Iterator<Item = (Labels<'s>, u64)>,
+        all: &mut dyn Iterator<Item = (Labels<'_>, u64)>,
     ) -> fmt::Result;
 }
 
@@ -88,6 +88,8 @@ pub struct Scrape {
     sample_drops: u32,
     totals: Totals,
     clients: Option<usize>,
+    #[cfg(feature = "otlp")]
+    pushes: [(&'static str, u64); 2],
 }
 
 impl Scrape {
@@ -102,6 +104,8 @@ impl Scrape {
             sample_drops: live.asked.sample_drops,
             totals: live.hub.totals(),
             clients,
+            #[cfg(feature = "otlp")]
+            pushes: live.pushes.totals(),
         }
     }
 
@@ -178,6 +182,16 @@ impl Scrape {
                 u64::try_from(clients).unwrap_or(u64::MAX),
             )?;
         }
+        #[cfg(feature = "otlp")]
+        families.counters(
+            "nodewall_otlp_pushes",
+            "Pushes to a collector, since the daemon began.",
+            &Series::of(
+                ["result"],
+                self.pushes
+                    .map(|(result, pushes)| ([result.into()], pushes)),
+            ),
+        )?;
         let events = [
             (["drop".into()], self.totals.drops),
             (["log".into()], self.totals.logs),

@@ -22,6 +22,9 @@ pub struct Live {
     pub started: SystemTime,
     /// What it was asked to do.
     pub asked: Asked,
+    /// How its pushes fare.
+    #[cfg(feature = "otlp")]
+    pub pushes: super::otlp::Pushes,
     meter: Mutex<Meter>,
     policies: Mutex<Policies>,
 }
@@ -61,6 +64,8 @@ impl Live {
             node: host_name(),
             started: SystemTime::now(),
             asked,
+            #[cfg(feature = "otlp")]
+            pushes: super::otlp::Pushes::default(),
             meter: Mutex::new(Meter::new(pin_root)),
             policies: Mutex::default(),
         }

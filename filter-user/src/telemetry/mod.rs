@@ -8,6 +8,8 @@ pub mod http;
 pub mod hub;
 pub mod live;
 pub mod openmetrics;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub(crate) mod page;
 pub mod pcapng;
 pub mod sketch;

@@ -82,13 +82,13 @@ impl App {
         let reading = self.readings.now().await?;
         let _turn = self.budget.turn().await;
         let app = Arc::clone(&self);
-        let made = spawn_blocking(move || make(&app, reading)).await;
-        let made = made.unwrap_or_else(|error| {
+        let whole = spawn_blocking(move || make(&app, reading)).await;
+        let whole = whole.unwrap_or_else(|error| {
             let message = format_args!("the answer could not be made: {error}");
             Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, message))
         })?;
-        let body = self.budget.keep(made.text)?;
-        Ok(answer::whole(made.content_type, body))
+        let body = self.budget.keep(whole.text)?;
+        Ok(answer::whole(whole.content_type, body))
     }
 
     /// Likewise, where there must be something to tell.
