@@ -1,8 +1,8 @@
-//! A headless Chromium on one of a lab's machines, led by WebDriver: JSON over HTTP to the
+//! A headless Chromium on one of a lab's machines, led by `WebDriver`: JSON over HTTP to the
 //! `chromedriver` that runs beside it. What little of it is needed here fits one page.
 
 use std::fmt::Write as _;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Stdio};
 use std::thread;
@@ -21,7 +21,7 @@ const PORT: u16 = 9515;
 /// How long a command may take. A machine with other work is slow to begin a browser.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The key that leaves things, as WebDriver writes it.
+/// The key that leaves things, as `WebDriver` writes it.
 pub const ESCAPE: char = '\u{e00c}';
 
 /// A browser with one page, which ends when this is dropped.
@@ -195,12 +195,26 @@ impl<'l> Browser<'l> {
             request.push_str("\r\n");
         }
         connection.write_all(request.as_bytes())?;
-        let mut answer = Vec::new();
-        connection.read_to_end(&mut answer)?;
-        let answer = String::from_utf8(answer)?;
-        let (_, body) = answer.split_once("\r\n\r\n").context("no answer")?;
-        let mut answer: Value = serde_json::from_str(body)
-            .with_context(|| format!("chromedriver answers {path} with {body:?}"))?;
+        let mut answer = BufReader::new(connection);
+        // It keeps the connection, whatever it is asked for.
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            answer.read_line(&mut line)?;
+            let line = line.trim_end().to_ascii_lowercase();
+            if let Some(told) = line.strip_prefix("content-length:") {
+                length = told.trim().parse()?;
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        answer.read_exact(&mut body)?;
+        let mut answer: Value = serde_json::from_slice(&body).with_context(|| {
+            let body = String::from_utf8_lossy(&body);
+            format!("chromedriver answers {path} with {body:?}")
+        })?;
         let value = answer["value"].take();
         if let Some(error) = value["error"].as_str() {
             bail!("{path}: {error}: {}", value["message"]);

@@ -7,7 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -15,8 +15,8 @@ use std::{env, thread};
 
 use serde_json::Value;
 use tests::browser::{Browser, ESCAPE};
-use tests::lab::{self, Limit, Side};
-use tests::packet::{Ethernet, Icmp, Ipv4, Ipv6, Tcp, Udp};
+use tests::lab::{self, Limit, Reach, Side, Transport};
+use tests::packet::{Ethernet, Icmp, Ipv4, Ipv6, Payload, Tcp, Udp};
 use tests::require;
 
 const INTERFACE: &str = Side::Node.interface();
@@ -137,7 +137,10 @@ impl Page<'_> {
 
     /// What is to be seen of an element; nothing where it is hidden.
     fn text(&self, id: &str) -> String {
-        let script = format!("return document.getElementById('{id}').innerText");
+        let script = format!(
+            "const element = document.getElementById('{id}');\
+             return element.checkVisibility() ? element.innerText : ''"
+        );
         self.run(&script).as_str().unwrap().trim().to_owned()
     }
 
@@ -307,7 +310,9 @@ fn the_page_shows_what_is_dropped_and_survives_the_daemon() {
     assert_eq!(page.text("connection-words"), "reconnecting…");
     assert_eq!(page.text("dropped-now"), "–");
     send(&node, &[tcp(9, 30_080)], 400_000);
-    let daemon = Daemon::with_example(&node);
+    // Over a shorter time it would be a rate.
+    thread::sleep(Duration::from_secs(5));
+    let _daemon = Daemon::with_example(&node);
     page.until("the page comes back by itself", LATER, || page.is_live());
     assert_eq!(page.text("notice-disconnected"), "");
     assert_eq!(page.text("notice-new-version"), "");
@@ -326,8 +331,7 @@ fn the_page_shows_what_is_dropped_and_survives_the_daemon() {
 
     nothing_else_runs(&page);
     if let Some(file) = env::var_os("NODEWALL_SCREENSHOT") {
-        drop(daemon);
-        fs::write(file, picture(&node, &page)).unwrap();
+        fs::write(file, picture()).unwrap();
     }
 }
 
@@ -499,6 +503,8 @@ fn what_is_not_in_force_is_said() {
     let node = lab::Node::new().unwrap();
     let folder = node.files().join("policies");
     fs::create_dir(&folder).unwrap();
+    let name = format!("{POLICY}.yaml");
+    fs::copy(example(&name), folder.join(&name)).unwrap();
     let more = [
         "--interface",
         INTERFACE,
@@ -510,37 +516,40 @@ fn what_is_not_in_force_is_said() {
     browser.resize(360, 740).unwrap();
     let page = Page(&browser);
     page.open();
-    page.until("it is said that nothing is in force", LATER, || {
-        page.text("none-in-force")
-            .starts_with("No filter is in force")
-    });
-    assert_eq!(page.text("in-force"), "");
-
-    let name = format!("{POLICY}.yaml");
-    fs::copy(example(&name), folder.join(&name)).unwrap();
-    page.until("what comes into force is shown", LATER, || {
-        page.rule(TCP).is_some()
+    page.until("what is in force is shown", LATER, || {
+        page.rule(TCP).is_some() && page.text("reload-result") == "succeeded"
     });
     assert_eq!(page.text("none-in-force"), "");
-    page.until("the last reload is told", LATER, || {
-        page.text("reload-result") == "succeeded" && page.text("ready") == "ready"
-    });
+    assert_eq!(page.text("ready"), "ready");
 
-    fs::write(
-        folder.join("wrong.yaml"),
-        "kind: policy\napiVersion: v1\nmetadata: {name: x}\nspec: {ingress: [{action: denny}]}\n",
-    )
-    .unwrap();
+    let wrong = folder.join("wrong.yaml");
+    let text =
+        "apiVersion: v1\nkind: policy\nmetadata: {name: x}\nspec:\n  ingress:\n  - action: denny\n";
+    fs::write(&wrong, text).unwrap();
     page.until("what is wrong is told", LATER, || {
         page.text("notice-trouble").contains("denny")
     });
     assert_eq!(page.text("reload-result"), "failed");
     assert_eq!(page.text("ready"), "not ready");
     assert!(page.rule(TCP).is_some(), "what was in force stays so");
-    fs::remove_file(folder.join("wrong.yaml")).unwrap();
+
+    // With nothing that could be put in its place.
+    node.done(&["detach", "--all"]);
+    page.until("it is said that nothing is in force", LATER, || {
+        let told = page.text("none-in-force");
+        told.starts_with("No filter is in force")
+    });
+    assert_eq!(page.text("in-force"), "");
+    assert_eq!(page.text("generation"), "none");
+
+    fs::remove_file(&wrong).unwrap();
     page.until("what is right again is told", LATER, || {
         page.text("notice-trouble").is_empty() && page.text("ready") == "ready"
     });
+    page.until("what is in force is shown", LATER, || {
+        page.rule(TCP).is_some()
+    });
+    assert_eq!(page.text("none-in-force"), "");
 
     // No part of it is wider than a small screen.
     let widths = page.run("return [document.documentElement.scrollWidth, innerWidth]");
@@ -549,49 +558,86 @@ fn what_is_not_in_force_is_said() {
 }
 
 /// A worker node of some minutes: its policies, its clients, and who knocks.
-fn picture(node: &lab::Node, page: &Page<'_>) -> Vec<u8> {
+fn picture() -> Vec<u8> {
+    let node = lab::Node::new().unwrap();
     let folder = node.files().join("picture");
     fs::create_dir(&folder).unwrap();
-    for name in [
-        "deny-kube-node-port-services.yaml",
-        "node-ports-from-clients.yaml",
-    ] {
-        fs::copy(example(name), folder.join(name)).unwrap();
+    for file in fs::read_dir(example("worker-node")).unwrap() {
+        let file = file.unwrap();
+        let text = fs::read_to_string(file.path()).unwrap();
+        let text = text.replace(
+            "interfaceName: eth1",
+            &format!("interfaceName: {INTERFACE}"),
+        );
+        fs::write(folder.join(file.file_name()), text).unwrap();
     }
-    let more = [
-        "--interface",
-        INTERFACE,
-        "--label",
-        "ibm.role=worker_public",
-    ];
-    let _daemon = Daemon::start(node, &folder, &more);
-    page.0.prefer("dark").unwrap();
-    page.0.resize(1440, 1500).unwrap();
+    let clients = "node-ports-from-clients.yaml";
+    fs::copy(example(clients), folder.join(clients)).unwrap();
+    let host = "kube-dal10-crc21191ee3997497ca90c8173bbdaf560-w1.cloud.ibm";
+    let _daemon = Daemon::start(&node, &folder, &["--node", host]);
+    let browser = Browser::start(node.lab(), Side::Node).unwrap();
+    let page = Page(&browser);
+    browser.prefer("dark").unwrap();
+    browser.resize(1440, 1500).unwrap();
     page.open();
+
+    let lab = node.lab();
+    let _service = lab.serve(Side::Client, Transport::Tcp, 443).unwrap();
+    let service = SocketAddr::new(Side::Client.v4().into(), 443);
+    let from_outside = |source: Ipv4Addr, payload: &dyn Payload| {
+        let ip = Ipv4 {
+            src: source,
+            ..Ipv4::default()
+        };
+        Ethernet::default().carry(&ip.carry(payload))
+    };
+    let client = Ipv4Addr::new(198, 51, 100, 20);
+    let wanted = [
+        from_outside(client, &Tcp::to(30_080)),
+        from_outside(client, &Tcp::to(31_443)),
+        from_outside(client, &Icmp::new(8, 0)),
+    ];
+    let malformed = Ipv4 {
+        ihl: Some(3),
+        ..Ipv4::default()
+    };
+    let malformed = Ethernet::default().carry(&malformed.carry(&Udp::to(9)));
     let began = Instant::now();
-    let ping = Ethernet::default().carry(&Ipv4::default().carry(&Icmp::new(8, 0)));
-    let clients = [tcp(200, 443), udp(0x200, 443), ping];
     for turn in 0_u16.. {
-        if began.elapsed() > Duration::from_mins(4) {
+        if began.elapsed() > Duration::from_secs(290) {
             break;
         }
         // Somebody knocks at all doors for a while.
-        let wave = 60 + turn * 7 % 50 + if turn % 400 > 320 { 500 } else { 0 };
+        let wave = 60 + turn * 7 % 50 + if turn % 400 > 320 { 200 } else { 0 };
         let knocks: Vec<Vec<u8>> = (0..wave)
             .map(|one| {
                 let host = u8::try_from(one % 9 * 5 % 23).unwrap();
-                match (one * 3 + turn) % 11 {
-                    0..=4 => tcp(2 + host, 30_080),
-                    5..=6 => tcp(40 + host * 3, 31_443),
-                    7 => tcp(177, 30_000 + turn % 2_700),
+                let port = 1_024 + one % 61 * 977 + turn % 31;
+                let to = |dport| Tcp {
+                    sport: port,
+                    ..Tcp::to(dport)
+                };
+                let source = |host| Ipv4Addr::new(203, 0, 113, host);
+                match (one * 3 + turn) % 12 {
+                    0..=3 => from_outside(source(2 + host), &to(30_080)),
+                    4..=5 => from_outside(source(40 + host * 3), &to(22)),
+                    6 => from_outside(source(177), &to(30_000 + turn % 2_700)),
+                    7 => from_outside(source(90 + host), &to(10_250)),
                     8 => udp(0xa1 + one % 13, 30_053),
                     _ => udp(1 + turn % 200, 32_100),
                 }
             })
             .collect();
-        send(node, &knocks, wave.into());
-        send(node, &clients, u64::from(150 + turn * 3 % 90));
-        thread::sleep(Duration::from_millis(100));
+        send(&node, &knocks, wave.into());
+        send(&node, &wanted, u64::from(100 + turn * 3 % 60));
+        if turn % 29 == 0 {
+            send(&node, std::slice::from_ref(&malformed), 1);
+        }
+        for _ in 0..4 {
+            let answered = lab.reach(Side::Node, Transport::Tcp, service, SOON);
+            assert_eq!(answered.unwrap(), Reach::Answered);
+        }
+        thread::sleep(Duration::from_millis(80));
     }
-    page.0.picture().unwrap()
+    browser.picture().unwrap()
 }

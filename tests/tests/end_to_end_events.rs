@@ -6,7 +6,8 @@
 use std::io::{BufRead as _, BufReader};
 use std::net::Ipv4Addr;
 use std::ops::Deref;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -64,14 +65,13 @@ impl Node {
     }
 
     fn follow(&self, more: &[&str]) -> Follower {
-        let mut child = self
+        let child = self
             .command(&[&["observe", "-f", "-o", "jsonl"], more].concat())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        let follower = Follower { child, lines };
+        let follower = Follower::of(child);
         self.is_read(&follower);
         follower
     }
@@ -120,16 +120,28 @@ fn is_event(line: &Value) -> bool {
 /// `observe -f` that runs.
 struct Follower {
     child: Child,
-    lines: BufReader<ChildStdout>,
+    lines: Receiver<Value>,
 }
 
 impl Follower {
+    /// Takes what it says as it comes: a full pipe would hold it up.
+    fn of(mut child: Child) -> Self {
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in stdout.lines() {
+                let line = serde_json::from_str(&line.unwrap()).unwrap();
+                // A test that has ended listens no more.
+                let _ = sender.send(line);
+            }
+        });
+        Self { child, lines }
+    }
+
     /// Its next event; what it says of losses goes by.
-    fn next(&mut self) -> Value {
+    fn next(&self) -> Value {
         loop {
-            let mut line = String::new();
-            assert!(self.lines.read_line(&mut line).unwrap() > 0, "it ended");
-            let value: Value = serde_json::from_str(&line).unwrap();
+            let value = self.lines.recv().expect("it goes on");
             if is_event(&value) {
                 return value;
             }
@@ -142,8 +154,7 @@ impl Follower {
     fn rest(mut self) -> (u64, u64) {
         self.child.kill().unwrap();
         let (mut events, mut lost) = (0, 0);
-        for line in (&mut self.lines).lines() {
-            let value: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        for value in &self.lines {
             lost += value["lost"].as_u64().unwrap();
             events += u64::from(is_event(&value));
         }
@@ -292,7 +303,7 @@ fn a_reader_follows_the_policy_and_keeps_others_away() {
     let node = Node::new();
     let log = "{action: Log, protocol: UDP}";
     node.apply("first", &[log, ALLOW]);
-    let mut follower = node.follow(&[]);
+    let follower = node.follow(&[]);
     assert!(node.fails(1, &["observe"]).contains("another"));
     for round in 0..5_u16 {
         // The old ring is read to its end, by the old names, even if the
@@ -422,14 +433,13 @@ fn swaps_under_a_flood_lose_no_drop_unseen() {
     let deny = "{action: Deny, protocol: UDP}";
     let sampling = ["--sample-drops", "200"];
     node.apply_with("swapped", &[deny, ALLOW], &sampling);
-    let mut child = node
+    let child = node
         .command(&["observe", "-f", "-o", "jsonl"])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap());
-    let reader = Follower { child, lines };
+    let reader = Follower::of(child);
     node.is_read(&reader);
     thread::scope(|scope| {
         scope.spawn(|| {

@@ -404,7 +404,8 @@ fn prometheus_gets_what_rules_and_dashboard_ask_for() {
     // Of each six frames that came in three were to node ports, and one passed; of those
     // that went out one of two.
     let to_node_ports = "sum(nodewall_rule_packets_total{policy=\"deny-node-ports\"})";
-    assert_eq!(prometheus.query(to_node_ports)[0].1, 60_000.0);
+    let share = prometheus.query(to_node_ports)[0].1;
+    assert!((share - 60_000.0).abs() < 0.5, "{share}");
     let dropped = |direction: &str| -> u64 {
         let of = before.iter().filter(|(key, _)| key[1] == direction);
         of.map(|(_, packets)| packets).sum()

@@ -157,8 +157,10 @@ fn frame() -> Vec<u8> {
 fn rate(screen: &str, policy: &str) -> u64 {
     let mut lines = screen.lines();
     let line = lines.find(|line| line.contains(policy) && line.contains(" deny "));
-    let last = line.and_then(|line| line.split_whitespace().last());
-    last.map_or(0, |rate| rate.replace(',', "").parse().unwrap_or(0))
+    // The action, packets, packets a second.
+    let mut words = line.into_iter().flat_map(str::split_whitespace);
+    let rate = words.find(|word| *word == "deny").and(words.nth(1));
+    rate.map_or(0, |rate| rate.replace(',', "").parse().unwrap_or(0))
 }
 
 #[test]
@@ -293,6 +295,25 @@ fn it_ends_with_its_terminal() {
     }
 }
 
+/// Whoever looks on keeps nothing in force: what is taken off is off, at once.
+#[test]
+fn it_holds_nothing_that_filters() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new().unwrap();
+    apply(&node, "deny-node-ports");
+    let terminal = Terminal::new(&node, "", &["top", "--interval", "600"]);
+    terminal.until_has("deny-node-ports");
+    for _ in 0..3 {
+        node.done(&["detach", "--interface", INTERFACE]);
+        // Refused where a program of before is still there.
+        apply(&node, "deny-again");
+    }
+    terminal.keys(&["q"]);
+    terminal.until_ended(0);
+}
+
 #[test]
 fn it_works_on_counters_alone() {
     if !require::root_and_bpf() {
@@ -353,7 +374,7 @@ fn without_a_terminal_it_says_what_to_do() {
         terminal.until_has("deny-node-ports");
         let cells = terminal.tmux(&["capture-pane", "-e", "-p", "-t", "t"]);
         assert_eq!(
-            cells.contains("\x1b[31m"),
+            cells.contains("\x1b[38;5;1m"),
             colored,
             "{before} {arguments:?}: {cells:?}"
         );

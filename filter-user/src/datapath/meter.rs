@@ -8,6 +8,7 @@ use super::error::Error;
 use super::in_force::{EGRESS, InForce};
 use super::interface::{self, Interface};
 use super::pins::{self, Slot};
+use super::record::Record;
 use super::{Described, EgressStatus, Status, egress, events};
 
 /// Reads the pinned state. What says what a generation is may be long, and is read
@@ -15,7 +16,15 @@ use super::{Described, EgressStatus, Status, egress, events};
 pub struct Meter {
     root: PathBuf,
     /// What was in force in each slot when it was last looked at.
-    known: BTreeMap<String, InForce>,
+    known: BTreeMap<String, Known>,
+}
+
+/// What a generation is. Nothing that is held open: what filters is what is pinned, and a
+/// link would go on filtering after `detach` for as long as somebody looks on.
+struct Known {
+    program: u32,
+    record: Record,
+    egress: Option<Record>,
 }
 
 impl Meter {
@@ -62,7 +71,12 @@ impl Meter {
             });
             let described = described(&in_force)?;
             all.push(status(&in_force, interface, described)?);
-            self.known.insert(name, in_force);
+            let known = Known {
+                program: in_force.program,
+                record: in_force.record,
+                egress: in_force.egress,
+            };
+            self.known.insert(name, known);
         }
         all.sort_by(|a, b| a.interface.cmp(&b.interface));
         Ok(all)
@@ -70,15 +84,18 @@ impl Meter {
 }
 
 /// What is in force in a slot: the same as before, if the link says so.
-fn look(slot: Slot, known: Option<InForce>) -> Result<Option<InForce>, Error> {
+fn look(slot: Slot, known: Option<Known>) -> Result<Option<InForce>, Error> {
     if let Some(known) = known
         && let Some((link, info)) = slot.link()?
         && info.program == known.program
     {
         return Ok(Some(InForce {
+            slot,
             link,
             ifindex: info.ifindex,
-            ..known
+            program: known.program,
+            record: known.record,
+            egress: known.egress,
         }));
     }
     InForce::of(slot)

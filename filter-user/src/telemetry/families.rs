@@ -69,10 +69,10 @@ pub type Labels<'a> = Vec<(&'a str, &'a str)>;
 /// Where families go, one after the other.
 pub trait Families {
     /// Takes a family, which may have no series.
-    fn family<'s>(
+    fn family(
         &mut self,
         about: &About<'_>,
-        all: &mut dyn Iterator<Item = (Labels<'s>, u64)>,
+        all: &mut dyn Iterator<Item = (Labels<'_>, u64)>,
     ) -> fmt::Result;
 }
 

@@ -79,10 +79,10 @@ impl Collector for Scrape {
 struct Text<'e>(DescriptorEncoder<'e>);
 
 impl Families for Text<'_> {
-    fn family<'s>(
+    fn family(
         &mut self,
         about: &About<'_>,
-        all: &mut dyn Iterator<Item = (Labels<'s>, u64)>,
+        all: &mut dyn Iterator<Item = (Labels<'_>, u64)>,
     ) -> fmt::Result {
         match about.kind {
             Kind::Gauge => self.write(about, all.map(|(of, value)| (of, ConstGauge::new(value)))),

@@ -160,7 +160,7 @@ mod tests {
             // Behind a proxy the page may have another root.
             for absolute in ["\"/v1", "\"/assets", "`/v1", "`/assets"] {
                 let mut lines = text.lines().map(str::trim_start);
-                let comment = |line: &str| line.starts_with("/") || line.starts_with("* ");
+                let comment = |line: &str| line.starts_with('/') || line.starts_with("* ");
                 let found = lines.find(|line| line.contains(absolute) && !comment(line));
                 let expected = found.filter(|line| !line.contains(".includes(\"/assets/\")"));
                 assert_eq!(expected, None, "{}", asset.path);

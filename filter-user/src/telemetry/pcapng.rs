@@ -154,14 +154,13 @@ impl<W: io::Write> Writer<W> {
         let is_it = |(name, way): &(Arc<str>, Direction)| {
             (name, *way) == (&event.interface, event.direction)
         };
-        let number = match self.described.iter().position(is_it) {
-            Some(number) => number,
-            None => {
-                let name = (Arc::clone(&event.interface), event.direction);
-                self.describe(&name)?;
-                self.described.push(name);
-                self.described.len() - 1
-            }
+        let number = if let Some(number) = self.described.iter().position(is_it) {
+            number
+        } else {
+            let name = (Arc::clone(&event.interface), event.direction);
+            self.describe(&name)?;
+            self.described.push(name);
+            self.described.len() - 1
         };
         u32::try_from(number).map_err(io::Error::other)
     }

@@ -215,7 +215,7 @@ mod tests {
                 *exact.entry(key).or_default() += weight;
             };
             for (turn, weight) in weights.iter().enumerate() {
-                let absent = (0..).find(|key| !sketch.places.contains_key(key)).unwrap();
+                let absent = (0..=u32::MAX).find(|key| !sketch.places.contains_key(key)).unwrap();
                 let is_heavy = heavy.iter().any(|at| at.index(weights.len()) == turn);
                 add(&mut sketch, absent, if is_heavy { weight * 100 } else { *weight });
             }

@@ -16,7 +16,7 @@ use super::Node;
 pub struct Daemon {
     child: Child,
     said: Arc<Mutex<Vec<String>>>,
-    hears: Option<JoinHandle<()>>,
+    listener: Option<JoinHandle<()>>,
 }
 
 /// How long a daemon may take to say something on a busy machine.
@@ -51,7 +51,7 @@ impl Daemon {
         let said: Arc<Mutex<Vec<String>>> = Arc::default();
         let heard = Arc::clone(&said);
         // Ends with the daemon.
-        let hears = thread::spawn(move || {
+        let listener = thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let mut said = heard.lock().unwrap_or_else(PoisonError::into_inner);
                 said.push(line);
@@ -60,7 +60,7 @@ impl Daemon {
         Self {
             child,
             said,
-            hears: Some(hears),
+            listener: Some(listener),
         }
     }
 
@@ -114,8 +114,8 @@ impl Daemon {
         loop {
             if let Some(status) = self.child.try_wait().expect("our child") {
                 // What it said at last, too.
-                if let Some(hears) = self.hears.take() {
-                    hears.join().expect("it only reads");
+                if let Some(listener) = self.listener.take() {
+                    listener.join().expect("it only reads");
                 }
                 return status;
             }
@@ -129,6 +129,7 @@ impl Daemon {
     /// # Panics
     ///
     /// Where it does not.
+    #[must_use]
     pub fn stop(mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.ends()

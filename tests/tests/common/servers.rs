@@ -15,7 +15,7 @@ use tests::lab::{Node, Side};
 /// Where the daemon listens unless told otherwise.
 pub(crate) const DAEMON: u16 = 9469;
 /// How long servers may take, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a server of the node answers: the status, and the body.
 pub(crate) fn get(node: &Node, port: u16, path: &str, accept: &str) -> Option<(u16, String)> {

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use filter_common::verdict::{Reason, Verdict};
 
 use crate::datapath::{Count, EgressHook, Mode, Stats, Status};
-use crate::ruleset::{Action, Direction, Rule, RuleId, Ruleset, protocol_name};
+use crate::ruleset::{Action, Direction, Rule, RuleId, Ruleset, Stage, protocol_name};
 use crate::telemetry::sketch::{Counted, SpaceSaving};
 use crate::telemetry::{Event, Kind};
 
@@ -387,10 +387,14 @@ impl Live {
                 }
             }
         }
+        // Failsafe rules are many, and seldom what somebody looks for.
+        let is_own = |row: &RuleRow<'_>| row.rule.id.stage != Stage::Failsafe;
         match choice.sort {
-            Sort::Rate => rows.sort_by_key(|row| Reverse((row.rate, row.count.packets))),
-            Sort::Packets => rows.sort_by_key(|row| Reverse(row.count.packets)),
-            Sort::Bytes => rows.sort_by_key(|row| Reverse(row.count.bytes)),
+            Sort::Rate => {
+                rows.sort_by_key(|row| Reverse((row.rate, row.count.packets, is_own(row))));
+            }
+            Sort::Packets => rows.sort_by_key(|row| Reverse((row.count.packets, is_own(row)))),
+            Sort::Bytes => rows.sort_by_key(|row| Reverse((row.count.bytes, is_own(row)))),
             Sort::Order => {}
             Sort::Policy => rows.sort_by(|a, b| {
                 let name = |row: &RuleRow<'a>| (Arc::clone(&row.rule.id.policy), row.rule.id.index);
@@ -507,9 +511,10 @@ impl RuleRow<'_> {
 
     /// What it does, or would do.
     pub(super) fn action(&self) -> String {
-        match self.rule.staged {
-            true => format!("would {}", self.rule.action.name()),
-            false => self.rule.action.name().to_owned(),
+        if self.rule.staged {
+            format!("would {}", self.rule.action.name())
+        } else {
+            self.rule.action.name().to_owned()
         }
     }
 }
@@ -524,10 +529,7 @@ impl Rates {
         let all = |stats: &Stats| (stats.total(Verdict::Pass) + stats.total(Verdict::Drop)).packets;
         // Taken off and put in force again, it is counted anew.
         let is_anew = all(now) < all(before);
-        let was = |count: Option<u64>| match is_anew {
-            true => 0,
-            false => count.unwrap_or(0),
-        };
+        let was = |count: Option<u64>| if is_anew { 0 } else { count.unwrap_or(0) };
         let rate = |now: u64, before: Option<u64>| per_second(now, was(before), seconds);
         let of = |verdict| {
             let (now, before) = (now.total(verdict), before.total(verdict));

@@ -203,10 +203,9 @@ impl Model {
             };
         }
         match key.code {
-            KeyCode::Char('q') => return Asked::Quit,
             KeyCode::Esc if self.is_zoomed => self.is_zoomed = false,
             KeyCode::Esc if !self.choice.filter.is_empty() => self.choice.filter.clear(),
-            KeyCode::Esc => return Asked::Quit,
+            KeyCode::Char('q') | KeyCode::Esc => return Asked::Quit,
             KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.is_helping = true,
             KeyCode::Tab => self.move_panel(1),
             KeyCode::BackTab => self.move_panel(Panel::ALL.len() - 1),
@@ -215,7 +214,7 @@ impl Model {
             }
             KeyCode::Enter | KeyCode::Char('f') => self.is_zoomed = !self.is_zoomed,
             KeyCode::Up | KeyCode::Char('k') => {
-                self.select(|place| place.selected.saturating_sub(1))
+                self.select(|place| place.selected.saturating_sub(1));
             }
             KeyCode::Down | KeyCode::Char('j') => self.select(|place| place.selected + 1),
             KeyCode::PageUp => {
@@ -295,7 +294,7 @@ impl Model {
         let now = names.iter().position(|name| *name == self.choice.scope);
         // One that is gone is followed by all.
         let next = now.map_or(0, |now| (now + 1) % names.len());
-        self.choice.scope = names[next].clone();
+        self.choice.scope.clone_from(&names[next]);
         self.places = Default::default();
     }
 }

@@ -1,5 +1,6 @@
 //! The picture: from a model to cells. Nothing is told by colour alone.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use filter_common::verdict::Verdict;
@@ -31,9 +32,10 @@ pub(super) struct Theme {
 impl Theme {
     /// One of the first colours of a terminal, which its owner has chosen to be readable.
     fn colored(self, color: Color) -> Style {
-        match self.color {
-            true => Style::new().fg(color),
-            false => Style::new(),
+        if self.color {
+            Style::new().fg(color)
+        } else {
+            Style::new()
         }
     }
 
@@ -84,17 +86,18 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, theme: Theme) {
         ])
         .areas(body);
         let wide = area.width >= 110;
-        let [reasons, sources, ports] = Layout::horizontal(match wide {
-            true => [
+        let [reasons, sources, ports] = Layout::horizontal(if wide {
+            [
                 Constraint::Fill(4),
                 Constraint::Fill(5),
                 Constraint::Fill(3),
-            ],
-            false => [
+            ]
+        } else {
+            [
                 Constraint::Length(35),
                 Constraint::Fill(1),
                 Constraint::Length(19),
-            ],
+            ]
         })
         .spacing(1)
         .areas(lower);
@@ -129,7 +132,7 @@ fn header(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
     let is_wide = area.width >= 70;
     let mut tail = time(live.time())[11..].to_owned();
     if is_wide {
-        tail += &format!("  every {} s", model.interval.as_secs_f64());
+        let _ = write!(tail, "  every {} s", model.interval.as_secs_f64());
     }
     if model.is_paused() {
         head.push(Span::styled(" PAUSED ", REVERSED));
@@ -143,7 +146,7 @@ fn header(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
 
     let [numbers, picture] = Layout::horizontal(match is_wide {
         true if area.width >= 110 => [Constraint::Length(66), Constraint::Min(0)],
-        true => [Constraint::Length(52), Constraint::Min(0)],
+        true => [Constraint::Length(50), Constraint::Min(0)],
         false => [Constraint::Min(0), Constraint::Length(0)],
     })
     .areas(rest);
@@ -153,9 +156,10 @@ fn header(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
         let style = theme.verdict(verdict).add_modifier(Modifier::BOLD);
         let mut spans = vec![
             Span::styled(name, style),
-            Span::raw(match is_wide {
-                true => format!(" {:>15}", number(count.packets, 15)),
-                false => format!(" {:>9}", number(count.packets, 9)),
+            Span::raw(if is_wide {
+                format!(" {:>15}", number(count.packets, 15))
+            } else {
+                format!(" {:>9}", number(count.packets, 9))
             }),
         ];
         if let Some(rate) = rate {
@@ -202,7 +206,7 @@ fn drops(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
     let (rates, seconds): (Vec<u64>, Vec<f64>) = drops.unzip();
     let peak = rates.iter().max().copied().unwrap_or(0);
     let text = format!(
-        "drops/s over {}, peak {}",
+        "drops/s, {}, peak {}",
         span(seconds.iter().sum()),
         short(peak)
     );
@@ -392,9 +396,10 @@ fn panel_title<'a>(
         }
         let is_in_use = other == model.panel;
         // Where it is narrow, the names of the others are their numbers.
-        let name = match is_alone && !is_in_use && width < 60 {
-            true => format!(" {number} "),
-            false => format!(" {number} {} ", other.name()),
+        let name = if is_alone && !is_in_use && width < 60 {
+            format!(" {number} ")
+        } else {
+            format!(" {number} {} ", other.name())
         };
         let style = if is_in_use {
             BOLD.patch(REVERSED)
@@ -442,9 +447,10 @@ impl Column {
 
     fn cell(&self, text: &str, width: usize) -> String {
         let text = fit(text, width);
-        match self.is_right {
-            true => format!("{text:>width$}"),
-            false => format!("{text:<width$}"),
+        if self.is_right {
+            format!("{text:>width$}")
+        } else {
+            format!("{text:<width$}")
         }
     }
 }
@@ -522,9 +528,10 @@ fn rules(model: &Model, theme: Theme, width: usize, height: usize) -> (Vec<Line<
     );
     let note = note(model, many, "rule", "rules");
     if rows.is_empty() {
-        let text = match choice.filter.is_empty() && !choice.hits_only {
-            true => "no rules are in force",
-            false => "no rule is like that",
+        let text = if choice.filter.is_empty() && !choice.hits_only {
+            "no rules are in force"
+        } else {
+            "no rule is like that"
         };
         return (nothing(text, width), note);
     }
@@ -575,9 +582,10 @@ fn rules(model: &Model, theme: Theme, width: usize, height: usize) -> (Vec<Line<
             row.rule.id.stage.name().to_owned(),
             row.rule.id.policy.to_string(),
             index(row.rule),
-            match is_narrow && row.rule.staged {
-                true => format!("({})", row.rule.action.name()),
-                false => row.action(),
+            if is_narrow && row.rule.staged {
+                format!("({})", row.rule.action.name())
+            } else {
+                row.action()
             },
             number(row.count.packets, digits),
             size(row.count.bytes),
@@ -631,13 +639,13 @@ fn rules(model: &Model, theme: Theme, width: usize, height: usize) -> (Vec<Line<
 fn note(model: &Model, many: usize, one: &str, more: &str) -> String {
     let mut note = crate::cli::output::count(many as u64, one, more);
     if !model.choice.filter.is_empty() {
-        note += &format!(" with \"{}\"", model.choice.filter);
+        let _ = write!(note, " with \"{}\"", model.choice.filter);
     }
     if model.choice.hits_only && model.panel == Panel::Rules {
         note += ", no zeros";
     }
     if matches!(one, "rule" | "reason") {
-        note += &format!(", by {}", model.choice.sort.name());
+        let _ = write!(note, ", by {}", model.choice.sort.name());
     }
     note
 }
@@ -673,7 +681,7 @@ fn reasons(
     let rows = model.shown().reasons(&model.choice);
     let (seen, selected) = model.window(Panel::Reasons, rows.len(), height.saturating_sub(1));
     if rows.is_empty() {
-        return (nothing("no packet came yet", width), String::new());
+        return (nothing("no packet yet", width), String::new());
     }
     let digits = if width < 60 { 7 } else { 15 };
     let mut columns = [
@@ -755,9 +763,10 @@ fn heaviest<K: Name>(
         bound => format!("±{}", short(bound)),
     };
     if top.items.is_empty() {
-        let text = match model.choice.filter.is_empty() || top.total == 0 {
-            true => "no drop was reported yet",
-            false => "none is like that",
+        let text = if model.choice.filter.is_empty() || top.total == 0 {
+            "no drop reported"
+        } else {
+            "none is like that"
         };
         return (nothing(text, width), note);
     }
@@ -812,8 +821,8 @@ fn recent(
     };
     if events.is_empty() {
         let text = match choice.filter.is_empty() {
-            true if choice.with_logged => "no packet was reported yet",
-            true => "no drop was reported yet",
+            true if choice.with_logged => "no packet reported",
+            true => "no drop reported",
             false => "none is like that",
         };
         return (nothing(text, width), note);
@@ -824,9 +833,10 @@ fn recent(
         let text = told(event, several, width >= 70);
         let mut line = Line::from(vec![Span::raw(if is_selected { "> " } else { "  " })]);
         let verdict = event.verdict.name();
-        let style = match is_selected {
-            true => Style::new(),
-            false => theme.verdict(event.verdict),
+        let style = if is_selected {
+            Style::new()
+        } else {
+            theme.verdict(event.verdict)
         };
         line.push_span(Span::raw(format!("{} ", &exact_time(event.time)[11..19])));
         line.push_span(Span::styled(verdict.to_owned(), style));
@@ -862,9 +872,10 @@ fn told(event: &Event, with_interface: bool, with_reason: bool) -> String {
 /// A number in so many characters: whole where it fits, else with three digits.
 fn number(number: u64, width: usize) -> String {
     let whole = grouped(number);
-    match whole.len() <= width {
-        true => whole,
-        false => short(number),
+    if whole.len() <= width {
+        whole
+    } else {
+        short(number)
     }
 }
 

@@ -83,14 +83,29 @@ impl IntoResponse for Refused {
     }
 }
 
+/// Data, and what it is.
+pub(super) struct Whole {
+    pub content_type: &'static str,
+    pub text: Vec<u8>,
+}
+
 /// A document, compact.
-pub(super) fn document(value: &impl Serialize) -> Result<Response<Body>, Refused> {
+pub(super) fn document(value: &impl Serialize) -> Result<Whole, Refused> {
     let mut text = serde_json::to_vec(value).map_err(|error| {
         let message = format_args!("the document can't be written: {error}");
         Refused::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     })?;
     text.push(b'\n');
-    Ok(whole(JSON, text))
+    Ok(Whole {
+        content_type: JSON,
+        text,
+    })
+}
+
+impl IntoResponse for Whole {
+    fn into_response(self) -> Response<Body> {
+        whole(self.content_type, self.text)
+    }
 }
 
 /// Data that is there as a whole.

@@ -31,6 +31,8 @@ pub(super) struct Limits {
     pub connections: usize,
     /// Streams of events among them.
     pub streams: usize,
+    /// Bytes of answers that were made and not taken yet, together.
+    pub untaken: usize,
     /// Bytes of a request's head.
     pub head: usize,
     /// For a request's head to come, from the answer before on.
@@ -48,6 +50,7 @@ impl Default for Limits {
         Self {
             connections: 64,
             streams: 32,
+            untaken: 256 << 20,
             head: 16 << 10,
             asking: Duration::from_secs(10),
             taking: Duration::from_secs(15),

@@ -3,6 +3,7 @@
 //! that a client could have too much of, and a time for all it could take too long for.
 
 mod answer;
+mod budget;
 mod connection;
 mod guard;
 mod page;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 
+use budget::Budget;
 use connection::{Host, Limits};
 use readings::Readings;
 use routes::App;
@@ -96,6 +98,7 @@ async fn serve_within(
     let app = App {
         live,
         readings: Readings::new(read, limits.reading),
+        budget: Budget::new(limits.untaken),
         streams: Arc::new(Semaphore::new(limits.streams)),
         most_streams: limits.streams,
         closing: closing.clone(),

@@ -8,12 +8,14 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, Response, StatusCode, Uri};
+use axum::response::IntoResponse as _;
 use axum::routing::get;
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 
-use super::answer::{self, JSON, Refused, TEXT};
+use super::answer::{self, JSON, Refused, TEXT, Whole};
+use super::budget::Budget;
 use super::page;
 use super::query::{Query, number, one_of};
 use super::readings::Readings;
@@ -36,6 +38,7 @@ const LONGEST_TOP: u64 = 1_000;
 pub(super) struct App {
     pub live: Arc<Live>,
     pub readings: Readings<Reading>,
+    pub budget: Budget,
     /// Places for streams.
     pub streams: Arc<Semaphore>,
     pub most_streams: usize,
@@ -74,15 +77,18 @@ impl App {
     /// of rules takes its time.
     async fn answer(
         self: Arc<Self>,
-        make: impl FnOnce(&Self, Arc<Reading>) -> Answer + Send + 'static,
+        make: impl FnOnce(&Self, Arc<Reading>) -> Result<Whole, Refused> + Send + 'static,
     ) -> Answer {
         let reading = self.readings.now().await?;
-        spawn_blocking(move || make(&self, reading))
-            .await
-            .unwrap_or_else(|error| {
-                let message = format_args!("the answer could not be made: {error}");
-                Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, message))
-            })
+        let _turn = self.budget.turn().await;
+        let app = Arc::clone(&self);
+        let whole = spawn_blocking(move || make(&app, reading)).await;
+        let whole = whole.unwrap_or_else(|error| {
+            let message = format_args!("the answer could not be made: {error}");
+            Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, message))
+        })?;
+        let body = self.budget.keep(whole.text)?;
+        Ok(answer::whole(whole.content_type, body))
     }
 
     /// Likewise, where there must be something to tell.
@@ -114,7 +120,10 @@ async fn metrics(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> A
             let message = format_args!("the counters can't be written: {error}");
             Refused::new(StatusCode::INTERNAL_SERVER_ERROR, message)
         })?;
-        Ok(answer::whole(format.content_type(), text))
+        Ok(Whole {
+            content_type: format.content_type(),
+            text: text.into(),
+        })
     })
     .await
 }
@@ -201,7 +210,7 @@ async fn heaviest(State(app): State<Arc<App>>, uri: Uri) -> Answer {
     query.end(uri.path())?;
     let n = usize::try_from(n).unwrap_or(usize::MAX);
     match by {
-        Some(by) => answer::document(&app.live.hub.top(by, n)),
+        Some(by) => answer::document(&app.live.hub.top(by, n)).map(Whole::into_response),
         None => app.document(move |all| Ok(top::rules(all, n))).await,
     }
 }

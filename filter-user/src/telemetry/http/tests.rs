@@ -909,6 +909,41 @@ fn all_ends_with_the_daemon() {
 }
 
 #[test]
+fn long_answers_that_nobody_takes_have_an_end() {
+    let rules: Vec<_> = (0..20_000)
+        .map(|index| rule("a-long-list", Some(index), Action::Deny, 1))
+        .collect();
+    let limits = Limits {
+        untaken: 10 << 20,
+        ..Limits::default()
+    };
+    let server = Server::reading(limits, move || Ok(vec![status("eth0", &rules)]));
+    // Some 3 MiB each.
+    let mut deaf = Vec::new();
+    let refused = loop {
+        let mut client = server.connect();
+        client.ask("GET", "/v1/stats", &[]);
+        let head = client.head();
+        if head.status != 200 {
+            break head;
+        }
+        deaf.push(client);
+        assert!(deaf.len() < 10, "there is no end");
+    };
+    assert!(deaf.len() > 1, "{}", deaf.len());
+    assert_eq!((refused.status, refused.header("retry-after")), (503, "5"));
+    // What is short is answered.
+    assert_eq!(server.get("/healthz").status, 200);
+    assert_eq!(server.get("/v1/top").status, 200);
+    drop(deaf);
+    let until = Instant::now() + Duration::from_secs(10);
+    while server.get("/v1/stats").status != 200 {
+        assert!(Instant::now() < until, "nothing comes free");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
 fn counters_that_cant_be_read_are_not_zeros() {
     let read = || {
         Err(Error::Failed(

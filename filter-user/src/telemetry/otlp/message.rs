@@ -161,10 +161,10 @@ impl Metrics<'_> {
 }
 
 impl Families for Metrics<'_> {
-    fn family<'s>(
+    fn family(
         &mut self,
         about: &About<'_>,
-        all: &mut dyn Iterator<Item = (Labels<'s>, u64)>,
+        all: &mut dyn Iterator<Item = (Labels<'_>, u64)>,
     ) -> fmt::Result {
         let counts = about.kind != Kind::Gauge;
         let mut data_points = Vec::new();

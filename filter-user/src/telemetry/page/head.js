@@ -24,7 +24,7 @@ export function showStatus(status) {
     byId("sampling"),
     sampling === 0
       ? "Drops are not reported."
-      : `Up to ${grouped(sampling)} drops a second, CPU and direction are reported.`,
+      : `A sample: up to ${grouped(sampling)} drops a second for each CPU and direction.`,
   );
 }
 

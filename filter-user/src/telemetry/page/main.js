@@ -213,6 +213,7 @@ function changeConnection(state) {
     heardAt = new Date();
   }
   showConnection(state, heardAt, why);
+  drawRates();
   if (state === "lost") {
     announce("Disconnected from the daemon.");
   } else if (before === "lost") {

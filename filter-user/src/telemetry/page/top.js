@@ -44,20 +44,22 @@ function nothing(sampled) {
 
 function bound(most, since) {
   const begun = since ? `Since ${clock(since)}, from` : "From";
-  return Number(most) === 0
-    ? `${begun} reported drops and what each stands for; no count is too high.`
-    : `${begun} reported drops and what each stands for. A count is never too low, and too high by ${counted(most, "packet", "packets")} at most.`;
+  const exact =
+    Number(most) === 0
+      ? "Of those, each count is exact."
+      : `Of those, a count is never too low, and too high by ${counted(most, "packet", "packets")} at most.`;
+  return `${begun} a sample: each reported drop counts for the dropped packets that it stands for. ${exact}`;
 }
 
 /** An empty row, and what fills it. */
 function rowOf(row) {
-  const [key, packets, error, share] = cells(row, ["code", "number", "quiet", "share"]);
+  const [key, packets, error, share] = cells(row, ["code", "number", "number quiet", "share"]);
   const fill = bar("drop");
   share.append(fill.node);
   return (item) => {
     setText(key, item.key);
     setText(packets, grouped(item.packets));
-    setText(error, Number(item.error) === 0 ? "exact" : `up to ${grouped(item.error)} too high`);
+    setText(error, Number(item.error) === 0 ? "0" : `up to ${grouped(item.error)}`);
     fill.set(item.share);
   };
 }
