@@ -20,7 +20,9 @@ pub(crate) fn run(place: &Place, arguments: &[String]) -> Result<()> {
         place
             .cargo()
             .args(["test", "--workspace"])
-            .args(["--features", "filter-user/bpf,tests/bpf"])
+            // All there are: `otlp` brings `bpf` with it, and adds to a binary what it does
+            // nothing with unless told to.
+            .args(["--features", "filter-user/bpf,tests/otlp"])
             .arg("--")
             .args(arguments)
             .env("NODEWALL_BPF_OBJECT", object)

@@ -12,6 +12,7 @@ use crate::telemetry::otlp::settings::{Asked, INTERVALS, Protocol, Settings};
 
 /// Where metrics are pushed to. What none of these says, OpenTelemetry's own variables do.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_field_names, reason = "flags have their names")]
 pub(super) struct OtlpFlags {
     /// Push metrics to an OpenTelemetry collector, in plain HTTP or gRPC
     #[arg(long, value_name = "URL", env = "NODEWALL_OTLP_ENDPOINT")]

@@ -380,13 +380,14 @@ impl Datapath {
             before.settle()?;
             refuse_other_mode(interface, mode)?;
         }
-        // Of a device that is gone, what its filter counted and remembered goes on.
+        // Of a device that is gone, what its filter counted goes on; what it remembered was
+        // of another wire, perhaps.
         let (slot, gone) = match &before {
             Some(before) => (before.slot.clone(), None),
             None => vacant_slot(&self.root, interface)?,
         };
         let heritage = before.as_ref().or(gone.as_ref());
-        let flows = heritage.map(InForce::flows).transpose()?.flatten();
+        let flows = before.as_ref().map(InForce::flows).transpose()?.flatten();
 
         // What is kept beside the programs is put together while the kernel
         // verifies them.

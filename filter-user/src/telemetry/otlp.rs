@@ -90,10 +90,10 @@ struct Pusher {
 
 impl Pusher {
     async fn push(&mut self, patience: Duration) {
-        let pushed = tokio::time::timeout(patience, self.try_to()).await;
-        let pushed = pushed.unwrap_or_else(|_| Err(format!("no answer within {:.0?}", patience)));
+        let outcome = tokio::time::timeout(patience, self.try_to()).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(format!("no answer within {patience:.0?}")));
         let pushes = &self.live.pushes;
-        match pushed {
+        match outcome {
             Ok(()) => {
                 pushes.successes.fetch_add(1, Ordering::Relaxed);
                 if let Some((_, failures)) = self.failing.take() {

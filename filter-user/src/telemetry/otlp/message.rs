@@ -161,10 +161,10 @@ impl Metrics<'_> {
 }
 
 impl Families for Metrics<'_> {
-    fn family<'s>(
+    fn family(
         &mut self,
         about: &About<'_>,
-        all: &mut dyn Iterator<Item = (Labels<'s>, u64)>,
+        all: &mut dyn Iterator<Item = (Labels<'_>, u64)>,
     ) -> fmt::Result {
         let counts = about.kind != Kind::Gauge;
         let mut data_points = Vec::new();
@@ -405,7 +405,7 @@ mod tests {
     #[test]
     fn what_is_too_long_is_several_requests_and_all_of_it() {
         let mut messages = messages();
-        let names: Vec<String> = (0..MOST_POINTS * 2 + 1).map(|n| n.to_string()).collect();
+        let names: Vec<String> = (0..=MOST_POINTS * 2).map(|n| n.to_string()).collect();
         let requests = messages.of(at(1), |families| {
             for _ in 0..2 {
                 let all = names.iter().zip(0..);
