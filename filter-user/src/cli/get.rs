@@ -180,7 +180,7 @@ impl Get {
     }
 
     fn rules(&self, all: &[Status]) -> Value {
-        document::rules(all, |policy| self.wants(policy))
+        document::value(&document::rules(all, |policy| self.wants(policy)))
     }
 
     fn tables(&self, all: &[Status]) -> String {

@@ -75,7 +75,7 @@ struct Reading {
 
 impl Reading {
     fn document(&self) -> Value {
-        document::stats(&self.totals, SystemTime::now())
+        document::value(&document::stats(&self.totals, SystemTime::now()))
     }
 }
 

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::time::SystemTime;
 
 use filter_common::verdict::Verdict;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::time;
 use crate::datapath::{Count, EgressStatus, FlowTotals, Mode, Stats, Status};
-use crate::ruleset::{Direction, Rule};
+use crate::ruleset::{Action, Direction, Match, Rule, SourceLine, Stage};
 
 fn count(count: Count) -> Value {
     json!({"packets": count.packets, "bytes": count.bytes})
@@ -90,87 +91,172 @@ pub fn flows(status: &Status) -> Value {
 }
 
 /// Exact totals, per interface and direction.
-#[must_use]
-pub fn stats<'s>(all: impl IntoIterator<Item = &'s Stats>, at: SystemTime) -> Value {
-    let interfaces: Vec<Value> = all.into_iter().map(of_direction).collect();
-    json!({"schema": 1, "time": time(at), "interfaces": interfaces})
+///
+/// There may be very many rules, so that this and [`rules`] are written as they are, and
+/// not made into a tree of values first, which would take twenty times the text.
+pub fn stats<'s>(all: impl IntoIterator<Item = &'s Stats>, at: SystemTime) -> impl Serialize {
+    Totals {
+        schema: 1,
+        time: time(at),
+        interfaces: all.into_iter().map(of_direction).collect(),
+    }
 }
 
-fn of_direction(stats: &Stats) -> Value {
-    let rules: Vec<Value> = stats
-        .counted_rules()
-        .map(|(_, rule, count)| {
-            json!({
-                "stage": rule.id.stage.name(),
-                "policy": rule.id.policy,
-                "rule": rule.id.index,
-                "direction": rule.id.direction,
-                "action": rule.action.name(),
-                "staged": rule.staged,
-                "packets": count.packets,
-                "bytes": count.bytes,
-            })
-        })
-        .collect();
-    let reasons: Vec<Value> = stats
-        .reasons
-        .iter()
-        .map(|(reason, verdict, count)| {
-            json!({
-                "reason": reason.name(),
-                "verdict": verdict.name(),
-                "packets": count.packets,
-                "bytes": count.bytes,
-            })
-        })
-        .collect();
-    let essentials: Vec<Value> = stats
-        .essentials
-        .iter()
-        .map(|(kind, count)| {
-            json!({
-                "kind": kind.name(),
-                "packets": count.packets,
-                "bytes": count.bytes,
-            })
-        })
-        .collect();
-    json!({
-        "interface": stats.interface,
-        "direction": stats.direction,
-        "rules": rules,
-        "reasons": reasons,
-        "essentials": essentials,
-    })
+/// A document as a tree of values.
+pub fn value(document: &impl Serialize) -> Value {
+    // Our own values always serialize.
+    serde_json::to_value(document).unwrap_or_default()
+}
+
+#[derive(Serialize)]
+struct Totals<'s> {
+    schema: u32,
+    time: String,
+    interfaces: Vec<OfDirection<'s>>,
+}
+
+#[derive(Serialize)]
+struct OfDirection<'s> {
+    interface: &'s str,
+    direction: Direction,
+    rules: Vec<OfRule<'s>>,
+    reasons: Vec<OfReason>,
+    essentials: Vec<OfKind>,
+}
+
+#[derive(Serialize)]
+struct OfRule<'s> {
+    stage: Stage,
+    policy: &'s str,
+    rule: Option<u32>,
+    direction: Direction,
+    action: Action,
+    staged: bool,
+    packets: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct OfReason {
+    reason: &'static str,
+    verdict: &'static str,
+    packets: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct OfKind {
+    kind: &'static str,
+    packets: u64,
+    bytes: u64,
+}
+
+fn of_direction(stats: &Stats) -> OfDirection<'_> {
+    let rules = stats.counted_rules().map(|(_, rule, count)| OfRule {
+        stage: rule.id.stage,
+        policy: &rule.id.policy,
+        rule: rule.id.index,
+        direction: rule.id.direction,
+        action: rule.action,
+        staged: rule.staged,
+        packets: count.packets,
+        bytes: count.bytes,
+    });
+    let reasons = stats.reasons.iter();
+    let reasons = reasons.map(|(reason, verdict, count)| OfReason {
+        reason: reason.name(),
+        verdict: verdict.name(),
+        packets: count.packets,
+        bytes: count.bytes,
+    });
+    let essentials = stats.essentials.iter().map(|(kind, count)| OfKind {
+        kind: kind.name(),
+        packets: count.packets,
+        bytes: count.bytes,
+    });
+    OfDirection {
+        interface: &stats.interface,
+        direction: stats.direction,
+        rules: rules.collect(),
+        reasons: reasons.collect(),
+        essentials: essentials.collect(),
+    }
+}
+
+/// A rule of a flat list.
+#[derive(Serialize)]
+struct Listed<'s> {
+    interface: &'s str,
+    place: usize,
+    stage: Stage,
+    tier: Option<&'s str>,
+    policy: &'s str,
+    direction: Direction,
+    rule: Option<u32>,
+    action: Action,
+    staged: bool,
+    #[serde(rename = "match")]
+    words: String,
+    matches: &'s [Match],
+    packets: u64,
+    bytes: u64,
+    source: Option<&'s SourceLine>,
 }
 
 /// The flat lists of rules of the policies that are wanted, with their totals.
-pub fn rules(all: &[Status], wanted: impl Fn(&str) -> bool) -> Value {
-    let mut rules = Vec::new();
-    for status in all {
-        for stats in status.totals() {
-            let places = stats.rules().enumerate();
-            for (place, (rule, count)) in places.filter(|(_, (rule, _))| wanted(&rule.id.policy)) {
-                rules.push(json!({
-                    "interface": status.interface,
-                    "place": place,
-                    "stage": rule.id.stage,
-                    "tier": rule.tier,
-                    "policy": rule.id.policy,
-                    "direction": rule.id.direction,
-                    "rule": rule.id.index,
-                    "action": rule.action.name(),
-                    "staged": rule.staged,
-                    "match": stats.ruleset.words(rule),
-                    "matches": rule.matches,
-                    "packets": count.packets,
-                    "bytes": count.bytes,
-                    "source": rule.source,
-                }));
-            }
-        }
+pub fn rules<'s>(all: &'s [Status], wanted: impl Fn(&str) -> bool + 's) -> impl Serialize + 's {
+    Rules {
+        schema: 1,
+        rules: List { all, wanted },
     }
-    json!({"schema": 1, "rules": rules})
+}
+
+fn listed<'s>(
+    all: &'s [Status],
+    wanted: &impl Fn(&str) -> bool,
+) -> impl Iterator<Item = Listed<'s>> {
+    let totals = all
+        .iter()
+        .flat_map(|status| status.totals().map(move |stats| (status, stats)));
+    let rules = totals.flat_map(|(status, stats)| {
+        let rules = stats.rules().enumerate();
+        rules.map(move |(place, (rule, count))| (status, stats, place, rule, count))
+    });
+    let rules = rules.filter(|(_, _, _, rule, _)| wanted(&rule.id.policy));
+    rules.map(|(status, stats, place, rule, count)| Listed {
+        interface: &status.interface,
+        place,
+        stage: rule.id.stage,
+        tier: rule.tier.as_deref(),
+        policy: &rule.id.policy,
+        direction: rule.id.direction,
+        rule: rule.id.index,
+        action: rule.action,
+        staged: rule.staged,
+        words: stats.ruleset.words(rule),
+        matches: &rule.matches,
+        packets: count.packets,
+        bytes: count.bytes,
+        source: rule.source.as_ref(),
+    })
+}
+
+#[derive(Serialize)]
+struct Rules<R> {
+    schema: u32,
+    rules: R,
+}
+
+/// Rules, each of which is made when it is written.
+struct List<'s, W> {
+    all: &'s [Status],
+    wanted: W,
+}
+
+impl<W: Fn(&str) -> bool> Serialize for List<'_, W> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(listed(self.all, &self.wanted))
+    }
 }
 
 /// The policies that have rules in force, in evaluation order, those of what comes in

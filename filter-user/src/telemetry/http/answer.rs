@@ -89,6 +89,19 @@ pub(super) struct Whole {
     pub text: Vec<u8>,
 }
 
+/// The same, where its memory is accounted for.
+#[derive(Clone)]
+pub(super) struct Kept {
+    pub content_type: &'static str,
+    pub text: Bytes,
+}
+
+impl IntoResponse for Kept {
+    fn into_response(self) -> Response<Body> {
+        whole(self.content_type, self.text)
+    }
+}
+
 /// A document, compact.
 pub(super) fn document(value: &impl Serialize) -> Result<Whole, Refused> {
     let mut text = serde_json::to_vec(value).map_err(|error| {

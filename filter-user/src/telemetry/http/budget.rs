@@ -50,7 +50,7 @@ impl Budget {
                                again in a few seconds, and ask for less (/v1/rules?interface=IF)";
                 Refused::unavailable(message).again_after("5")
             })?;
-        Ok(Bytes::from_owner(Kept {
+        Ok(Bytes::from_owner(Counted {
             text,
             _place: place,
         }))
@@ -58,12 +58,12 @@ impl Budget {
 }
 
 /// An answer, and what it takes of the budget.
-struct Kept {
+struct Counted {
     text: Vec<u8>,
     _place: OwnedSemaphorePermit,
 }
 
-impl AsRef<[u8]> for Kept {
+impl AsRef<[u8]> for Counted {
     fn as_ref(&self) -> &[u8] {
         &self.text
     }

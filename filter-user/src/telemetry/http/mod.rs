@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, watch};
 use budget::Budget;
 use connection::{Host, Limits};
 use readings::Readings;
-use routes::App;
+use routes::{App, Moment};
 
 use super::families::Reading;
 use super::live::Live;
@@ -97,7 +97,7 @@ async fn serve_within(
     let (close, closing) = watch::channel(false);
     let app = App {
         live,
-        readings: Readings::new(read, limits.reading),
+        readings: Readings::new(move || Moment::of(read()), limits.reading),
         budget: Budget::new(limits.untaken),
         streams: Arc::new(Semaphore::new(limits.streams)),
         most_streams: limits.streams,

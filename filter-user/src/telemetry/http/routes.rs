@@ -10,11 +10,10 @@ use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, Response, StatusCode, Uri};
 use axum::response::IntoResponse as _;
 use axum::routing::get;
-use serde_json::Value;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio::task::spawn_blocking;
 
-use super::answer::{self, JSON, Refused, TEXT, Whole};
+use super::answer::{self, JSON, Kept, Refused, TEXT, Whole};
 use super::budget::Budget;
 use super::page;
 use super::query::{Query, number, one_of};
@@ -37,12 +36,29 @@ const LONGEST_TOP: u64 = 1_000;
 /// What answers are made of.
 pub(super) struct App {
     pub live: Arc<Live>,
-    pub readings: Readings<Reading>,
+    pub readings: Readings<Moment>,
     pub budget: Budget,
     /// Places for streams.
     pub streams: Arc<Semaphore>,
     pub most_streams: usize,
     pub closing: watch::Receiver<bool>,
+}
+
+/// What was read at a moment, and what scrapers are told of it.
+pub(super) struct Moment {
+    reading: Arc<Reading>,
+    openmetrics: OnceCell<Kept>,
+    classic: OnceCell<Kept>,
+}
+
+impl Moment {
+    pub(super) fn of(reading: Reading) -> Self {
+        Self {
+            reading: Arc::new(reading),
+            openmetrics: OnceCell::new(),
+            classic: OnceCell::new(),
+        }
+    }
 }
 
 type Answer = Result<Response<Body>, Refused>;
@@ -73,31 +89,41 @@ impl App {
         self.most_streams - self.streams.available_permits()
     }
 
-    /// Makes an answer of what is read now, where nobody else waits for it: a long list
-    /// of rules takes its time.
+    /// Makes an answer, where nobody else waits for it: a long list of rules takes its
+    /// time.
+    async fn make(
+        self: &Arc<Self>,
+        moment: &Moment,
+        make: impl FnOnce(&Self, Arc<Reading>) -> Result<Whole, Refused> + Send + 'static,
+    ) -> Result<Kept, Refused> {
+        let _turn = self.budget.turn().await;
+        let (app, reading) = (Arc::clone(self), Arc::clone(&moment.reading));
+        let done = spawn_blocking(move || make(&app, reading)).await;
+        let whole = done.unwrap_or_else(|error| {
+            let message = format_args!("the answer could not be made: {error}");
+            Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, message))
+        })?;
+        Ok(Kept {
+            content_type: whole.content_type,
+            text: self.budget.keep(whole.text)?,
+        })
+    }
+
+    /// Makes an answer of what is read now.
     async fn answer(
         self: Arc<Self>,
         make: impl FnOnce(&Self, Arc<Reading>) -> Result<Whole, Refused> + Send + 'static,
     ) -> Answer {
-        let reading = self.readings.now().await?;
-        let _turn = self.budget.turn().await;
-        let app = Arc::clone(&self);
-        let whole = spawn_blocking(move || make(&app, reading)).await;
-        let whole = whole.unwrap_or_else(|error| {
-            let message = format_args!("the answer could not be made: {error}");
-            Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, message))
-        })?;
-        let body = self.budget.keep(whole.text)?;
-        Ok(answer::whole(whole.content_type, body))
+        let moment = self.readings.now().await?;
+        Ok(self.make(&moment, make).await?.into_response())
     }
 
     /// Likewise, where there must be something to tell.
     async fn document(
         self: Arc<Self>,
-        make: impl FnOnce(&[Status]) -> Result<Value, Refused> + Send + 'static,
+        make: impl FnOnce(&[Status]) -> Result<Whole, Refused> + Send + 'static,
     ) -> Answer {
-        let make = |_: &Self, reading: Arc<Reading>| answer::document(&make(read(&reading)?)?);
-        self.answer(make).await
+        self.answer(|_, reading| make(read(&reading)?)).await
     }
 }
 
@@ -113,7 +139,8 @@ async fn metrics(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> A
     let accept = headers.get_all(ACCEPT).iter();
     let accept: Vec<&str> = accept.filter_map(|accept| accept.to_str().ok()).collect();
     let format = Format::accepted(&accept.join(","));
-    app.answer(move |app, reading| {
+    let moment = app.readings.now().await?;
+    let make = move |app: &App, reading: Arc<Reading>| {
         read(&reading)?;
         let scrape = Scrape::of(&app.live, reading, Some(app.clients()));
         let text = scrape.encode(format).map_err(|error| {
@@ -124,8 +151,14 @@ async fn metrics(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> A
             content_type: format.content_type(),
             text: text.into(),
         })
-    })
-    .await
+    };
+    let text = match format {
+        Format::OpenMetrics => &moment.openmetrics,
+        Format::Classic => &moment.classic,
+    };
+    // Scrapers that share a reading share its text.
+    let kept = text.get_or_try_init(|| app.make(&moment, make)).await?;
+    Ok(kept.clone().into_response())
 }
 
 async fn health(uri: Uri) -> Answer {
@@ -136,7 +169,7 @@ async fn health(uri: Uri) -> Answer {
 async fn readiness(State(app): State<Arc<App>>, uri: Uri) -> Answer {
     no_query(&uri)?;
     let why = match app.readings.now().await {
-        Ok(reading) => app.live.not_ready(&reading),
+        Ok(moment) => app.live.not_ready(&moment.reading),
         Err(refused) => Some(refused.message().to_owned()),
     };
     Ok(match why {
@@ -169,7 +202,7 @@ async fn stats(State(app): State<Arc<App>>, uri: Uri) -> Answer {
     no_query(&uri)?;
     app.document(|all| {
         let totals = all.iter().flat_map(Status::totals);
-        Ok(document::stats(totals, SystemTime::now()))
+        answer::document(&document::stats(totals, SystemTime::now()))
     })
     .await
 }
@@ -180,10 +213,10 @@ async fn rules(State(app): State<Arc<App>>, uri: Uri) -> Answer {
     query.end(uri.path())?;
     app.document(move |all| {
         let Some(name) = interface else {
-            return Ok(document::rules(all, |_| true));
+            return answer::document(&document::rules(all, |_| true));
         };
         match all.iter().find(|status| status.interface == name) {
-            Some(status) => Ok(document::rules(std::slice::from_ref(status), |_| true)),
+            Some(one) => answer::document(&document::rules(std::slice::from_ref(one), |_| true)),
             None => Err(Refused::new(
                 StatusCode::NOT_FOUND,
                 format_args!("no filter is attached to {name:?}; /v1/status lists those that are"),
@@ -195,7 +228,8 @@ async fn rules(State(app): State<Arc<App>>, uri: Uri) -> Answer {
 
 async fn policies(State(app): State<Arc<App>>, uri: Uri) -> Answer {
     no_query(&uri)?;
-    app.document(|all| Ok(document::policies(all))).await
+    app.document(|all| answer::document(&document::policies(all)))
+        .await
 }
 
 async fn heaviest(State(app): State<Arc<App>>, uri: Uri) -> Answer {
@@ -211,7 +245,10 @@ async fn heaviest(State(app): State<Arc<App>>, uri: Uri) -> Answer {
     let n = usize::try_from(n).unwrap_or(usize::MAX);
     match by {
         Some(by) => answer::document(&app.live.hub.top(by, n)).map(Whole::into_response),
-        None => app.document(move |all| Ok(top::rules(all, n))).await,
+        None => {
+            app.document(move |all| answer::document(&top::rules(all, n)))
+                .await
+        }
     }
 }
 

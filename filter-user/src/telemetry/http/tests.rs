@@ -959,6 +959,36 @@ fn long_answers_that_nobody_takes_have_an_end() {
 }
 
 #[test]
+fn scrapers_that_come_at_once_share_a_text() {
+    let rules: Vec<_> = (0..20_000)
+        .map(|index| rule("a-long-list", Some(index), Action::Deny, 1))
+        .collect();
+    // Some 5 MiB each: two have room.
+    let limits = Limits {
+        untaken: 12 << 20,
+        ..Limits::default()
+    };
+    let read = move || {
+        thread::sleep(Duration::from_millis(500));
+        Ok(vec![status("eth0", &rules)])
+    };
+    let server = Server::reading(limits, read);
+    let mut clients: Vec<Client> = (0..16).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.ask("GET", "/metrics", &[]);
+    }
+    let answers: Vec<Response> = clients
+        .iter_mut()
+        .map(|client| client.answer("GET"))
+        .collect();
+    for answer in &answers {
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert!(answer.body.len() > 4 << 20, "{}", answer.body.len());
+        assert!(answer.body.ends_with("# EOF\n"));
+    }
+}
+
+#[test]
 fn counters_that_cant_be_read_are_not_zeros() {
     let read = || {
         Err(Error::Failed(
