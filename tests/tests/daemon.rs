@@ -293,13 +293,31 @@ fn wrong_policies_at_the_start_leave_the_last_good_ones() {
     settle(|| node.status()["daemon"]["last_error"].is_null());
     assert!(node.status()["daemon"]["last_error"].is_null());
 
-    // What is in force already stays so.
+    // Nor is a device that comes while they are wrong left open.
+    node.write("bad", "kind: [\n");
+    settle(|| node.status()["daemon"]["last_error"].is_object());
+    let lab = node.lab();
+    lab.ip(Side::Node, &["link", "delete", INTERFACE]).unwrap();
+    thread::sleep(Duration::from_millis(300));
+    lab.join().unwrap();
+    daemon.says("node0 generation 3", 1);
+    node.drops("bad", 1_002, 10);
+    assert_eq!(node.rule("bad", 0), 30);
+    assert!(node.status()["daemon"]["last_error"].is_object());
+
+    // What is in force already stays so, also where another mode is asked for.
     drop(daemon);
     node.write("bad", "kind: [\n");
     let daemon = node.run(&[]);
     daemon.says("stays in force", 1);
     node.drops("bad", 1_002, 10);
-    assert_eq!(node.generation(), 2);
+    assert_eq!(node.generation(), 3);
+    drop(daemon);
+    node.deny("bad", 1_002);
+    let daemon = node.run(&["--mode", "generic"]);
+    daemon.says("can't be changed while it filters", 1);
+    node.drops("bad", 1_002, 10);
+    assert_eq!(node.generation(), 3);
 }
 
 #[test]

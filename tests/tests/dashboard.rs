@@ -533,7 +533,8 @@ fn what_is_not_in_force_is_said() {
     assert_eq!(page.text("ready"), "not ready");
     assert!(page.rule(TCP).is_some(), "what was in force stays so");
 
-    // With nothing that could be put in its place.
+    // With nothing that could be put in its place: else the last good ones would be.
+    fs::remove_file(node.files().join("state/last-good.yaml")).unwrap();
     node.done(&["detach", "--all"]);
     page.until("it is said that nothing is in force", LATER, || {
         let told = page.text("none-in-force");

@@ -115,7 +115,8 @@ impl Put<'_> {
     pub(super) fn is_in_force(&self, datapath: &Datapath, target: &Target) -> bool {
         // What can't be told is done again.
         let policies = self.policies(target);
-        matches!(datapath.is_in_force(&target.interface, policies), Ok(true))
+        let found = datapath.is_in_force(&target.interface, self.mode(), policies);
+        matches!(found, Ok(true))
     }
 
     /// Where they are put.
@@ -149,11 +150,7 @@ impl Put<'_> {
         datapath: &Datapath,
         target: &Target,
     ) -> Result<Applied, datapath::Error> {
-        let mode = match self.flags.mode {
-            ModeFlag::Auto => Mode::Auto,
-            ModeFlag::Native => Mode::Native,
-            ModeFlag::Generic => Mode::Generic,
-        };
+        let mode = self.mode();
         let applied = datapath.apply(&target.interface, mode, self.policies(target))?;
         if applied.mode == Mode::Generic && mode == Mode::Auto {
             warning(
@@ -166,6 +163,14 @@ impl Put<'_> {
             );
         }
         Ok(applied)
+    }
+
+    const fn mode(&self) -> Mode {
+        match self.flags.mode {
+            ModeFlag::Auto => Mode::Auto,
+            ModeFlag::Native => Mode::Native,
+            ModeFlag::Generic => Mode::Generic,
+        }
     }
 
     fn policies<'t>(&self, target: &'t Target) -> Policies<'t> {

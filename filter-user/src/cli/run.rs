@@ -207,7 +207,7 @@ impl Policies for Work {
                 None => message.to_owned(),
             }
         })?;
-        let mut done = put_all(&put, &targets)?;
+        let mut done = put_all(&put, &targets, origin)?;
         done.sources = found.sources.take();
         if origin == Origin::Files && done.failed.is_empty() {
             self.last_good.keep(&targets);
@@ -222,18 +222,27 @@ impl Policies for Work {
     }
 }
 
-/// Puts each target in force that is not, where its interface is there.
-fn put_all(put: &Put<'_>, targets: &[Target]) -> Result<Done, String> {
+/// Puts each target in force that is not, where its interface is there; the last good
+/// ones where nothing is in force.
+fn put_all(put: &Put<'_>, targets: &[Target], origin: Origin) -> Result<Done, String> {
     let datapath = put
         .datapath()
         .map_err(|failure| failure.message().unwrap_or_default().to_owned())?;
+    let filtered: Vec<String> = match origin {
+        Origin::Files => Vec::new(),
+        Origin::LastGood => {
+            let all = datapath.status().map_err(|error| error.to_string())?;
+            let attached = all.into_iter().filter(|status| status.mode.is_some());
+            attached.map(|status| status.interface).collect()
+        }
+    };
     let mut done = Done::default();
     for target in targets {
         let interface = &target.interface;
         done.interfaces.push(interface.clone());
         if if_nametoindex(interface.as_str()) == Err(Errno::ENODEV) {
             done.missing.push(interface.clone());
-        } else if !put.is_in_force(&datapath, target) {
+        } else if !filtered.contains(interface) && !put.is_in_force(&datapath, target) {
             match put.apply(&datapath, target) {
                 Ok(applied) => {
                     done.changed.insert(interface.clone(), applied.generation);

@@ -62,7 +62,7 @@ pub trait Policies: Send + Sync + 'static {
 pub enum Origin {
     /// The files.
     Files,
-    /// What was last read from them and put in force.
+    /// What was last read from them and put in force: on interfaces without a filter.
     LastGood,
 }
 
@@ -236,26 +236,41 @@ impl<P: Policies> Daemon<P> {
         let Err(error) = self.put(Why::Start).await else {
             return Ok(());
         };
-        let journal = self.settings.journal;
+        let last_good = self.put_last_good().await;
         let in_force = self.read().await.map_err(|other| other.to_string());
+        let journal = self.settings.journal;
         if !in_force?.is_empty() {
             journal.error(&error);
-            journal.warning("what was in force before stays in force");
-            return Ok(());
+            journal.warning("what is in force stays in force");
+        } else if last_good {
+            journal.error(&error);
+        } else {
+            return Err(error);
         }
+        Ok(())
+    }
+
+    /// Where the policies can't be put in force, those that were last good are, on
+    /// interfaces without a filter: on none of them packets pass for the sake of a
+    /// mistake in a file. Whether there are such policies, and they can be put there.
+    async fn put_last_good(&self) -> bool {
         let policies = Arc::clone(&self.policies);
-        match blocking(move || policies.put(Origin::LastGood)).await {
-            Ok(done) => {
-                journal.error(&error);
-                self.live.wants(&done.interfaces);
-                journal.warning(&format!(
-                    "the last policies that were good are put in force instead: {}",
-                    done.summary()
-                ));
-                Ok(())
-            }
-            Err(_) => Err(error),
+        let Ok(done) = blocking(move || policies.put(Origin::LastGood)).await else {
+            return false;
+        };
+        // What stands in the way of these stood in the way of the others, and was said.
+        if done.failure().is_some() {
+            return false;
         }
+        self.live.wants(&done.interfaces);
+        if !done.changed.is_empty() {
+            let journal = self.settings.journal;
+            journal.warning(&format!(
+                "the last policies that were good are put in force instead: {}",
+                done.summary()
+            ));
+        }
+        true
     }
 
     /// Goes on until a signal says that it is enough.
@@ -310,8 +325,10 @@ impl<P: Policies> Daemon<P> {
                 if matches!(why, Why::Asked | Why::Files) {
                     self.supervisor.reloading();
                 }
-                // Said already.
-                let _ = self.put(why).await;
+                // What is wrong was said already.
+                if self.put(why).await.is_err() {
+                    self.put_last_good().await;
+                }
                 self.show(lock).await;
             }
         }

@@ -257,8 +257,8 @@ fn lock(root: &Path, interface: &str) -> Result<Flock<File>, Error> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
         if error == nix::errno::Errno::EWOULDBLOCK {
             Error::Failed(format!(
-                "another `nodewall observe` reads the events of {interface}, and each event is \
-                 given once; end that one first"
+                "another `nodewall observe` or `top` reads the events of {interface}, and each event \
+                 is given once; end that one first"
             ))
         } else {
             Error::io(

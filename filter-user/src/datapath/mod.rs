@@ -351,7 +351,12 @@ impl Datapath {
 
     /// Whether just this is in force on an interface, as [`Self::apply`] would put it
     /// there. What another change was cut short in is finished.
-    pub fn is_in_force(&self, interface: &str, policies: Policies<'_>) -> Result<bool, Error> {
+    pub fn is_in_force(
+        &self,
+        interface: &str,
+        mode: Mode,
+        policies: Policies<'_>,
+    ) -> Result<bool, Error> {
         let present = interface::by_name(interface)?;
         let Some(_lock) = pins::lock(&self.root, true)? else {
             return Ok(false);
@@ -361,7 +366,8 @@ impl Datapath {
         };
         in_force.settle()?;
         let egress = in_force.egress.as_ref();
-        Ok(in_force.record.head.settings == Some(self.settings())
+        Ok(refuse_other_mode(&present, mode).is_ok()
+            && in_force.record.head.settings == Some(self.settings())
             && *in_force.record.ruleset == *policies.ingress.ruleset
             && egress.map(|record| &*record.ruleset) == policies.egress.map(|side| side.ruleset)
             && in_force.described()? == *policies.described)
