@@ -12,6 +12,9 @@ pub mod conversation;
 pub mod daemon;
 pub mod datapath;
 pub mod decision;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod lint;
 pub mod packet_text;
 pub mod policy;

@@ -18,6 +18,13 @@ use crate::{run, setup};
 
 const TARGET: &str = "bpfel-unknown-none";
 
+/// The objects, which lie side by side.
+pub(crate) const OBJECTS: [&str; 3] = [
+    "nodewall.bpf.o",
+    "nodewall-bench.bpf.o",
+    "nodewall-trial.bpf.o",
+];
+
 /// Builds the object, then the binary; returns where the binary is.
 pub(crate) fn nodewall(place: &Place, release: bool, trace: bool) -> Result<PathBuf> {
     let object = object(place, trace)?;

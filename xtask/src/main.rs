@@ -4,7 +4,11 @@
 mod bench;
 mod build;
 mod demo;
+mod deny;
+mod fuzz;
+mod miri;
 mod place;
+mod reproduce;
 mod run;
 mod say;
 mod setup;
@@ -47,6 +51,22 @@ enum Task {
     /// Measure nodewall and the filters that Debian ships, side by side; writes
     /// docs/benchmarks.md (needs root, takes 20 minutes)
     Bench(bench::Options),
+    /// Let libFuzzer look for what breaks parsers, compiler and readers
+    Fuzz(fuzz::Options),
+    /// Run filter-common's tests in Miri (needs rustup's nightly)
+    Miri {
+        /// Given to the test program: filters, `--nocapture`, …
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Check the dependencies' licences and sources by cargo-deny
+    Deny {
+        /// Look for known vulnerabilities as well; fetches RustSec's database from GitHub
+        #[arg(long)]
+        advisories: bool,
+    },
+    /// Build the BPF objects a second time elsewhere, and compare
+    Reproduce,
     /// Run every test; those against the kernel need root
     Test {
         /// Given to the test programs: filters, `--nocapture`, …
@@ -86,6 +106,10 @@ fn perform(task: Task) -> Result<()> {
             Ok(())
         }
         Task::Test { arguments } => test::run(&place, &arguments),
+        Task::Fuzz(options) => fuzz::run(&place, &options),
+        Task::Miri { arguments } => miri::run(&place, &arguments),
+        Task::Deny { advisories } => deny::run(&place, advisories),
+        Task::Reproduce => reproduce::run(&place),
         Task::Bench(options) => bench::run(&place, &options),
         Task::Demo(options) => demo::run(&place, &options),
     }

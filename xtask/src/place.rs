@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -15,8 +15,12 @@ pub(crate) struct Place {
     pub(crate) root: PathBuf,
     /// The workspace's target folder.
     pub(crate) target: PathBuf,
+    /// Where the tools are that are missing on this machine.
+    pub(crate) tools: PathBuf,
     /// The folder of the Rust toolchain in use.
     pub(crate) sysroot: PathBuf,
+    /// Where tools are put that are built for a task.
+    pub(crate) tools: PathBuf,
     cargo: OsString,
 }
 
@@ -35,7 +39,7 @@ impl Place {
         )?;
         let metadata: serde_json::Value =
             serde_json::from_str(&metadata).context("`cargo metadata` printed no JSON")?;
-        let target = metadata["target_directory"]
+        let target: PathBuf = metadata["target_directory"]
             .as_str()
             .context("`cargo metadata` names no target_directory")?
             .into();
@@ -49,10 +53,33 @@ impl Place {
         .into();
         Ok(Self {
             root,
+            tools: target.join("tools"),
             target,
             sysroot,
             cargo,
         })
+    }
+
+    /// The same tools, for another workspace and target folder.
+    pub(crate) fn at(&self, root: PathBuf, target: PathBuf) -> Self {
+        Self {
+            root,
+            target,
+            sysroot: self.sysroot.clone(),
+            cargo: self.cargo.clone(),
+            tools: self.tools.clone(),
+        }
+    }
+
+    /// The same tools for a copy of the workspace.
+    pub(crate) fn elsewhere(&self, root: &Path, target: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            target: target.to_owned(),
+            sysroot: self.sysroot.clone(),
+            cargo: self.cargo.clone(),
+            tools: self.tools.clone(),
+        }
     }
 
     /// Cargo, in the workspace, building into the same target folder.

@@ -19,6 +19,12 @@ use crate::say::{Step, note};
 /// rustc pinned in rust-toolchain.toml. Bump them together.
 const BPF_LINKER: &str = "0.10.1";
 
+/// What builds fuzz targets.
+const CARGO_FUZZ: &str = "0.13.2";
+
+/// What checks dependencies.
+const CARGO_DENY: &str = "0.20.2";
+
 /// A program and the Debian package that has it.
 struct Program {
     name: &'static str,
@@ -322,29 +328,55 @@ fn rust_src(place: &Place) -> Result<()> {
 }
 
 fn bpf_linker(place: &Place) -> Result<PathBuf> {
-    let tools = place.target.join("tools");
-    let own = tools.join("bin/bpf-linker");
-    for candidate in [Some(own.clone()), on_path("bpf-linker")] {
+    let why = "compiling the linker of the BPF object (about 75 s, once)";
+    cargo_install(place, "bpf-linker", BPF_LINKER, why)
+}
+
+/// What leads libFuzzer.
+pub(crate) fn cargo_fuzz(place: &Place) -> Result<PathBuf> {
+    let why = "compiling what leads libFuzzer (about 40 s, once)";
+    cargo_install(place, "cargo-fuzz", CARGO_FUZZ, why)
+}
+
+/// What reads `deny.toml`.
+pub(crate) fn cargo_deny(place: &Place) -> Result<PathBuf> {
+    let why = "compiling what reads deny.toml (about 4 minutes, once)";
+    cargo_install(place, "cargo-deny", CARGO_DENY, why)
+}
+
+/// Miri, and the source of the standard library that it interprets.
+pub(crate) fn miri() -> Result<()> {
+    run::status(Command::new("rustup").args([
+        "component",
+        "add",
+        "--toolchain",
+        "nightly",
+        "miri",
+        "rust-src",
+    ]))
+    .map_err(|error| anyhow!("{error}\nMiri is a component of rustup's nightly toolchain"))
+}
+
+/// A program out of crates.io, compiled into the target folder unless this version of it is
+/// on `PATH`.
+fn cargo_install(place: &Place, name: &str, wanted: &str, why: &str) -> Result<PathBuf> {
+    let tools = &place.tools;
+    let own = tools.join("bin").join(name);
+    for candidate in [Some(own.clone()), on_path(name)] {
         if let Some(path) = candidate
-            && version_of(&path).as_deref() == Some(BPF_LINKER)
+            && version_of(&path).as_deref() == Some(wanted)
         {
             return Ok(path);
         }
     }
-    let step = Step::begin(
-        &format!("bpf-linker {BPF_LINKER}"),
-        &format!(
-            "compiling the linker of the BPF object into {} (about 75 s, once)",
-            tools.display()
-        ),
-    );
-    fs::create_dir_all(&tools)?;
-    let version = ["--version", BPF_LINKER, "--locked"];
+    let step = Step::begin(&format!("{name} {wanted}"), why);
+    fs::create_dir_all(tools)?;
+    let version = ["--version", wanted, "--locked"];
     run::status(
         place
             .cargo()
-            .args(["install", "--quiet", "bpf-linker", "--root"])
-            .arg(&tools)
+            .args(["install", "--quiet", name, "--root"])
+            .arg(tools)
             .args(version)
             // A folder of its own: other features must not rebuild ours.
             .env("CARGO_TARGET_DIR", tools.join("build"))
@@ -354,7 +386,7 @@ fn bpf_linker(place: &Place) -> Result<PathBuf> {
     .map_err(|error| {
         anyhow!(
             "{error}\nIt comes from crates.io. Where this machine is offline, run \
-             `cargo install bpf-linker {}` on one that is not, and put the program on PATH here",
+             `cargo install {name} {}` on one that is not, and put the program on PATH here",
             version.join(" ")
         )
     })?;

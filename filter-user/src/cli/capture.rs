@@ -20,18 +20,18 @@ enum Format {
 }
 
 /// An open capture.
-pub(super) struct Capture {
+pub(crate) struct Capture {
     name: String,
     format: Format,
     packet: u64,
 }
 
 /// A captured frame.
-pub(super) struct Frame {
+pub(crate) struct Frame {
     /// From the Ethernet header on.
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// Whether the packet on the wire was longer.
-    pub(super) cut: bool,
+    pub(crate) cut: bool,
 }
 
 impl Capture {
@@ -46,6 +46,11 @@ impl Capture {
                     .map_err(|error| format!("cannot open the capture {name}: {error}"))?,
             )
         };
+        Self::read(name, input)
+    }
+
+    /// Reads a capture from its beginning.
+    pub(crate) fn read(name: String, input: Box<dyn Read>) -> Result<Self, String> {
         let mut input = BufReader::new(input);
         let mut magic = Vec::new();
         input
@@ -78,7 +83,7 @@ impl Capture {
     }
 
     /// The next frame; `None` at the end.
-    pub(super) fn next_frame(&mut self) -> Result<Option<Frame>, String> {
+    pub(crate) fn next_frame(&mut self) -> Result<Option<Frame>, String> {
         let number = self.packet + 1;
         let name = &self.name;
         let damaged = |error: &dyn std::fmt::Display| {

@@ -7,7 +7,7 @@
 mod apply;
 mod args;
 mod bench;
-mod capture;
+pub(crate) mod capture;
 mod compiled;
 mod config;
 mod convert;

@@ -23,7 +23,7 @@ mod interface;
 mod loader;
 mod meter;
 mod pins;
-mod record;
+pub(crate) mod record;
 mod swap;
 #[expect(unsafe_code, reason = "raw bpf(2) commands that aya does not offer")]
 mod sys;

@@ -395,46 +395,70 @@ impl Record {
     /// Reads the record pinned at `path`.
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
         let (mapping, size) = open(path)?;
-        let read = || {
-            let mut bytes = &mapping.bytes()[..size];
-            let head: Head = serde_json::from_slice(take(&mut bytes)?)?;
-            if head.abi != abi::VERSION {
-                return Err(Unreadable(format!(
-                    "version {} of the tables, here {}",
-                    head.abi,
-                    abi::VERSION
-                )));
-            }
-            let mut ruleset: Ruleset = serde_json::from_slice(take(&mut bytes)?)?;
-            let lists = ruleset.sets.iter_mut().map(|set| &mut set.nets);
-            put_lists(lists, &mut Vec::new(), take(&mut bytes)?).ok_or_else(cut_short)?;
-            Ok(Self {
-                head,
-                ruleset: Arc::new(ruleset),
-            })
-        };
-        read().map_err(|why| unreadable(path, &why))
+        Self::parse(&mapping.bytes()[..size]).map_err(|why| unreadable(path, &why))
+    }
+
+    fn parse(mut bytes: &[u8]) -> Result<Self, Unreadable> {
+        let bytes = &mut bytes;
+        let head: Head = serde_json::from_slice(take(bytes)?)?;
+        if head.abi != abi::VERSION {
+            return Err(Unreadable(format!(
+                "version {} of the tables, here {}",
+                head.abi,
+                abi::VERSION
+            )));
+        }
+        let mut ruleset: Ruleset = serde_json::from_slice(take(bytes)?)?;
+        let lists = ruleset.sets.iter_mut().map(|set| &mut set.nets);
+        put_lists(lists, &mut Vec::new(), take(bytes)?).ok_or_else(cut_short)?;
+        Ok(Self {
+            head,
+            ruleset: Arc::new(ruleset),
+        })
     }
 
     /// Reads what the generation was made of from where the record was read.
     pub(super) fn described(&self, path: &Path) -> Result<Described, Error> {
         let (mapping, size) = open(path)?;
-        let read = || {
-            let mut bytes = &mapping.bytes()[..size];
-            // Before it, what was read already.
-            for _ in 0..3 {
-                take(&mut bytes)?;
-            }
-            let mut described: Described = serde_json::from_slice(take(&mut bytes)?)?;
-            let documents = described.documents.iter_mut();
-            let lists = documents.map(|document| &mut document.nets);
-            let sets = self.ruleset.sets.iter();
-            let mut known = sets.map(|set| Arc::clone(&set.nets)).collect();
-            put_lists(lists, &mut known, take(&mut bytes)?).ok_or_else(cut_short)?;
-            Ok(described)
-        };
-        read().map_err(|why| unreadable(path, &why))
+        self.parse_described(&mapping.bytes()[..size])
+            .map_err(|why| unreadable(path, &why))
     }
+
+    fn parse_described(&self, mut bytes: &[u8]) -> Result<Described, Unreadable> {
+        let bytes = &mut bytes;
+        // Before it, what was read already.
+        for _ in 0..3 {
+            take(bytes)?;
+        }
+        let mut described: Described = serde_json::from_slice(take(bytes)?)?;
+        let documents = described.documents.iter_mut();
+        let lists = documents.map(|document| &mut document.nets);
+        let sets = self.ruleset.sets.iter();
+        let mut known = sets.map(|set| Arc::clone(&set.nets)).collect();
+        put_lists(lists, &mut known, take(bytes)?).ok_or_else(cut_short)?;
+        Ok(described)
+    }
+}
+
+/// A record's bytes as they are read, for `fuzzing`.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn from_bytes(bytes: &[u8]) -> Result<(Arc<Ruleset>, Described), String> {
+    let record = Record::parse(bytes).map_err(|why| why.0)?;
+    let described = record.parse_described(bytes).map_err(|why| why.0)?;
+    Ok((record.ruleset, described))
+}
+
+/// A record's bytes as they are written, likewise.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn to_bytes(ruleset: &Ruleset, described: &Described) -> Result<Vec<u8>, String> {
+    let new = NewRecord::of(ruleset, described, 1, 2).map_err(|error| error.to_string())?;
+    let head = serde_json::to_vec(&new.head).map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    for part in std::iter::once(&head).chain(&new.parts) {
+        bytes.extend((part.len() as u64).to_le_bytes());
+        bytes.extend(part);
+    }
+    Ok(bytes)
 }
 
 /// The elements of the map that a record is in, and how many bytes they are.

@@ -153,7 +153,11 @@ fn open_failure(error: &io::Error) -> String {
 }
 
 /// The text of a list of some `expected` bytes, or why it is none.
-fn read_bytes(input: impl Read, expected: u64, most: u64) -> io::Result<Result<String, String>> {
+pub(crate) fn read_bytes(
+    input: impl Read,
+    expected: u64,
+    most: u64,
+) -> io::Result<Result<String, String>> {
     let mut bytes = Vec::with_capacity(usize::try_from(expected.min(most)).unwrap_or(0) + 1);
     input.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {

@@ -84,6 +84,31 @@ pub async fn serve(
     serve_within(Limits::default(), listener, live, read, shutdown).await
 }
 
+/// The parameters of a request as they are read, for `fuzzing`.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn parameters(text: &str) -> Result<Vec<(String, String)>, String> {
+    match query::Query::read(Some(text)) {
+        Ok(query) => Ok(query.pairs()),
+        Err(refused) => Err(refused.message().to_owned()),
+    }
+}
+
+/// What a request for events with these parameters comes to, likewise: which are wanted, or
+/// why it is refused.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn events_wanted(text: &str) -> Result<super::Wanted, String> {
+    let request = axum::http::Request::get(format!("/v1/events?{text}")).body(());
+    let request = request.map_err(|error| error.to_string())?;
+    let asked = || {
+        guard::check(&request, true)?;
+        let mut query = query::Query::read(request.uri().query())?;
+        let asked = stream::Asked::read(&mut query, request.headers())?;
+        query.end(request.uri().path())?;
+        Ok(asked.wanted)
+    };
+    asked().map_err(|refused: answer::Refused| refused.message().to_owned())
+}
+
 async fn serve_within(
     limits: Limits,
     listener: TcpListener,

@@ -58,6 +58,15 @@ impl<'a> Query<'a> {
         })
     }
 
+    /// The parameters as they were read.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn pairs(&self) -> Vec<(String, String)> {
+        let pairs = self.left.iter();
+        pairs
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect()
+    }
+
     /// Refuses what nobody has taken.
     pub(super) fn end(self, path: &str) -> Result<(), Refused> {
         let Some((name, _)) = self.left.first() else {

@@ -39,7 +39,7 @@ const KINDS: [(&str, usize); 5] = [
 #[derive(Debug)]
 pub(super) struct Asked {
     kinds: [bool; KINDS.len()],
-    wanted: Wanted,
+    pub(super) wanted: Wanted,
     /// The end comes after so many.
     most: Option<u64>,
     /// What comes behind this one is asked for, as far as it is kept.
