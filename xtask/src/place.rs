@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -19,8 +19,6 @@ pub(crate) struct Place {
     pub(crate) tools: PathBuf,
     /// The folder of the Rust toolchain in use.
     pub(crate) sysroot: PathBuf,
-    /// Where tools are put that are built for a task.
-    pub(crate) tools: PathBuf,
     cargo: OsString,
 }
 
@@ -65,17 +63,6 @@ impl Place {
         Self {
             root,
             target,
-            sysroot: self.sysroot.clone(),
-            cargo: self.cargo.clone(),
-            tools: self.tools.clone(),
-        }
-    }
-
-    /// The same tools for a copy of the workspace.
-    pub(crate) fn elsewhere(&self, root: &Path, target: &Path) -> Self {
-        Self {
-            root: root.to_owned(),
-            target: target.to_owned(),
             sysroot: self.sysroot.clone(),
             cargo: self.cargo.clone(),
             tools: self.tools.clone(),

@@ -28,7 +28,7 @@ pub(crate) fn run(place: &Place) -> Result<()> {
 fn compare(place: &Place, elsewhere: &Path, here: &Path) -> Result<()> {
     let sources = elsewhere.join("sources");
     copy(&place.root, &sources)?;
-    let there = build::object(&place.elsewhere(&sources, &elsewhere.join("built")), false)?;
+    let there = build::object(&place.at(sources, elsewhere.join("built")), false)?;
     for name in build::OBJECTS {
         let [first, second] = [here, &*there].map(|object| object.with_file_name(name));
         let [first, second] = [read(&first)?, read(&second)?];
