@@ -3,6 +3,7 @@
 
 mod bench;
 mod build;
+mod crash;
 mod demo;
 mod place;
 mod run;
@@ -47,6 +48,9 @@ enum Task {
     /// Measure nodewall and the filters that Debian ships, side by side; writes
     /// docs/benchmarks.md (needs root, takes 20 minutes)
     Bench(bench::Options),
+    /// Cut nodewall's verbs short at every system call: SIGKILL, and errors where they make
+    /// sense (needs root, takes an hour or more)
+    Crash(crash::Options),
     /// Run every test; those against the kernel need root
     Test {
         /// Given to the test programs: filters, `--nocapture`, …
@@ -87,6 +91,7 @@ fn perform(task: Task) -> Result<()> {
         }
         Task::Test { arguments } => test::run(&place, &arguments),
         Task::Bench(options) => bench::run(&place, &options),
+        Task::Crash(options) => crash::run(&place, &options),
         Task::Demo(options) => demo::run(&place, &options),
     }
 }

@@ -11,7 +11,7 @@ use super::args::{Global, TableOrJson};
 use super::error::Failure;
 use super::output::{columns, fit, grouped, size, time};
 use crate::daemon::state;
-use crate::datapath::{Datapath, Mode, Stats, Status as InForce};
+use crate::datapath::{Datapath, EgressHook, Mode, Stats, Status as InForce};
 use crate::ruleset::Ruleset;
 use crate::telemetry::document;
 
@@ -145,7 +145,9 @@ fn table(all: &[InForce]) -> String {
                     text,
                     "  egress: program {} at {}; default {}",
                     egress.program_id,
-                    egress.hook.name(),
+                    egress
+                        .hook
+                        .map_or("no hook: somebody took it off", EgressHook::name),
                     egress.ruleset.default.name()
                 );
             }
@@ -173,7 +175,7 @@ mod tests {
 
     use super::*;
     use crate::compile::Combination;
-    use crate::datapath::{Count, EgressHook, EgressStatus, FlowTotals, ProgramSize};
+    use crate::datapath::{Count, EgressStatus, FlowTotals, ProgramSize};
     use crate::ruleset::{Action, Direction, Options};
 
     fn status(interface: &str, packets: u64) -> InForce {
@@ -220,7 +222,7 @@ mod tests {
             }),
             events_lost: 0,
             egress: Some(EgressStatus {
-                hook: EgressHook::Tcx,
+                hook: Some(EgressHook::Tcx),
                 program_id: u32::MAX,
                 ruleset: ruleset(Direction::Egress),
                 program_size: None,

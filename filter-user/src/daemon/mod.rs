@@ -143,6 +143,10 @@ struct Daemon<P> {
     watch: Watch,
     host: HostChanges,
     signals: Signals,
+    /// The interfaces that should be filtered and were not, when it was last looked, and when
+    /// it was last tried to filter those.
+    lacking: Vec<String>,
+    tried: Instant,
     /// Keeps the socket's task, and the folder.
     _socket: socket::Server,
 }
@@ -176,8 +180,11 @@ enum Why {
 
 /// After an address came or went: more are to follow.
 const SETTLING: Duration = Duration::from_millis(300);
-/// How often it is looked whether every interface is filtered that should be.
-const LOOK: Duration = Duration::from_secs(10);
+/// How often it is looked whether every interface is filtered that should be: nobody tells
+/// where a link is detached or loses its pin.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often it is tried again where one is not.
+const RETRY: Duration = Duration::from_secs(10);
 /// How long those who serve have to end.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -196,6 +203,8 @@ impl<P: Policies> Daemon<P> {
             watch: Watch::new(&settings.policies, settings.recursive)?,
             host: HostChanges::listen().map_err(words)?,
             signals: Signals::new()?,
+            lacking: Vec::new(),
+            tried: Instant::now(),
             supervisor: Supervisor::new(),
             _socket: socket::Server::begin(lock.folder(), &settings.pin_root, Arc::clone(&live))?,
             live,
@@ -311,8 +320,8 @@ impl<P: Policies> Daemon<P> {
                 }
                 _ = round.tick() => {
                     let all = self.read().await;
-                    let lacks = all.is_ok_and(|all| !self.live.missing(&all).is_empty());
-                    lacks.then_some(Why::Interface)
+                    let lacks = all.map_or_else(|_| Vec::new(), |all| self.live.missing(&all));
+                    self.must_put_back(lacks).then_some(Why::Interface)
                 }
                 _ = pat.tick() => {
                     if pulse.beats() {
@@ -332,6 +341,23 @@ impl<P: Policies> Daemon<P> {
                 self.show(lock).await;
             }
         }
+    }
+
+    /// Whether it is to be tried now to filter these, which should be filtered and are not;
+    /// who was not among them before is told of.
+    fn must_put_back(&mut self, lacks: Vec<String>) -> bool {
+        let is_new = |name: &&String| !self.lacking.contains(name);
+        let new: Vec<&str> = lacks.iter().filter(is_new).map(String::as_str).collect();
+        if !new.is_empty() {
+            let journal = self.settings.journal;
+            journal.warning(&format!("not filtered: {}", new.join(", ")));
+        }
+        let now = !new.is_empty() || !lacks.is_empty() && self.tried.elapsed() > RETRY;
+        self.lacking = lacks;
+        if now {
+            self.tried = Instant::now();
+        }
+        now
     }
 
     fn is_wanted(&self, interface: &str) -> bool {

@@ -189,10 +189,11 @@ impl InForce {
         })
     }
 
-    /// Finishes a change that was cut short: what goes out follows what comes in,
+    /// Finishes a change that was cut short: the link gets its name, what goes out follows what comes in,
     /// the predecessor's totals are carried over, and every generation that is not
     /// in force is removed. Needs the exclusive lock.
     pub(super) fn settle(&self) -> Result<(), Error> {
+        self.slot.settle_link()?;
         egress::settle(
             &self.slot,
             self.ifindex,

@@ -240,6 +240,13 @@ pub struct Status {
 }
 
 impl Status {
+    /// Whether all of it filters: nobody has taken either direction off.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        let egress = self.egress.as_ref();
+        self.mode.is_some() && egress.is_none_or(|egress| egress.hook.is_some())
+    }
+
     /// All totals there are, what comes in first.
     pub fn totals(&self) -> impl Iterator<Item = &Stats> {
         let egress = self.egress.as_ref().map(|egress| &egress.stats);
@@ -252,8 +259,8 @@ impl Status {
 /// What is in force on what leaves an interface.
 #[derive(Clone, Debug)]
 pub struct EgressStatus {
-    /// Where it is attached.
-    pub hook: EgressHook,
+    /// Where it is attached; `None` where somebody has taken it off.
+    pub hook: Option<EgressHook>,
     /// The kernel's id of the program in force.
     pub program_id: u32,
     /// The ruleset in force.
@@ -436,24 +443,31 @@ impl Datapath {
                 )
             })?;
         }
-        let here = slot.link()?;
+        let here = slot.link().map_err(Error::once_in_force)?;
         if here.is_none_or(|(_, link)| link.program != program) {
             return Err(Error::Failed(format!(
                 "the filter on {} was removed by somebody while it was being applied",
                 interface.name
             )));
         }
-        if let Some(before) = heritage {
-            let folder = slot.generation(program);
-            before.ingress().carry(policies.ingress.ruleset, &folder)?;
-            if let Some(old) = before.egress_side() {
-                let unfiltered = in_force::unfiltered();
-                let new = policies.egress.map_or(&*unfiltered, |new| new.ruleset);
-                old.carry(new, &folder.join(EGRESS))?;
+        let finish = || {
+            if pair.egress.is_none() {
+                egress::remove(&slot, interface.index)?;
             }
-        }
-        slot.remove_generations_except(program)?;
-        let mode = interface::by_name(&interface.name)?
+            if let Some(before) = heritage {
+                let folder = slot.generation(program);
+                before.ingress().carry(policies.ingress.ruleset, &folder)?;
+                if let Some(old) = before.egress_side() {
+                    let unfiltered = in_force::unfiltered();
+                    let new = policies.egress.map_or(&*unfiltered, |new| new.ruleset);
+                    old.carry(new, &folder.join(EGRESS))?;
+                }
+            }
+            slot.remove_generations_except(program)?;
+            interface::by_name(&interface.name)
+        };
+        let mode = finish()
+            .map_err(Error::once_in_force)?
             .xdp
             .and_then(|xdp| xdp.mode)
             .unwrap_or(mode);
@@ -537,6 +551,8 @@ impl Datapath {
             None if slot.clsact_path().exists() => {
                 interface::by_name(interface).map_or(0, |present| present.index)
             }
+            // What a removal that was cut short has left.
+            None if Slot::all(&self.root)?.contains(&slot) => 0,
             None => return Err(not_attached(interface)),
         };
         egress::remove(&slot, ifindex)?;
@@ -713,7 +729,6 @@ fn put_in_force(
         None => attach(interface, mode, &pair.ingress, slot),
     };
     match (swapped, before) {
-        (Ok(()), _) if pair.egress.is_none() => egress::remove(slot, interface.index),
         (Ok(()), _) => Ok(()),
         // The slot is removed as a whole.
         (Err(error), None) => match egress::remove(slot, interface.index) {

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::time;
-use crate::datapath::{Count, EgressStatus, FlowTotals, Mode, Stats, Status};
+use crate::datapath::{Count, EgressHook, EgressStatus, FlowTotals, Mode, Stats, Status};
 use crate::ruleset::{Action, Direction, Match, Rule, SourceLine, Stage};
 
 fn count(count: Count) -> Value {
@@ -50,7 +50,7 @@ pub fn interfaces(all: &[Status]) -> Vec<Value> {
 
 fn egress(egress: &EgressStatus) -> Value {
     json!({
-        "hook": egress.hook.name(),
+        "hook": egress.hook.map(EgressHook::name),
         "program_id": egress.program_id,
         "default": egress.ruleset.default.name(),
         "rules": egress.ruleset.rules.len(),
