@@ -34,6 +34,34 @@ fn a_change_that_is_cut_short_leaves_the_old_or_the_new_one() {
 }
 
 #[test]
+fn a_trial_that_is_cut_short_has_begun_or_has_not() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    sample(Verb::Try, 60);
+    sample(Verb::GiveUp, 40);
+}
+
+#[test]
+fn a_confirmation_that_is_cut_short_takes_nothing_away() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let summary = sweep(Verb::Confirm, Choice::Sample(40), 2, &|line| {
+        println!("{line}")
+    });
+    let summary = summary.unwrap();
+    println!("{summary}");
+    assert!(
+        summary.failures.is_empty(),
+        "{}",
+        summary.failures.join("\n")
+    );
+    assert_eq!(summary.outcomes.len(), 1, "{summary}");
+    assert!(summary.outcomes[&Outcome::New] > 20, "{summary}");
+}
+
+#[test]
 fn a_removal_that_is_cut_short_is_finished_by_the_next() {
     if !require::root_and_bpf() {
         return;

@@ -237,7 +237,12 @@ fn other_tools_cannot_take_the_filter_off_or_replace_it() {
     for (tool, arguments) in tries {
         let output = node.on_node(tool, arguments);
         assert!(!output.status.success(), "{tool} {arguments:?} was done");
-        assert!(said(&output).contains("busy"), "{output:?}");
+        // The kernel's own words, and its number for that.
+        let why = said(&output);
+        assert!(
+            why.contains("busy") || why.contains("replace active BPF XDP link"),
+            "{output:?}"
+        );
         assert_eq!(node.xdp(), Some(program));
     }
     node.denies(3);
@@ -509,13 +514,25 @@ fn two_changes_at_once_take_turns_or_are_refused() {
     }
     let node = Node::new();
     node.apply();
-    let mut both: Vec<_> = (0..2)
-        .map(|_| node.command(&node.put("apply", INTERFACE)).spawn().unwrap())
+    let both: Vec<_> = (0..2)
+        .map(|_| {
+            let mut command = node.command(&node.put("apply", INTERFACE));
+            command.stderr(std::process::Stdio::piped());
+            command.spawn().unwrap()
+        })
         .collect();
-    for change in &mut both {
-        assert!(change.wait().unwrap().success());
+    let mut generation = 1;
+    for change in both {
+        let output = change.wait_with_output().unwrap();
+        if output.status.success() {
+            generation += 1;
+        } else {
+            // On a busy machine the other one takes longer than anybody waits.
+            assert!(said(&output).contains("another nodewall"), "{output:?}");
+        }
     }
-    assert_eq!(node.in_force()["generation"], 3);
+    assert!(generation > 1);
+    assert_eq!(node.in_force()["generation"], generation);
     assert_eq!(
         fs::read_dir(node.pins().join(INTERFACE)).unwrap().count(),
         3
@@ -537,7 +554,7 @@ fn two_changes_at_once_take_turns_or_are_refused() {
     }
     drop(held);
     assert_eq!(node.xdp(), program);
-    assert_eq!(node.in_force()["generation"], 3);
+    assert_eq!(node.in_force()["generation"], generation);
     node.apply();
 }
 

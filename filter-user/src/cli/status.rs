@@ -41,7 +41,8 @@ pub(super) struct Status {
 impl Status {
     /// Runs the verb.
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
-        let mut all = Datapath::open(&global.pin_root)?.status()?;
+        let datapath = Datapath::open(&global.pin_root)?;
+        let mut all = datapath.status()?;
         if let Some(interface) = &self.interface {
             all.retain(|status| status.interface == *interface);
         }
@@ -53,6 +54,14 @@ impl Status {
                 .interface
                 .as_ref()
                 .map_or_else(String::new, |name| format!(" to {name}"));
+            if !datapath.sees_pins() {
+                return Err(Failure::NotAttached(format!(
+                    "nothing is attached{on} as far as can be seen from here: {} is in no BPF file \
+                     system. Where one is mounted (`mount -t bpf bpf /sys/fs/bpf`), or from a process \
+                     that sees it, what filters is shown.",
+                    global.pin_root.display()
+                )));
+            }
             return Err(Failure::NotAttached(format!(
                 "nothing is attached{on}. `nodewall apply -f POLICY --interface IF` attaches a filter."
             )));

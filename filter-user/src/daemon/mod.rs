@@ -315,9 +315,11 @@ impl<P: Policies> Daemon<P> {
                 _ = self.signals.reload.recv() => Some(Why::Asked),
                 () = self.watch.changed() => Some(Why::Files),
                 change = self.host.next() => match change {
-                    Some(HostChange::Unfiltered(interface)) => {
-                        self.is_wanted(&interface).then_some(Why::Interface)
+                    Some(HostChange::Unfiltered(interface)) if self.is_wanted(&interface) => {
+                        self.must_put_back(vec![interface]);
+                        Some(Why::Interface)
                     }
+                    Some(HostChange::Unfiltered(_)) => None,
                     Some(HostChange::Addresses) => {
                         settled = Some(tokio::time::Instant::now() + SETTLING);
                         None

@@ -578,6 +578,12 @@ impl Datapath {
         })
     }
 
+    /// Whether what is pinned could be seen: a BPF file system is mounted there.
+    #[must_use]
+    pub fn sees_pins(&self) -> bool {
+        pins::are_seen(&self.root)
+    }
+
     /// The interfaces that hold a filter, by name; also those whose record
     /// can't be read.
     pub fn interfaces(&self) -> Result<Vec<String>, Error> {
@@ -698,7 +704,7 @@ impl Datapath {
             TrialState::Kept => Confirmed::Kept,
             TrialState::Over => Confirmed::TooLate,
         };
-        in_force.settle()?;
+        in_force.settle().map_err(Error::once_in_force)?;
         Ok(confirmed)
     }
 
@@ -726,12 +732,15 @@ impl Datapath {
             }
         }
         trial.give_up()?;
-        if !self.clear_first_trial(&interface)?
-            && let Some(mut again) = self.find(&interface, interface::namespace()?)?
-        {
-            again.settle()?;
-        }
-        Ok(GivenUp::Now)
+        let finish = || {
+            if !self.clear_first_trial(&interface)?
+                && let Some(mut again) = self.find(&interface, interface::namespace()?)?
+            {
+                again.settle()?;
+            }
+            Ok(GivenUp::Now)
+        };
+        finish().map_err(Error::once_in_force)
     }
 
     /// The interfaces with a trial that runs, or is over and not finished, by name.

@@ -56,6 +56,13 @@ pub(super) fn prepare(root: &Path) -> Result<(), Error> {
     create(root)
 }
 
+/// Whether `root` is, or would be, in a bpffs.
+pub(super) fn are_seen(root: &Path) -> bool {
+    root.ancestors()
+        .find(|path| path.exists())
+        .is_some_and(is_bpffs)
+}
+
 fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC)
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
+use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType, loaded_programs};
 use serde_json::Value;
 
 use super::trace::Made;
@@ -207,6 +207,31 @@ impl Stage {
         self.put("apply", &file(&self.node, policy))
     }
 
+    /// The same, on trial for longer than any test takes.
+    #[must_use]
+    pub fn try_out(&self, policy: Policy) -> Command {
+        let mut command = self.apply(policy);
+        command.args(["--confirm", "1h"]);
+        command
+    }
+
+    /// Any other verb.
+    #[must_use]
+    pub fn nodewall(&self, arguments: &[&str]) -> Command {
+        self.node.command(arguments)
+    }
+
+    /// Keeps what is on trial, if something is.
+    pub(super) fn end_trial(&self) -> Result<()> {
+        let output = self.nodewall(&["confirm"]).stdin(Stdio::null()).output()?;
+        ensure!(
+            matches!(output.status.code(), Some(0 | 1)),
+            "nodewall confirm: {}",
+            told(&output)
+        );
+        Ok(())
+    }
+
     /// `nodewall run` with a policy in its folder.
     pub fn run(&self, policy: Policy) -> Result<Command> {
         let folder = self.node.files().join("policies.d");
@@ -300,11 +325,25 @@ impl Stage {
             "in force is {in_force:?}, but attached are XDP program {xdp:?} and egress programs \
              {tcx:?}"
         );
-        self.ask_nodewall(xdp, in_force)?;
-        let folder = xdp.map(|program| format!("{}/{program}", Side::Node.interface()));
-        let normal = |name: &String| match &folder {
-            Some(folder) => name.replacen(folder.as_str(), "N", 1),
-            None => name.clone(),
+        let decides = self.ask_nodewall(xdp, in_force)?;
+        // Ids are others each time: the generation that decides is `N`, and where the link
+        // runs a trial that is `T`, and the one from before `O`.
+        let folder = |program: u64| format!("{}/{program}/", Side::Node.interface());
+        let known = [decides.map(folder), xdp.map(|xdp| folder(xdp.into()))];
+        let normal = |name: &String| {
+            let whole = format!("{name}/");
+            for (known, short) in known.iter().zip(["N/", "T/"]) {
+                if let Some(rest) = known.as_ref().and_then(|known| whole.strip_prefix(known)) {
+                    return format!("{short}{rest}");
+                }
+            }
+            let mut parts = whole.splitn(3, '/');
+            let (interface, id, rest) = (parts.next(), parts.next(), parts.next());
+            let is_id = id.is_some_and(|id| id.parse::<u32>().is_ok());
+            match (interface, rest) {
+                (Some(_), Some(rest)) if is_id => format!("O/{rest}"),
+                _ => whole,
+            }
         };
         Ok(Observed {
             in_force,
@@ -343,8 +382,8 @@ impl Stage {
         Ok(Some(policy))
     }
 
-    /// What `status` and `stats` say.
-    fn ask_nodewall(&self, xdp: Option<u32>, in_force: InForce) -> Result<()> {
+    /// What `status` and `stats` say; gives the program of the generation that decides.
+    fn ask_nodewall(&self, xdp: Option<u32>, in_force: InForce) -> Result<Option<u64>> {
         let document = |verb| {
             let output = self.node.command(&[verb, "-o", "json"]).output()?;
             match output.status.code() {
@@ -356,12 +395,14 @@ impl Stage {
         };
         let status = document("status")?;
         let said = status["interfaces"][0]["program_id"].as_u64();
+        // During a trial the link runs its dispatcher, which no document names.
+        let on_trial = !status["interfaces"][0]["trial"].is_null();
         ensure!(
-            said == xdp.map(u64::from),
+            on_trial || said == xdp.map(u64::from),
             "`status` says that program {said:?} is in force, the kernel {xdp:?}"
         );
         if in_force.ingress.is_none() {
-            return Ok(());
+            return Ok(said);
         }
         let stats = document("stats")?;
         for (direction, denied) in ["ingress", "egress"].iter().zip(self.denied) {
@@ -375,7 +416,7 @@ impl Stage {
                 "{direction}: {denied} packets were denied, `stats` says {said:?}"
             );
         }
-        Ok(())
+        Ok(said)
     }
 
     fn tcx(&self) -> Result<Vec<u32>> {
@@ -410,6 +451,8 @@ impl Stage {
     fn left(&self, made: &Made) -> Result<Made> {
         let mut in_force: HashSet<u32> = self.tcx()?.into_iter().collect();
         in_force.extend(self.node.lab().xdp_program(Side::Node)?);
+        // A trial calls these.
+        in_force.extend(pinned_programs(self.node.pins())?);
         let mut left = Made::default();
         let mut used = HashSet::new();
         // Who is gone between two questions is not of interest.
@@ -439,6 +482,14 @@ fn pinned_maps(folder: &Path) -> Result<HashSet<u32>> {
         aya::maps::MapInfo::from_pin(folder.join(name)).ok()
     });
     Ok(maps.map(|map| map.id()).collect())
+}
+
+/// The ids of the programs that are pinned below a folder.
+fn pinned_programs(folder: &Path) -> Result<HashSet<u32>> {
+    let names = below(folder)?;
+    let programs = names.iter().filter(|name| name.ends_with("/program"));
+    let programs = programs.filter_map(|name| ProgramInfo::from_pin(folder.join(name)).ok());
+    Ok(programs.map(|program| program.id()).collect())
 }
 
 /// Runs a command, which must succeed; a daemon until it is ready.

@@ -24,6 +24,14 @@ pub enum Verb {
     Over,
     /// `apply` of the same policy.
     Again,
+    /// `apply --confirm` of another policy.
+    Try,
+    /// `confirm` of that.
+    Confirm,
+    /// `rollback` of that.
+    GiveUp,
+    /// `rollback` where nothing is on trial.
+    Undo,
     /// `detach`.
     Detach,
     /// `run` where nothing is in force, until it is ready.
@@ -34,10 +42,14 @@ pub enum Verb {
 
 impl Verb {
     /// All there are.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::First,
         Self::Over,
         Self::Again,
+        Self::Try,
+        Self::Confirm,
+        Self::GiveUp,
+        Self::Undo,
         Self::Detach,
         Self::Start,
         Self::StartOver,
@@ -50,6 +62,10 @@ impl Verb {
             Self::First => "apply-first",
             Self::Over => "apply-over",
             Self::Again => "apply-again",
+            Self::Try => "apply-confirm",
+            Self::Confirm => "confirm",
+            Self::GiveUp => "rollback-trial",
+            Self::Undo => "rollback",
             Self::Detach => "detach",
             Self::Start => "run-first",
             Self::StartOver => "run-over",
@@ -64,8 +80,11 @@ impl Verb {
         };
         match self {
             Self::First | Self::Start => (None, Some(old)),
-            Self::Over | Self::StartOver => (Some(old), Some(old.other())),
+            Self::Over | Self::StartOver | Self::Try | Self::Undo => (Some(old), Some(old.other())),
             Self::Again => (Some(old), Some(old)),
+            // The other one is on trial when it begins.
+            Self::Confirm => (Some(old.other()), Some(old.other())),
+            Self::GiveUp => (Some(old.other()), Some(old)),
             Self::Detach => (Some(old), None),
         }
     }
@@ -78,9 +97,26 @@ impl Verb {
     ) -> Result<(Command, Option<UnixDatagram>)> {
         Ok(match (self, new) {
             (Self::Start | Self::StartOver, Some(new)) => (stage.run(new)?, Some(stage.hear()?)),
+            (Self::Try, Some(new)) => (stage.try_out(new), None),
+            (Self::Confirm, _) => (stage.nodewall(&["confirm"]), None),
+            (Self::GiveUp | Self::Undo, _) => (stage.nodewall(&["rollback"]), None),
             (_, Some(new)) => (stage.apply(new), None),
             (_, None) => (stage.detach_all(), None),
         })
+    }
+
+    /// The command that must finish what this one left: the same, but where there is
+    /// nothing any more that it could be about.
+    fn next(self, stage: &Stage, new: Option<Policy>) -> Result<(Command, Option<UnixDatagram>)> {
+        match (self, new) {
+            (Self::Confirm | Self::GiveUp | Self::Undo, Some(new)) => Ok((stage.apply(new), None)),
+            (Self::Try, _) => {
+                // As far as it came, it is on trial, and nothing else is tried meanwhile.
+                stage.end_trial()?;
+                self.command(stage, new)
+            }
+            _ => self.command(stage, new),
+        }
     }
 }
 
@@ -151,7 +187,21 @@ pub fn rehearse(stage: &mut Stage, verb: Verb) -> Result<Rehearsal> {
 fn prepare(stage: &mut Stage, verb: Verb) -> Result<(Option<Policy>, Option<Policy>)> {
     let now = stage.in_force();
     let (old, new) = verb.change(now);
-    if now != old {
+    if matches!(verb, Verb::Try | Verb::Confirm | Verb::GiveUp | Verb::Undo) {
+        stage.end_trial()?;
+        let last = now.is_none();
+        if last {
+            // So that each has one before it to go back to.
+            for policy in [Policy::B, Policy::A] {
+                succeed(&mut stage.apply(policy), None)?;
+            }
+            stage.forget_totals();
+        }
+        if matches!(verb, Verb::Confirm | Verb::GiveUp) {
+            let tried = old.unwrap_or(Policy::B);
+            succeed(&mut stage.try_out(tried), None)?;
+        }
+    } else if now != old {
         let mut command = match old {
             Some(policy) => stage.apply(policy),
             None => stage.detach_all(),
@@ -231,7 +281,7 @@ pub fn turn(
     if cut.in_force.ingress.is_none() {
         stage.forget_totals();
     }
-    let (mut command, ready) = verb.command(stage, new)?;
+    let (mut command, ready) = verb.next(stage, new)?;
     succeed(&mut command, ready.as_ref())?;
     if new.is_none() {
         stage.forget_totals();
