@@ -6,6 +6,8 @@
 
 #[cfg(feature = "bpf")]
 pub mod browser;
+#[cfg(all(feature = "bpf", target_arch = "x86_64"))]
+pub mod crash;
 pub mod edge;
 pub mod lab;
 pub mod packet;

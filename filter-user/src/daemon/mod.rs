@@ -156,6 +156,10 @@ struct Daemon<P> {
     /// Whether policies are to be put in force when a trial is over.
     after_trial: bool,
     signals: Signals,
+    /// The interfaces that should be filtered and were not, when it was last looked, and when
+    /// it was last tried to filter those.
+    lacking: Vec<String>,
+    tried: Instant,
     /// Keeps the socket's task, and the folder.
     _socket: socket::Server,
 }
@@ -189,8 +193,11 @@ enum Why {
 
 /// After an address came or went: more are to follow.
 const SETTLING: Duration = Duration::from_millis(300);
-/// How often it is looked whether every interface is filtered that should be.
-const LOOK: Duration = Duration::from_secs(10);
+/// How often it is looked whether every interface is filtered that should be: nobody tells
+/// where a link is detached or loses its pin.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often it is tried again where one is not.
+const RETRY: Duration = Duration::from_secs(10);
 /// How long those who serve have to end.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -210,6 +217,8 @@ impl<P: Policies> Daemon<P> {
             host: HostChanges::listen().map_err(words)?,
             after_trial: false,
             signals: Signals::new()?,
+            lacking: Vec::new(),
+            tried: Instant::now(),
             supervisor: Supervisor::new(),
             _socket: socket::Server::begin(lock.folder(), &settings.pin_root, Arc::clone(&live))?,
             live,
@@ -306,9 +315,11 @@ impl<P: Policies> Daemon<P> {
                 _ = self.signals.reload.recv() => Some(Why::Asked),
                 () = self.watch.changed() => Some(Why::Files),
                 change = self.host.next() => match change {
-                    Some(HostChange::Unfiltered(interface)) => {
-                        self.is_wanted(&interface).then_some(Why::Interface)
+                    Some(HostChange::Unfiltered(interface)) if self.is_wanted(&interface) => {
+                        self.must_put_back(vec![interface]);
+                        Some(Why::Interface)
                     }
+                    Some(HostChange::Unfiltered(_)) => None,
                     Some(HostChange::Addresses) => {
                         settled = Some(tokio::time::Instant::now() + SETTLING);
                         None
@@ -324,8 +335,10 @@ impl<P: Policies> Daemon<P> {
                     Some(Why::Addresses)
                 }
                 _ = round.tick() => {
-                    match self.read().await {
-                        Ok(all) if !self.live.missing(&all).is_empty() => Some(Why::Interface),
+                    let all = self.read().await;
+                    let lacks = all.as_ref().map_or_else(|_| Vec::new(), |all| self.live.missing(all));
+                    match all {
+                        _ if self.must_put_back(lacks) => Some(Why::Interface),
                         Ok(all) => self.look_after_trials(&all).await,
                         Err(_) => None,
                     }
@@ -348,6 +361,23 @@ impl<P: Policies> Daemon<P> {
                 self.show(lock).await;
             }
         }
+    }
+
+    /// Whether it is to be tried now to filter these, which should be filtered and are not;
+    /// who was not among them before is told of.
+    fn must_put_back(&mut self, lacks: Vec<String>) -> bool {
+        let is_new = |name: &&String| !self.lacking.contains(name);
+        let new: Vec<&str> = lacks.iter().filter(is_new).map(String::as_str).collect();
+        if !new.is_empty() {
+            let journal = self.settings.journal;
+            journal.warning(&format!("not filtered: {}", new.join(", ")));
+        }
+        let now = !new.is_empty() || !lacks.is_empty() && self.tried.elapsed() > RETRY;
+        self.lacking = lacks;
+        if now {
+            self.tried = Instant::now();
+        }
+        now
     }
 
     /// Finishes trials that somebody else began and that are over; whether there is

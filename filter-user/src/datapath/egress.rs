@@ -56,13 +56,14 @@ fn attached(slot: &Slot) -> Result<Attached, Error> {
     })
 }
 
-/// Where it is attached in this slot.
-pub(super) fn hook(slot: &Slot) -> EgressHook {
-    if slot.clsact_path().exists() {
-        EgressHook::Clsact
-    } else {
-        EgressHook::Tcx
-    }
+/// Where it is attached in this slot, if it is. Whether a classifier was taken off by
+/// somebody is not asked.
+pub(super) fn hook(slot: &Slot, ifindex: u32) -> Result<Option<EgressHook>, Error> {
+    Ok(match attached(slot)? {
+        Attached::Tcx { ifindex: here, .. } => (here == ifindex).then_some(EgressHook::Tcx),
+        Attached::Clsact => Some(EgressHook::Clsact),
+        Attached::Nothing => None,
+    })
 }
 
 /// Puts a program in force, in the place of the one that is, if one is: where that is,
@@ -167,7 +168,15 @@ pub(super) fn settle(
         )
     };
     let program = || sys::get(&folder.join(EGRESS).join(PROGRAM)).map_err(failed);
-    match attached(slot)? {
+    let attached = match attached(slot)? {
+        // Somebody has detached it.
+        Attached::Tcx { ifindex: here, .. } if here != ifindex => {
+            slot.remove_egress_link()?;
+            Attached::Nothing
+        }
+        attached => attached,
+    };
+    match attached {
         Attached::Tcx { program, .. } if program == wanted => Ok(()),
         Attached::Tcx { link, .. } => {
             sys::link_update(link.as_fd(), program()?.as_fd()).map_err(failed)

@@ -40,6 +40,22 @@ impl Error {
         }
     }
 
+    /// The same, where the change is made already, and only what follows it failed.
+    pub(super) fn once_in_force(self) -> Self {
+        let and = |error| {
+            format!(
+                "the policy is in force, but the change is not finished: {error} The next `apply` \
+                 finishes it."
+            )
+        };
+        match self {
+            Self::Privileges(error) => Self::Privileges(and(error)),
+            Self::NotAttached(error) => Self::NotAttached(and(error)),
+            Self::Failed(error) => Self::Failed(and(error)),
+            Self::OnTrial { .. } => self,
+        }
+    }
+
     /// Not allowed to do `what`.
     pub(super) fn privileges(what: impl std::fmt::Display) -> Self {
         Self::Privileges(format!(

@@ -305,10 +305,12 @@ impl InForce {
         })
     }
 
-    /// Finishes a change that was cut short, or a trial that is over: what goes out
-    /// follows what comes in, what was counted before is carried over, and all else is
-    /// removed. Of a trial that runs nothing is changed. Needs the exclusive lock.
+    /// Finishes a change that was cut short, or a trial that is over: the link gets its
+    /// name, what goes out follows what comes in, what was counted before is carried over,
+    /// and all else is removed. Of a trial that runs nothing is changed. Needs the
+    /// exclusive lock.
     pub(super) fn settle(&mut self) -> Result<(), Error> {
+        self.slot.settle_link()?;
         if let Some(trial) = &self.trial {
             if matches!(trial.state(), TrialState::Runs(_)) {
                 return Ok(());

@@ -124,7 +124,7 @@ fn status(
     let (egress, egress_before) = match (&in_force.egress, of_egress) {
         (Some(record), Some(stats)) => {
             let egress = EgressStatus {
-                hook: egress::hook(&in_force.slot),
+                hook: egress::hook(&in_force.slot, in_force.ifindex)?,
                 program_id: head.egress.unwrap_or_default(),
                 ruleset: Arc::clone(&record.ruleset),
                 program_size: record.head.program,

@@ -283,6 +283,13 @@ pub struct Status {
 }
 
 impl Status {
+    /// Whether all of it filters: nobody has taken either direction off.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        let egress = self.egress.as_ref();
+        self.mode.is_some() && egress.is_none_or(|egress| egress.hook.is_some())
+    }
+
     /// All totals there are, what comes in first.
     pub fn totals(&self) -> impl Iterator<Item = &Stats> {
         let egress = self.egress.as_ref().map(|egress| &egress.stats);
@@ -295,8 +302,8 @@ impl Status {
 /// What is in force on what leaves an interface.
 #[derive(Clone, Debug)]
 pub struct EgressStatus {
-    /// Where it is attached.
-    pub hook: EgressHook,
+    /// Where it is attached; `None` where somebody has taken it off.
+    pub hook: Option<EgressHook>,
     /// The kernel's id of the program in force.
     pub program_id: u32,
     /// The ruleset in force.
@@ -518,7 +525,7 @@ impl Datapath {
                 )
             })?;
         }
-        let here = slot.link()?;
+        let here = slot.link().map_err(Error::once_in_force)?;
         if here.is_none_or(|(_, link)| link.program != attached) {
             return Err(Error::Failed(format!(
                 "the filter on {} was removed by somebody while it was being applied",
@@ -526,20 +533,27 @@ impl Datapath {
             )));
         }
         // What is on trial leaves all from before as it is.
-        if until.is_none() {
-            if let Some(before) = heritage {
-                let folder = slot.generation(program);
-                before.ingress().carry(policies.ingress.ruleset, &folder)?;
-                if let Some(old) = before.egress_side() {
-                    let unfiltered = in_force::unfiltered();
-                    let new = policies.egress.map_or(&*unfiltered, |new| new.ruleset);
-                    old.carry(new, &folder.join(EGRESS))?;
+        let finish = || {
+            if until.is_none() {
+                if pair.egress.is_none() {
+                    egress::remove(&slot, interface.index)?;
                 }
-                in_force::keep_previous(&before.folder(), &folder)?;
+                if let Some(before) = heritage {
+                    let folder = slot.generation(program);
+                    before.ingress().carry(policies.ingress.ruleset, &folder)?;
+                    if let Some(old) = before.egress_side() {
+                        let unfiltered = in_force::unfiltered();
+                        let new = policies.egress.map_or(&*unfiltered, |new| new.ruleset);
+                        old.carry(new, &folder.join(EGRESS))?;
+                    }
+                    in_force::keep_previous(&before.folder(), &folder)?;
+                }
+                slot.remove_generations_except(program)?;
             }
-            slot.remove_generations_except(program)?;
-        }
-        let mode = interface::by_name(&interface.name)?
+            interface::by_name(&interface.name)
+        };
+        let mode = finish()
+            .map_err(Error::once_in_force)?
             .xdp
             .and_then(|xdp| xdp.mode)
             .unwrap_or(mode);
@@ -562,6 +576,12 @@ impl Datapath {
                 carry: start.elapsed(),
             },
         })
+    }
+
+    /// Whether what is pinned could be seen: a BPF file system is mounted there.
+    #[must_use]
+    pub fn sees_pins(&self) -> bool {
+        pins::are_seen(&self.root)
     }
 
     /// The interfaces that hold a filter, by name; also those whose record
@@ -624,6 +644,8 @@ impl Datapath {
             None if slot.clsact_path().exists() => {
                 interface::by_name(interface).map_or(0, |present| present.index)
             }
+            // What a removal that was cut short has left.
+            None if Slot::all(&self.root)?.contains(&slot) => 0,
             None => return Err(not_attached(interface)),
         };
         egress::remove(&slot, ifindex)?;
@@ -682,7 +704,7 @@ impl Datapath {
             TrialState::Kept => Confirmed::Kept,
             TrialState::Over => Confirmed::TooLate,
         };
-        in_force.settle()?;
+        in_force.settle().map_err(Error::once_in_force)?;
         Ok(confirmed)
     }
 
@@ -710,12 +732,15 @@ impl Datapath {
             }
         }
         trial.give_up()?;
-        if !self.clear_first_trial(&interface)?
-            && let Some(mut again) = self.find(&interface, interface::namespace()?)?
-        {
-            again.settle()?;
-        }
-        Ok(GivenUp::Now)
+        let finish = || {
+            if !self.clear_first_trial(&interface)?
+                && let Some(mut again) = self.find(&interface, interface::namespace()?)?
+            {
+                again.settle()?;
+            }
+            Ok(GivenUp::Now)
+        };
+        finish().map_err(Error::once_in_force)
     }
 
     /// The interfaces with a trial that runs, or is over and not finished, by name.
@@ -941,7 +966,6 @@ fn put_in_force(
         None => attach(interface, mode, programs.ingress, slot),
     };
     match (swapped, before) {
-        (Ok(()), _) if programs.egress.is_none() => egress::remove(slot, interface.index),
         (Ok(()), _) => Ok(()),
         // The slot is removed as a whole.
         (Err(error), None) => match egress::remove(slot, interface.index) {

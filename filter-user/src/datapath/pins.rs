@@ -5,6 +5,7 @@
 //! <root>/<interface>/egress           the same of what goes out
 //! <root>/<interface>/<program id>/    one generation: program, counters, carried,
 //!                                     record; events; flows; egress/ with the same
+//! <root>/<interface>/gone/            what is left of one whose removal was cut short
 //! ```
 //!
 //! Which generation is in force is not written anywhere: it is the one whose
@@ -53,6 +54,13 @@ pub(super) fn prepare(root: &Path) -> Result<(), Error> {
         })?;
     }
     create(root)
+}
+
+/// Whether `root` is, or would be, in a bpffs.
+pub(super) fn are_seen(root: &Path) -> bool {
+    root.ancestors()
+        .find(|path| path.exists())
+        .is_some_and(is_bpffs)
 }
 
 fn is_bpffs(path: &Path) -> bool {
@@ -124,8 +132,11 @@ pub(super) fn lock(root: &Path, exclusive: bool) -> Result<Option<Flock<File>>, 
     }
 }
 
+/// The folder of a generation that is being removed.
+const GONE: &str = "gone";
+
 /// The pins of one interface.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Slot {
     /// The interface's name when the filter was put on it.
     pub(super) name: String,
@@ -180,9 +191,30 @@ impl Slot {
         self.folder.join(program.to_string())
     }
 
-    /// The link and what it holds; `None` where none is pinned.
+    /// Where a link is pinned that is to be in the place of another. In bpffs no name may have
+    /// a dot.
+    fn new_link_path(&self) -> PathBuf {
+        self.folder.join("new_link")
+    }
+
+    /// The link and what it holds; `None` where none is pinned. One that has not come to its
+    /// place, where that was cut short, filters already.
     pub(super) fn link(&self) -> Result<Option<(OwnedFd, LinkInfo)>, Error> {
-        link(&self.link_path())
+        match link(&self.new_link_path())? {
+            None => link(&self.link_path()),
+            new => Ok(new),
+        }
+    }
+
+    /// Brings a link to its place, where that was cut short.
+    pub(super) fn settle_link(&self) -> Result<(), Error> {
+        match fs::rename(self.new_link_path(), self.link_path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(
+                format_args!("cannot rename {}", self.new_link_path().display()),
+                &error,
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// The same of what goes out.
@@ -190,13 +222,27 @@ impl Slot {
         link(&self.egress_path())
     }
 
-    /// Removes the pins of one generation.
+    /// Removes the pins of one generation. It loses its name first: where this is cut short,
+    /// nobody must take totals over from what is left.
     pub(super) fn remove_generation(&self, program: u32) -> Result<(), Error> {
-        remove(&self.generation(program))
+        let (folder, gone) = (self.generation(program), self.folder.join(GONE));
+        remove(&gone)?;
+        match fs::rename(&folder, &gone) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => {
+                return Err(Error::io(
+                    format_args!("cannot remove {}", folder.display()),
+                    &error,
+                ));
+            }
+            Ok(()) => {}
+        }
+        remove(&gone)
     }
 
     /// Removes the pins of all generations but one.
     pub(super) fn remove_generations_except(&self, program: u32) -> Result<(), Error> {
+        remove(&self.folder.join(GONE))?;
         let failed = |error: io::Error| {
             Error::io(
                 format_args!("cannot read {}", self.folder.display()),
@@ -219,6 +265,7 @@ impl Slot {
     pub(super) fn remove(&self) -> Result<(), Error> {
         self.remove_egress_link()?;
         remove_file(&self.link_path())?;
+        remove_file(&self.new_link_path())?;
         remove(&self.folder)
     }
 
@@ -230,8 +277,7 @@ impl Slot {
 
     /// Pins the link that makes it filter; in the place of one whose device is gone.
     pub(super) fn pin_link(&self, link: BorrowedFd<'_>) -> Result<(), Error> {
-        // In bpffs no name may have a dot.
-        let (path, new) = (self.link_path(), self.folder.join("new_link"));
+        let (path, new) = (self.link_path(), self.new_link_path());
         let pin = || {
             match fs::remove_file(&new) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -241,6 +287,8 @@ impl Slot {
             fs::rename(&new, &path)
         };
         pin().map_err(|error| {
+            // It would go on filtering. Where it is not there, it was not pinned.
+            let _ = fs::remove_file(&new);
             Error::io(
                 format_args!("cannot pin {}; nothing was changed", path.display()),
                 &error,

@@ -9,7 +9,9 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::time;
-use crate::datapath::{Count, EgressStatus, FlowTotals, Mode, Stats, Status, TrialState};
+use crate::datapath::{
+    Count, EgressHook, EgressStatus, FlowTotals, Mode, Stats, Status, TrialState,
+};
 use crate::ruleset::{Action, Direction, Match, Rule, SourceLine, Stage};
 
 fn count(count: Count) -> Value {
@@ -61,7 +63,7 @@ fn trial(state: TrialState) -> Value {
 
 fn egress(egress: &EgressStatus) -> Value {
     json!({
-        "hook": egress.hook.name(),
+        "hook": egress.hook.map(EgressHook::name),
         "program_id": egress.program_id,
         "default": egress.ruleset.default.name(),
         "rules": egress.ruleset.rules.len(),

@@ -215,7 +215,7 @@ impl Scrape {
             let mode = status.mode.map_or("", Mode::name);
             attached.add(
                 [(&*status.interface).into(), mode.into()],
-                status.mode.is_some().into(),
+                status.is_attached().into(),
             );
         }
         for name in &self.policies.interfaces {

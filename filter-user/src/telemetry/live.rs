@@ -150,7 +150,7 @@ impl Live {
     pub fn missing(&self, all: &[Status]) -> Vec<String> {
         let is_there = |name: &String| {
             let mut all = all.iter();
-            all.any(|status| status.interface == *name && status.mode.is_some())
+            all.any(|status| status.interface == *name && status.is_attached())
         };
         let mut wanted = self.policies().interfaces;
         wanted.retain(|name| !is_there(name));

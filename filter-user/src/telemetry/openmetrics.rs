@@ -215,7 +215,7 @@ pub(crate) mod tests {
             }),
             events_lost: 0,
             egress: Some(EgressStatus {
-                hook: EgressHook::Tcx,
+                hook: Some(EgressHook::Tcx),
                 program_id: 140,
                 ruleset: Arc::clone(&of_egress.ruleset),
                 program_size: None,

@@ -1,7 +1,7 @@
 //! `nodewall run` on the lab's node.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -40,9 +40,19 @@ impl Daemon {
     /// Likewise.
     #[must_use]
     pub fn start_with(node: &Node, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = node
-            .command(&[&["run"], arguments].concat())
-            .envs(variables.iter().copied())
+        let mut command = node.command(&[&["run"], arguments].concat());
+        command.envs(variables.iter().copied());
+        Self::of(command)
+    }
+
+    /// The same by a command that becomes `nodewall run`.
+    ///
+    /// # Panics
+    ///
+    /// Likewise.
+    #[must_use]
+    pub fn of(mut command: Command) -> Self {
+        let mut child = command
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -51,7 +51,7 @@ impl From<&Status> for Interface {
             name: status.interface.as_str().into(),
             mode: status.mode,
             generation: status.generation,
-            hook: status.egress.as_ref().map(|egress| egress.hook),
+            hook: status.egress.as_ref().and_then(|egress| egress.hook),
             totals: status.totals().cloned().collect(),
         }
     }

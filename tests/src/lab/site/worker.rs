@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::super::node::program;
+use super::super::program;
 use super::{Machine, Offload, Site};
 
 /// What the node is closed but for.
