@@ -4,6 +4,7 @@
 mod bench;
 mod build;
 mod demo;
+mod kernels;
 mod place;
 mod run;
 mod say;
@@ -47,6 +48,8 @@ enum Task {
     /// Measure nodewall and the filters that Debian ships, side by side; writes
     /// docs/benchmarks.md (needs root, takes 20 minutes)
     Bench(bench::Options),
+    /// Run the tests against the kernel on Debian's other kernels, in QEMU (needs root, apt)
+    Kernels(kernels::Options),
     /// Run every test; those against the kernel need root
     Test {
         /// Given to the test programs: filters, `--nocapture`, …
@@ -86,6 +89,7 @@ fn perform(task: Task) -> Result<()> {
             Ok(())
         }
         Task::Test { arguments } => test::run(&place, &arguments),
+        Task::Kernels(options) => kernels::run(&place, &options),
         Task::Bench(options) => bench::run(&place, &options),
         Task::Demo(options) => demo::run(&place, &options),
     }
