@@ -49,7 +49,7 @@ struct Tried {
 /// here: what takes a browser, Prometheus or servers of the distribution (`dashboard`,
 /// `prometheus`, `otlp`, `http`, `top`, `worker_node`, `examples`), which ask the same
 /// of the kernel; what measures (`bench`); and what asks the host alone.
-const TRIED: [Tried; 10] = [
+const TRIED: [Tried; 11] = [
     // All odd packets, both directions, with what is remembered.
     Tried {
         name: "edge",
@@ -84,6 +84,13 @@ const TRIED: [Tried; 10] = [
         name: "end_to_end_flows",
         all: &[],
         quick: Some(&["cut_short", "comes_again"]),
+    },
+    // Tail calls, the time since boot, both ways to attach what goes out. The others have
+    // times that emulated processors are too slow for.
+    Tried {
+        name: "trial",
+        all: &["given_up", "first_policies", "undone"],
+        quick: Some(&["given_up", "first_policies"]),
     },
     Tried {
         name: "end_to_end_events",
