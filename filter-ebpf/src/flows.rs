@@ -19,6 +19,7 @@ use filter_common::flow::{
     table_key,
 };
 
+use crate::frame::own;
 use crate::image::constant;
 
 /// Flows that began on the way in. The loader sets the number.
@@ -132,9 +133,7 @@ impl Flows for Tables {
 
     #[inline(always)]
     fn insert(&self, begun: Direction, tuple: &Tuple, flow: &Flow) -> Put {
-        let Some(entry) = ENTRY.get_ptr_mut(0) else {
-            return Put::Refused;
-        };
+        let entry = own(ENTRY.get_ptr_mut(0));
         // SAFETY: the pointer is to this CPU's copy of the element, which nothing else
         // uses: the programs of a hook are not preempted by one another on a CPU, and
         // each has a map of its own.

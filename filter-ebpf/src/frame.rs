@@ -43,19 +43,44 @@ static SIGHT: PerCpuArray<Sight> = PerCpuArray::with_max_entries(1, 0);
 /// Puts down what was read of a packet.
 #[inline(always)]
 pub(crate) fn keep(sight: &Sight) {
-    if let Some(place) = SIGHT.get_ptr_mut(0) {
-        // SAFETY: as of [`Packet::forget`]. Volatile, or the compiler would forward it.
-        unsafe { place.write_volatile(*sight) };
-    }
+    let place = own(SIGHT.get_ptr_mut(0));
+    // SAFETY: as of [`Packet::forget`]. Volatile, or the compiler would forward it.
+    unsafe { place.write_volatile(*sight) };
 }
 
 /// What was put down last.
 #[inline(always)]
-pub(crate) fn kept() -> Option<Sight> {
+pub(crate) fn kept() -> Sight {
+    let place = own(SIGHT.get_ptr_mut(0));
     // SAFETY: likewise.
-    SIGHT
-        .get_ptr(0)
-        .map(|place| unsafe { place.read_volatile() })
+    unsafe { place.read_volatile() }
+}
+
+/// This CPU's copy of the one element of a map, which was looked up.
+///
+/// That can't fail, and from Linux 6.14 on the verifier knows it. Before, it walks the way
+/// on which it did: that ends here, and not where it meets the other one, since the
+/// compiler uses registers there that have no value on this way.
+#[inline(always)]
+pub(crate) fn own<T>(found: Option<*mut T>) -> *mut T {
+    match found {
+        Some(element) => element,
+        None => leave(),
+    }
+}
+
+/// Ends the function, or the program. What it gives is of no function a result that lets
+/// a packet pass.
+#[inline(always)]
+fn leave() -> ! {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: a function of BPF may end anywhere; the kernel restores all that is its
+    // caller's.
+    unsafe {
+        core::arch::asm!("r0 = -1", "exit", options(noreturn, nostack));
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    loop {}
 }
 
 /// One step of the walk along an extension chain (see [`Packet::extension`]):
@@ -116,7 +141,7 @@ impl<H: Hook> Packet for Frame<'_, H> {
         self.linear.read(offset).or_else(|| {
             let offset = u32::try_from(offset).ok()?;
             const { assert!(N <= size_of::<Loaded>()) };
-            let loaded = LOADED.get_ptr_mut(0)?;
+            let loaded = own(LOADED.get_ptr_mut(0));
             // SAFETY: the element has room for the `N` bytes asked for.
             let failed = unsafe { self.hook.load(offset, loaded.cast(), N as u32) };
             // On failure as well, lest the verifier sees a register without a value. Word by
@@ -152,9 +177,7 @@ impl<H: Hook> Packet for Frame<'_, H> {
 
     #[inline(always)]
     fn forget(&self, number: usize) -> usize {
-        let Some(place) = SCRATCH.get_ptr_mut(0) else {
-            return number;
-        };
+        let place = own(SCRATCH.get_ptr_mut(0));
         // SAFETY: the pointer is to this CPU's copy of the element, which
         // nothing else uses: the programs of a hook are not preempted by one another
         // on a CPU, and each has a map of its own. Volatile, or the compiler would

@@ -54,10 +54,10 @@ trait Apart: Hook + Sized {
     /// Decides about a frame that is not plain.
     fn any<const SMALL: bool>(&self) -> u64;
 
-    /// Asks flows about a packet that the rules drop: 1 where it passes, else 0.
+    /// Asks flows about a packet that the rules drop: 1 where it passes.
     fn dropped(&self, asks: u64) -> u64;
 
-    /// Tells flows of a packet that the rules let pass: 1 where that failed, else 0.
+    /// Tells flows of a packet that the rules let pass: 0, or else where that failed.
     fn passed<const SMALL: bool>(&self, fills: u64) -> u64;
 }
 
@@ -162,9 +162,7 @@ const FOLLOWS: u64 = 1 << 1;
 #[inline(always)]
 fn dropped<H: Apart>(hook: &H, asks: u64) -> u64 {
     let frame = Frame::new(hook);
-    let Some(seen) = seen(&frame) else {
-        return 0;
-    };
+    let seen = seen(&frame);
     let (consults, follows) = (asks & CONSULTS != 0, asks & FOLLOWS != 0);
     let flows = flows::Tables;
     // Nothing is asked of what comes from elsewhere where it can be known here.
@@ -176,9 +174,7 @@ fn dropped<H: Apart>(hook: &H, asks: u64) -> u64 {
 #[inline(always)]
 fn passed<H: Apart, const SMALL: bool>(hook: &H, fills: u64) -> u64 {
     let frame = Frame::new(hook);
-    let Some(seen) = seen(&frame) else {
-        return 1;
-    };
+    let seen = seen(&frame);
     let other = Other::<SMALL>::open();
     let flows = flows::Tables;
     let fills = flows.switches() & switches::FILL != 0
@@ -191,12 +187,12 @@ fn passed<H: Apart, const SMALL: bool>(hook: &H, fills: u64) -> u64 {
 /// Taken up from there in either case, so that the verifier knows nothing of it and
 /// walks what follows once.
 #[inline(always)]
-fn seen<H: Hook>(frame: &Frame<'_, H>) -> Option<(Key, Place)> {
+fn seen<H: Hook>(frame: &Frame<'_, H>) -> (Key, Place) {
     let shape = |proto| Some(Shape::of(proto));
     if let Some((key, place)) = plain::with_place(frame, shape) {
         frame::keep(&Sight::new(&key, &place));
     }
-    Some(frame::kept()?.seen())
+    frame::kept().seen()
 }
 
 /// Decides and counts each packet that an interface receives.
@@ -289,7 +285,7 @@ fn with_flows_plain<H: Apart, const SMALL: bool>(
                 }
                 is_known
             }
-            None => frame.hook().dropped(CONSULTS) != 0,
+            None => frame.hook().dropped(CONSULTS) == 1,
         };
         return if is_known {
             outcome.established()
@@ -313,7 +309,7 @@ fn with_flows<H: Apart, const SMALL: bool>(hook: &H, outcome: Outcome) -> Outcom
         if fragments || consults {
             let consults = if consults { CONSULTS } else { 0 };
             let follows = if flow::follows(outcome) { FOLLOWS } else { 0 };
-            if hook.dropped(consults | follows) != 0 {
+            if hook.dropped(consults | follows) == 1 {
                 return outcome.established();
             }
         }

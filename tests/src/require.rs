@@ -33,6 +33,27 @@ pub fn root_and_bpf() -> bool {
     false
 }
 
+/// Whether the running kernel has TCX. A test that is about its links alone has nothing
+/// to ask where it hasn't.
+#[must_use]
+pub fn has_tcx() -> bool {
+    linux() >= (6, 6)
+}
+
+/// The first two numbers of the running kernel's release.
+///
+/// # Panics
+///
+/// Where it has none.
+#[must_use]
+pub fn linux() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
+    let mut number = || numbers.next()?.parse().ok();
+    let both = number().zip(number());
+    both.unwrap_or_else(|| panic!("the kernel calls itself {release:?}"))
+}
+
 fn fail_in_ci(message: &str, ci: Option<&str>) {
     assert!(ci != Some("true"), "{message}; with CI=true nothing may be");
 }

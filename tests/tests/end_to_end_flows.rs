@@ -529,18 +529,34 @@ fn detach_takes_both_directions_off() {
     assert!(!node.gets_out(9_001));
     assert!(node.gets_out(9_002));
     let slot = node.pins().join(INTERFACE);
-    assert!(slot.join("egress").exists() && slot.join("link").exists());
+    let egress = if require::has_tcx() {
+        "egress"
+    } else {
+        "clsact"
+    };
+    assert!(slot.join(egress).exists() && slot.join("link").exists());
     node.done(&["detach", "--interface", INTERFACE]);
     assert!(!node.pins().exists(), "{:?}", listed(node.pins()));
-    settle(|| tcx_programs(&node).is_empty());
-    assert_eq!(tcx_programs(&node), Vec::<u32>::new());
+    settle(|| egress_programs(&node).is_empty());
+    assert_eq!(egress_programs(&node), Vec::<u32>::new());
     settle(|| node.gets_out(9_001));
     assert!(node.gets_out(9_001));
     node.fails(3, &["flows"]);
 }
 
-/// The programs at the interface's TCX hook of what goes out.
-fn tcx_programs(node: &Node) -> Vec<u32> {
+/// The programs that decide what goes out of the interface: at TCX, or where there is
+/// none as filters of clsact.
+fn egress_programs(node: &Node) -> Vec<u32> {
+    if !require::has_tcx() {
+        let mut tc = node.lab().command(Side::Node, "tc");
+        let shown = tc.args(["filter", "show", "dev", INTERFACE, "egress"]);
+        let shown = String::from_utf8(shown.output().unwrap().stdout).unwrap();
+        // `… direct-action not_in_hw id 7 name …`
+        let ids = shown.split(" id ").skip(1);
+        return ids
+            .map(|id| id.split_whitespace().next().unwrap().parse().unwrap())
+            .collect();
+    }
     let query = || SchedClassifier::query_tcx(INTERFACE, TcAttachType::Egress);
     let (_, programs) = node.lab().in_ns(Side::Node, query).unwrap().unwrap();
     programs
@@ -626,7 +642,7 @@ fn a_change_that_was_cut_short_is_finished() {
     let status = node.interface_status();
     assert!(of_old(&status), "{status:#}");
     assert_eq!(
-        tcx_programs(&node),
+        egress_programs(&node),
         [u32::try_from(status["egress"]["program_id"].as_u64().unwrap()).unwrap()]
     );
     assert!(!node.gets_out(9_001) && node.gets_out(9_002));
@@ -637,7 +653,7 @@ fn a_change_that_was_cut_short_is_finished() {
     let status = node.interface_status();
     assert_eq!(status["generation"], 2);
     assert_eq!(
-        tcx_programs(&node),
+        egress_programs(&node),
         [u32::try_from(status["egress"]["program_id"].as_u64().unwrap()).unwrap()]
     );
     assert!(node.gets_out(9_001) && node.gets_out(9_002) && !node.gets_out(9_003));
@@ -682,7 +698,7 @@ fn the_next_change_finishes_one_that_was_cut_short() {
 /// What goes out is to be left alone from now on, and its link is still there.
 #[test]
 fn a_link_that_was_to_go_goes_with_the_next_change() {
-    if !require::root_and_bpf() {
+    if !require::root_and_bpf() || !require::has_tcx() {
         return;
     }
     let node = Node::new();
@@ -699,7 +715,7 @@ fn a_link_that_was_to_go_goes_with_the_next_change() {
     assert!(!link.exists());
     settle(|| node.gets_out(9_001));
     assert!(node.gets_out(9_001));
-    assert_eq!(tcx_programs(&node), Vec::<u32>::new());
+    assert_eq!(egress_programs(&node), Vec::<u32>::new());
 }
 
 /// The first change stops before anything comes in through a filter, or the last one
@@ -719,12 +735,12 @@ fn an_egress_link_alone_is_cleared_away() {
     alone();
     node.apply(&denying(9_002));
     assert!(node.gets_out(9_001) && !node.gets_out(9_002));
-    assert_eq!(tcx_programs(&node).len(), 1);
+    assert_eq!(egress_programs(&node).len(), 1);
 
     alone();
     node.done(&["detach", "--interface", INTERFACE]);
-    settle(|| tcx_programs(&node).is_empty());
-    assert_eq!(tcx_programs(&node), Vec::<u32>::new());
+    settle(|| egress_programs(&node).is_empty());
+    assert_eq!(egress_programs(&node), Vec::<u32>::new());
     assert!(!node.pins().exists());
 }
 
@@ -764,7 +780,7 @@ fn an_interface_that_comes_again_is_filtered_again() {
     // Its totals go on, and with them its generations; its flows don't.
     assert_eq!(status["generation"], 2, "{status:#}");
     assert!(!node.gets_out(9_001));
-    assert_eq!(tcx_programs(&node).len(), 1);
+    assert_eq!(egress_programs(&node).len(), 1);
     assert_eq!(node.count(&["--proto", "udp", "--port", "4000"]), 0);
     node.dropped(&answer(0, 4_000));
     node.asks([4_000]);
@@ -774,7 +790,7 @@ fn an_interface_that_comes_again_is_filtered_again() {
 /// Another tool's program at TCX stays, and both are asked.
 #[test]
 fn a_foreign_egress_program_is_left_alone() {
-    if !require::root_and_bpf() {
+    if !require::root_and_bpf() || !require::has_tcx() {
         return;
     }
     let node = Node::new();
@@ -789,24 +805,24 @@ fn a_foreign_egress_program_is_left_alone() {
     assert!(output.status.success(), "{output:?}");
     fs::remove_file(foreign.join(INTERFACE).join("link")).unwrap();
     settle(|| node.lab().xdp_program(Side::Node).unwrap().is_none());
-    let theirs = tcx_programs(&node);
+    let theirs = egress_programs(&node);
     assert_eq!(theirs.len(), 1);
 
     for _ in 0..2 {
         node.apply(CLOSED);
-        let programs = tcx_programs(&node);
+        let programs = egress_programs(&node);
         assert_eq!(programs.len(), 2, "{programs:?}");
         assert!(programs.contains(&theirs[0]), "{programs:?}");
         assert!(!node.gets_out(9_001) && !node.gets_out(9_002));
         assert!(node.gets_out(9_003));
     }
     node.apply_with(CLOSED, &["--ingress-only"]);
-    settle(|| tcx_programs(&node).len() == 1);
-    assert_eq!(tcx_programs(&node), theirs);
+    settle(|| egress_programs(&node).len() == 1);
+    assert_eq!(egress_programs(&node), theirs);
     node.apply(CLOSED);
     node.done(&["detach", "--all"]);
-    settle(|| tcx_programs(&node).len() == 1);
-    assert_eq!(tcx_programs(&node), theirs);
+    settle(|| egress_programs(&node).len() == 1);
+    assert_eq!(egress_programs(&node), theirs);
     // What comes in may be filtered a moment longer.
     settle(|| node.gets_out(9_001));
     assert!(node.gets_out(9_001) && !node.gets_out(9_002));

@@ -7,6 +7,7 @@ mod crash;
 mod demo;
 mod deny;
 mod fuzz;
+mod kernels;
 mod miri;
 mod place;
 mod reproduce;
@@ -71,6 +72,8 @@ enum Task {
     /// Cut nodewall's verbs short at every system call: SIGKILL, and errors where they make
     /// sense (needs root, takes an hour or more)
     Crash(crash::Options),
+    /// Run the tests against the kernel on Debian's other kernels, in QEMU (needs root, apt)
+    Kernels(kernels::Options),
     /// Run every test; those against the kernel need root
     Test {
         /// Given to the test programs: filters, `--nocapture`, …
@@ -114,6 +117,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Miri { arguments } => miri::run(&place, &arguments),
         Task::Deny { advisories } => deny::run(&place, advisories),
         Task::Reproduce => reproduce::run(&place),
+        Task::Kernels(options) => kernels::run(&place, &options),
         Task::Bench(options) => bench::run(&place, &options),
         Task::Crash(options) => crash::run(&place, &options),
         Task::Demo(options) => demo::run(&place, &options),

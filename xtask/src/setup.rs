@@ -182,6 +182,30 @@ const PEERS: [Program; 5] = [
     },
 ];
 
+/// What `cargo xtask kernels` starts other kernels with.
+const KERNELS: [Program; 4] = [
+    Program {
+        name: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+        why: "is the machine of another kernel",
+    },
+    Program {
+        name: "cpio",
+        package: "cpio",
+        why: "packs the files of that machine",
+    },
+    Program {
+        name: "depmod",
+        package: "kmod",
+        why: "tells that kernel where its modules are",
+    },
+    Program {
+        name: "strip",
+        package: "binutils",
+        why: "makes the tests small enough for its memory",
+    },
+];
+
 impl Program {
     /// An absolute path is a file; all else is looked for on `PATH`.
     fn is_there(&self) -> bool {
@@ -242,6 +266,11 @@ fn for_all_tests() -> impl Iterator<Item = &'static Program> {
 /// Brings the filters that nodewall is measured beside, and real networks.
 pub(crate) fn for_bench() -> Result<()> {
     bring(&PEERS.each_ref())
+}
+
+/// Brings what starts other kernels.
+pub(crate) fn for_kernels() -> Result<()> {
+    bring(&KERNELS.each_ref())
 }
 
 fn bring(programs: &[&Program]) -> Result<()> {
@@ -411,7 +440,7 @@ fn version_of(program: &Path) -> Option<String> {
 
 /// Also looks where Debian puts system programs, which are not on everybody's
 /// `PATH`.
-fn on_path(program: &str) -> Option<PathBuf> {
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])

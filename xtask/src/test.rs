@@ -7,6 +7,10 @@ use crate::place::Place;
 use crate::say::note;
 use crate::{build, run, setup};
 
+/// All features that there are: `otlp` brings `bpf` with it, and adds to a binary what it
+/// does nothing with unless told to.
+pub(crate) const FEATURES: [&str; 2] = ["--features", "filter-user/bpf,tests/otlp"];
+
 /// Runs the tests; `arguments` go to the test programs.
 pub(crate) fn run(place: &Place, arguments: &[String]) -> Result<()> {
     if geteuid().is_root() {
@@ -20,9 +24,7 @@ pub(crate) fn run(place: &Place, arguments: &[String]) -> Result<()> {
         place
             .cargo()
             .args(["test", "--workspace"])
-            // All there are: `otlp` brings `bpf` with it, and adds to a binary what it does
-            // nothing with unless told to.
-            .args(["--features", "filter-user/bpf,tests/otlp"])
+            .args(FEATURES)
             .arg("--")
             .args(arguments)
             .env("NODEWALL_BPF_OBJECT", object)

@@ -116,7 +116,10 @@ fn create(name: &str, map: &mut aya_obj::Map, btf: Option<&OwnedFd>) -> Result<M
         _ => map.clone(),
     };
     let failed = |error: &(dyn std::error::Error + 'static)| {
-        Error::aya(format_args!("cannot create the BPF map {name}"), error)
+        Error::aya(
+            format_args!("cannot create the BPF map {name}{}", too_old()),
+            error,
+        )
     };
     let btf = btf.map(|btf| btf.as_fd());
     let created = MapData::create(definition, name, btf).map_err(|error| failed(&error))?;
@@ -270,12 +273,61 @@ fn refused(new: &NewProgram<'_>, error: &io::Error) -> Error {
         .take(12)
         .collect();
     last.reverse();
+    let too_old = too_old();
     if last.is_empty() {
-        return Error::io("cannot load the BPF program", error);
+        return Error::io(format_args!("cannot load the BPF program{too_old}"), error);
     }
     Error::Failed(format!(
-        "this kernel refuses the BPF program ({error}); nothing was changed. nodewall needs \
-         Linux 5.18 or newer. The verifier's last lines:\n  {}",
+        "this kernel refuses the BPF program ({error}); nothing was changed{too_old}. The \
+         verifier's last lines:\n  {}",
         last.join("\n  ")
     ))
+}
+
+/// The oldest kernel that has all that the programs call: XDP over several buffers.
+const OLDEST: (u32, u32) = (5, 18);
+
+/// What an error adds where the kernel may be the reason for it: it is asked only then,
+/// since a distribution's kernel may have more than its number says.
+fn too_old() -> String {
+    let name = nix::sys::utsname::uname().ok();
+    let release = name.as_ref().and_then(|name| name.release().to_str());
+    release.and_then(older).unwrap_or_default()
+}
+
+/// The same of this release.
+fn older(release: &str) -> Option<String> {
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
+    let mut number = || numbers.next()?.parse().ok();
+    let (major, minor) = OLDEST;
+    ((number()?, number()?) < OLDEST).then(|| {
+        format!("; nodewall needs Linux {major}.{minor} or newer, and this is Linux {release}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_where_the_kernel_is_too_old() {
+        for release in ["5.10.0-30-cloud-amd64", "5.17.15", "4.19.0-27-amd64", "5.4"] {
+            let said = older(release).unwrap();
+            assert!(said.contains("needs Linux 5.18 or newer"), "{said}");
+            assert!(
+                said.ends_with(&format!("this is Linux {release}")),
+                "{said}"
+            );
+        }
+        for release in [
+            "5.18.0",
+            "5.19.17-2-amd64",
+            "6.1.0-56-cloud-amd64",
+            "10.0-rc1",
+            "odd",
+            "",
+        ] {
+            assert_eq!(older(release), None, "{release}");
+        }
+    }
 }

@@ -42,7 +42,18 @@ impl TestPair {
         egress: Compiled<'_>,
         max_flows: u32,
     ) -> Result<Self, Error> {
+        Self::load_sampling(ingress, egress, max_flows, Rate::OFF)
+    }
+
+    /// Like [`Self::load`]; the programs report dropped packets at this rate.
+    pub fn load_sampling(
+        ingress: Compiled<'_>,
+        egress: Compiled<'_>,
+        max_flows: u32,
+        sampling: Rate,
+    ) -> Result<Self, Error> {
         let loading = Loading {
+            sampling,
             max_flows,
             ..Loading::PLAIN
         };
@@ -71,6 +82,15 @@ impl TestPair {
     /// The program of what comes in, by itself.
     pub fn ingress(&mut self) -> &mut TestBench {
         &mut self.ingress
+    }
+
+    /// The loaded programs as the kernel has them: that of what comes in, and that of
+    /// what goes out.
+    pub fn program_sizes(&self) -> Result<[ProgramSize; 2], Error> {
+        Ok([
+            self.ingress.generation.program_size()?,
+            self.egress.generation.program_size()?,
+        ])
     }
 
     /// What is remembered; what is over may be among it.

@@ -176,6 +176,17 @@ impl Lab {
         sum.with_context(|| format!("the driver has no counter {prefix}…{suffix}"))
     }
 
+    /// Packets that the side's interface took and did not hand to the other side: from
+    /// Linux 6.16 on a veth whose other side is behind makes the sender wait, and before
+    /// it drops them.
+    #[cfg(feature = "bpf")]
+    pub fn undelivered(&self, side: Side) -> Result<u64> {
+        let text = self.ip(side, &["-j", "-s", "link", "show", "dev", side.interface()])?;
+        let links: serde_json::Value = serde_json::from_str(&text)?;
+        let dropped = links[0]["stats64"]["tx"]["dropped"].as_u64();
+        dropped.context("ip says nothing of dropped packets")
+    }
+
     /// The id of the XDP program on the side's interface, as `ip` says it.
     pub fn xdp_program(&self, side: Side) -> Result<Option<u32>> {
         let text = self.ip(side, &["link", "show", "dev", side.interface()])?;
