@@ -18,6 +18,7 @@ mod error;
 mod explain;
 mod flows;
 mod get;
+mod man;
 mod observe;
 #[cfg(feature = "otlp")]
 mod otlp;
@@ -83,6 +84,7 @@ enum Verb {
     Replay(Box<replay::Replay>),
     Bench(Box<bench::Bench>),
     Completions(Completions),
+    Man(man::Man),
 }
 
 /// Print a completion script for a shell
@@ -150,6 +152,7 @@ impl Cli {
             Verb::Get(verb) => verb.run(global),
             Verb::Schema(verb) => verb.run(),
             Verb::Completions(verb) => verb.run(),
+            Verb::Man(verb) => verb.run(Self::command()),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,

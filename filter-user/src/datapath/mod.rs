@@ -53,7 +53,7 @@ pub use flows::{Flow, FlowTotals};
 pub use generation::{Compiled, ProgramSize};
 use generation::{Generation, Loading, Pair, Trace};
 pub use host::{HostAddresses, addresses, forwards};
-use in_force::{CARRIED, EGRESS, InForce, RECORD, Records};
+use in_force::{CARRIED, EGRESS, InForce, RECORD, Records, Replaced, Unread};
 use interface::Interface;
 pub use meter::Meter;
 use pins::Slot;
@@ -113,6 +113,9 @@ pub struct Applied {
     pub before: Option<Arc<Ruleset>>,
     /// The same of what goes out.
     pub egress_before: Option<Arc<Ruleset>>,
+    /// Whether a filter was there that another version put there, whose totals and flows
+    /// could not be read.
+    pub taken_over: bool,
     /// How long it took.
     pub spent: Spent,
 }
@@ -273,6 +276,7 @@ pub struct Datapath {
     sampling: Rate,
     max_flows: u32,
     hook: Option<EgressHook>,
+    take_over: bool,
 }
 
 /// Flows of each direction that are remembered unless told otherwise.
@@ -290,6 +294,7 @@ impl Datapath {
                 sampling: Rate::OFF,
                 max_flows: DEFAULT_MAX_FLOWS,
                 hook: None,
+                take_over: false,
             })
         } else {
             Err(Error::Failed(format!(
@@ -320,6 +325,14 @@ impl Datapath {
     #[must_use]
     pub const fn egress_at(mut self, hook: Option<EgressHook>) -> Self {
         self.hook = hook;
+        self
+    }
+
+    /// What is applied from now on may take the place of a filter whose record can't be
+    /// read, which is refused otherwise. What that one counted and remembered is lost.
+    #[must_use]
+    pub const fn taking_over(mut self, take_over: bool) -> Self {
+        self.take_over = take_over;
         self
     }
 
@@ -380,18 +393,32 @@ impl Datapath {
         policies: Policies<'_>,
     ) -> Result<Applied, Error> {
         let namespace = interface::namespace()?;
-        let before = self.find(interface, namespace)?;
-        refuse_foreign(interface, before.as_ref())?;
+        let (before, unread) = match self.find(interface, namespace) {
+            Err(error) if self.take_over => match Unread::on(&self.root, interface)? {
+                Some(unread) => (None, Some(unread)),
+                None => return Err(error),
+            },
+            found => (found?, None),
+        };
+        let replaced = match (&before, &unread) {
+            (Some(before), _) => Some(before.replaced()),
+            (None, Some(unread)) => Some(unread.replaced()),
+            (None, None) => None,
+        };
+        refuse_foreign(interface, replaced.as_ref().map(|before| before.program))?;
         if let Some(before) = &before {
             before.settle()?;
+        }
+        if replaced.is_some() {
             refuse_other_mode(interface, mode)?;
         }
         // Of a device that is gone, what its filter counted goes on; what it remembered was
         // of another wire, perhaps.
-        let (slot, gone) = match &before {
+        let (slot, gone) = match &replaced {
             Some(before) => (before.slot.clone(), None),
             None => vacant_slot(&self.root, interface)?,
         };
+        let keep_slot = replaced.is_some() || gone.is_some();
         let heritage = before.as_ref().or(gone.as_ref());
         let flows = before.as_ref().map(InForce::flows).transpose()?.flatten();
 
@@ -416,13 +443,13 @@ impl Datapath {
         let reports = |side: Compiled<'_>| side.image.reports() || self.sampling != Rate::OFF;
         let program = match pin_pair(&slot, &pair, &records, policies, heritage, reports) {
             Ok(program) => program,
-            Err((program, error)) => return Err(undo(&slot, program, heritage.is_some(), error)),
+            Err((program, error)) => return Err(undo(&slot, program, keep_slot, error)),
         };
         let load = start.elapsed();
         let start = Instant::now();
-        if let Err(error) = put_in_force(interface, mode, self.hook, &pair, &slot, before.as_ref())
-        {
-            return Err(undo(&slot, program, heritage.is_some(), error));
+        let put = put_in_force(interface, mode, self.hook, &pair, &slot, replaced.as_ref());
+        if let Err(error) = put {
+            return Err(undo(&slot, program, keep_slot, error));
         }
 
         // From here on the new generation is in force.
@@ -469,6 +496,7 @@ impl Datapath {
             generation: number,
             before,
             egress_before,
+            taken_over: unread.is_some(),
             spent: Spent {
                 load,
                 swap,
@@ -703,7 +731,7 @@ fn put_in_force(
     hook: Option<EgressHook>,
     pair: &Pair,
     slot: &Slot,
-    before: Option<&InForce>,
+    before: Option<&Replaced<'_>>,
 ) -> Result<(), Error> {
     if let Some(egress) = &pair.egress {
         egress::put(interface, slot, hook, egress.program())?;
@@ -723,8 +751,8 @@ fn put_in_force(
             ))),
         },
         (Err(error), Some(before)) => {
-            let program = before.record.head.egress;
-            match egress::settle(slot, interface.index, &before.folder(), program) {
+            let folder = slot.generation(before.program);
+            match egress::settle(slot, interface.index, &folder, before.egress) {
                 Ok(()) => Err(error),
                 Err(left) => Err(Error::Failed(format!(
                     "{error} And what goes out could not be changed back: {left}"
@@ -735,7 +763,11 @@ fn put_in_force(
 }
 
 /// Puts the new generation's program into the pinned link.
-fn swap(interface: &Interface, generation: &Generation, before: &InForce) -> Result<(), Error> {
+fn swap(
+    interface: &Interface,
+    generation: &Generation,
+    before: &Replaced<'_>,
+) -> Result<(), Error> {
     let program = generation.program();
     let failed = |error: io::Error| {
         Error::io(
@@ -748,7 +780,7 @@ fn swap(interface: &Interface, generation: &Generation, before: &InForce) -> Res
     };
     // The exclusive lock keeps other nodewalls away, and nobody else can
     // open a link in a folder of mode 0700.
-    sys::link_update(before.link.as_fd(), program).map_err(failed)
+    sys::link_update(before.link, program).map_err(failed)
 }
 
 /// Attaches the first generation and pins its link.
@@ -779,11 +811,11 @@ fn attach(
 }
 
 /// Another program on the interface is somebody's: never replaced.
-fn refuse_foreign(interface: &Interface, ours: Option<&InForce>) -> Result<(), Error> {
+fn refuse_foreign(interface: &Interface, ours: Option<u32>) -> Result<(), Error> {
     let Some(attached) = interface.xdp else {
         return Ok(());
     };
-    if ours.is_some_and(|ours| ours.program == attached.program) {
+    if ours == Some(attached.program) {
         return Ok(());
     }
     let name = aya::programs::loaded_programs()
