@@ -4,6 +4,7 @@
 mod bench;
 mod build;
 mod demo;
+mod package;
 mod place;
 mod run;
 mod say;
@@ -47,6 +48,8 @@ enum Task {
     /// Measure nodewall and the filters that Debian ships, side by side; writes
     /// docs/benchmarks.md (needs root, takes 20 minutes)
     Bench(bench::Options),
+    /// Build the Debian package, of an optimised binary unless told otherwise
+    Package(package::Options),
     /// Run every test; those against the kernel need root
     Test {
         /// Given to the test programs: filters, `--nocapture`, …
@@ -85,6 +88,7 @@ fn perform(task: Task) -> Result<()> {
             say::note(&format!("built {}", binary.display()));
             Ok(())
         }
+        Task::Package(options) => package::perform(&place, &options),
         Task::Test { arguments } => test::run(&place, &arguments),
         Task::Bench(options) => bench::run(&place, &options),
         Task::Demo(options) => demo::run(&place, &options),
