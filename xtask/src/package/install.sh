@@ -10,7 +10,6 @@ package=$1 newer=$2 folder=$3
 
 say() { printf '%s\n' "$*"; }
 fail() { say "FAILED: $*"; exit 1; }
-# Each argument is a line of output that is wanted; the command's output comes by stdin.
 program() { ip -o link show dev node0 | grep -o 'prog/xdp id [0-9]*' || say none; }
 
 mount -t tmpfs tmpfs "$folder"
@@ -32,6 +31,8 @@ in_root() { chroot "$root" env DEBIAN_FRONTEND=noninteractive "$@"; }
 # What this machine has of it is not what is tried.
 if in_root dpkg -s nodewall >/dev/null 2>&1; then in_root dpkg -P nodewall; fi
 rm -rf "$root/etc/nodewall" "$root/var/lib/nodewall"
+# The index of all manual pages of this machine takes longer than all else, each time.
+rm -f "$root/var/lib/man-db/auto-update"
 
 say '== installed'
 in_root dpkg -i /tmp/package.deb
