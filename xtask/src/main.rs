@@ -9,6 +9,7 @@ mod deny;
 mod fuzz;
 mod kernels;
 mod miri;
+mod package;
 mod place;
 mod reproduce;
 mod run;
@@ -74,6 +75,8 @@ enum Task {
     Crash(crash::Options),
     /// Run the tests against the kernel on Debian's other kernels, in QEMU (needs root, apt)
     Kernels(kernels::Options),
+    /// Build the Debian package, of an optimised binary unless told otherwise
+    Package(package::Options),
     /// Run every test; those against the kernel need root
     Test {
         /// Given to the test programs: filters, `--nocapture`, …
@@ -112,6 +115,7 @@ fn perform(task: Task) -> Result<()> {
             say::note(&format!("built {}", binary.display()));
             Ok(())
         }
+        Task::Package(options) => package::perform(&place, &options),
         Task::Test { arguments } => test::run(&place, &arguments),
         Task::Fuzz(options) => fuzz::run(&place, &options),
         Task::Miri { arguments } => miri::run(&place, &arguments),

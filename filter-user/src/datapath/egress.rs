@@ -66,6 +66,15 @@ pub(super) fn hook(slot: &Slot, ifindex: u32) -> Result<Option<EgressHook>, Erro
     })
 }
 
+/// The id of the program that filters what leaves the slot's interface.
+pub(super) fn program(slot: &Slot, ifindex: u32) -> Result<Option<u32>, Error> {
+    match attached(slot)? {
+        Attached::Tcx { program, .. } => Ok(Some(program)),
+        Attached::Clsact => clsact::program(ifindex),
+        Attached::Nothing => Ok(None),
+    }
+}
+
 /// Puts a program in force, in the place of the one that is, if one is: where that is,
 /// else at the wanted hook, else where the kernel can.
 pub(super) fn put(

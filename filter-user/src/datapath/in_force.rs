@@ -1,6 +1,6 @@
 //! What is in force on an interface: one generation, both directions of it.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use filter_common::abi::REASON_COUNTERS;
 
 use super::error::Error;
 use super::generation::{Compiled, Pair};
+use super::interface::Interface;
 use super::pins::Slot;
 use super::record::{NewRecord, Record, Settings};
 use super::trial::{Trial, TrialState};
@@ -236,6 +237,16 @@ impl InForce {
         self.slot.generation(self.program)
     }
 
+    /// What it takes to put another generation in its place.
+    pub(super) fn replaced(&self) -> Replaced<'_> {
+        Replaced {
+            slot: &self.slot,
+            link: self.link.as_fd(),
+            program: self.program,
+            egress: self.record.head.egress,
+        }
+    }
+
     pub(super) fn flows(&self) -> Result<Option<flows::Tables>, Error> {
         flows::Tables::open(&self.folder(), self.record.head.flow_seed)
     }
@@ -372,6 +383,63 @@ pub(super) fn keep_previous(old: &Path, new: &Path) -> Result<(), Error> {
             .map_err(|error| Error::io(format_args!("cannot pin {}", path.display()), &error))?;
     }
     Ok(())
+}
+
+/// A filter whose place another one takes, as far as that concerns the links.
+pub(super) struct Replaced<'a> {
+    pub(super) slot: &'a Slot,
+    pub(super) link: BorrowedFd<'a>,
+    /// The id of its program.
+    pub(super) program: u32,
+    /// The id of the program of what goes out, where that is filtered.
+    pub(super) egress: Option<u32>,
+}
+
+/// A filter that is in force, and whose record nobody here can read. What it enforces is
+/// not known, but it is known to filter.
+pub(super) struct Unread {
+    slot: Slot,
+    link: OwnedFd,
+    program: u32,
+    egress: Option<u32>,
+}
+
+impl Unread {
+    /// The one on `interface`, which is told by its program: what the record says of the
+    /// network namespace is not to be had.
+    pub(super) fn on(root: &Path, interface: &Interface) -> Result<Option<Self>, Error> {
+        let Some(attached) = interface.xdp else {
+            return Ok(None);
+        };
+        for slot in Slot::all(root)? {
+            if let Some((link, info)) = slot.link()?
+                && info.ifindex == interface.index
+                && info.program == attached.program
+            {
+                let egress = egress::program(&slot, interface.index)?;
+                return Ok(Some(Self {
+                    slot,
+                    link,
+                    program: info.program,
+                    egress,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) const fn program(&self) -> u32 {
+        self.program
+    }
+
+    pub(super) fn replaced(&self) -> Replaced<'_> {
+        Replaced {
+            slot: &self.slot,
+            link: self.link.as_fd(),
+            program: self.program,
+            egress: self.egress,
+        }
+    }
 }
 
 /// The records of a generation that is being made.

@@ -54,7 +54,7 @@ pub use flows::{Flow, FlowTotals};
 pub use generation::{Compiled, ProgramSize};
 use generation::{Generation, Loading, Pair, Trace};
 pub use host::{HostAddresses, addresses, forwards};
-use in_force::{CARRIED, EGRESS, InForce, RECORD, Records};
+use in_force::{CARRIED, EGRESS, InForce, RECORD, Records, Replaced, Unread};
 use interface::Interface;
 pub use meter::Meter;
 use pins::Slot;
@@ -118,6 +118,9 @@ pub struct Applied {
     pub egress_before: Option<Arc<Ruleset>>,
     /// When those from before come back, unless this is confirmed.
     pub until: Option<SystemTime>,
+    /// Whether a filter was there that another version put there, whose totals and flows
+    /// could not be read.
+    pub taken_over: bool,
     /// How long it took.
     pub spent: Spent,
 }
@@ -324,6 +327,7 @@ pub struct Datapath {
     max_flows: u32,
     hook: Option<EgressHook>,
     trial: Option<Duration>,
+    take_over: bool,
 }
 
 /// Flows of each direction that are remembered unless told otherwise.
@@ -342,6 +346,7 @@ impl Datapath {
                 max_flows: DEFAULT_MAX_FLOWS,
                 hook: None,
                 trial: None,
+                take_over: false,
             })
         } else {
             Err(Error::Failed(format!(
@@ -380,6 +385,14 @@ impl Datapath {
     #[must_use]
     pub const fn on_trial(mut self, time: Option<Duration>) -> Self {
         self.trial = time;
+        self
+    }
+
+    /// What is applied from now on may take the place of a filter whose record can't be
+    /// read, which is refused otherwise. What that one counted and remembered is lost.
+    #[must_use]
+    pub const fn taking_over(mut self, take_over: bool) -> Self {
+        self.take_over = take_over;
         self
     }
 
@@ -456,19 +469,39 @@ impl Datapath {
         policies: Policies<'_>,
     ) -> Result<Applied, Error> {
         let namespace = interface::namespace()?;
-        let mut before = self.find(interface, namespace)?;
-        refuse_foreign(interface, before.as_ref())?;
+        let (mut before, unread) = match self.find(interface, namespace) {
+            Err(error) if self.take_over => match Unread::on(&self.root, interface)? {
+                Some(_) if self.trial.is_some() => return Err(no_way_back(interface)),
+                Some(unread) => (None, Some(unread)),
+                None => return Err(error),
+            },
+            found => (found?, None),
+        };
+        let ours = before.as_ref().map(|before| before.attached);
+        refuse_foreign(interface, ours.or(unread.as_ref().map(Unread::program)))?;
         if let Some(before) = &mut before {
             before.settle()?;
             refuse_on_trial(interface, before)?;
+        }
+        let replaced = match (&before, &unread) {
+            (Some(before), _) => Some(before.replaced()),
+            (None, Some(unread)) => Some(unread.replaced()),
+            (None, None) => None,
+        };
+        if replaced.is_some() {
             refuse_other_mode(interface, mode)?;
         }
         // Of a device that is gone, what its filter counted goes on; what it remembered was
         // of another wire, perhaps.
-        let (slot, gone) = match &before {
+        let (slot, gone) = match &replaced {
             Some(before) => (before.slot.clone(), None),
             None => vacant_slot(&self.root, interface)?,
         };
+        let gone_program = gone.as_ref().map(|gone| gone.program);
+        let keep = replaced
+            .as_ref()
+            .map(|before| before.program)
+            .or(gone_program);
         let heritage = before.as_ref().or(gone.as_ref());
         let flows = before.as_ref().map(InForce::flows).transpose()?.flatten();
 
@@ -509,11 +542,18 @@ impl Datapath {
                 (Some(trial), Some(time)) => Some(trial.begin(time)?),
                 _ => None,
             };
-            put_in_force(interface, mode, self.hook, programs, &slot, in_force)?;
+            put_in_force(
+                interface,
+                mode,
+                self.hook,
+                programs,
+                &slot,
+                replaced.as_ref(),
+            )?;
             Ok((program, attached, until, load, start.elapsed()))
         };
         let (program, attached, until, load, swap) =
-            put().map_err(|error| undo(&slot, heritage, error))?;
+            put().map_err(|error| undo(&slot, keep, error))?;
 
         // From here on the new generation is in force.
         let start = Instant::now();
@@ -570,6 +610,7 @@ impl Datapath {
             before,
             egress_before,
             until,
+            taken_over: unread.is_some(),
             spent: Spent {
                 load,
                 swap,
@@ -912,11 +953,11 @@ fn pin_side(
     record.pin(&folder.join(RECORD))
 }
 
-/// Removes what a failed apply left; the error is what made it fail. `keep` is what was
-/// there before.
-fn undo(slot: &Slot, keep: Option<&InForce>, error: Error) -> Error {
+/// Removes what a failed apply left; the error is what made it fail. `keep` is the
+/// program of what was there before.
+fn undo(slot: &Slot, keep: Option<u32>, error: Error) -> Error {
     let removed = match keep {
-        Some(before) => slot.remove_generations_except(before.program),
+        Some(before) => slot.remove_generations_except(before),
         None => slot.remove(),
     };
     match removed {
@@ -956,7 +997,7 @@ fn put_in_force(
     hook: Option<EgressHook>,
     programs: Programs<'_>,
     slot: &Slot,
-    before: Option<&InForce>,
+    before: Option<&Replaced<'_>>,
 ) -> Result<(), Error> {
     if let Some(egress) = programs.egress {
         egress::put(interface, slot, hook, egress)?;
@@ -975,8 +1016,8 @@ fn put_in_force(
             ))),
         },
         (Err(error), Some(before)) => {
-            let program = before.record.head.egress;
-            match egress::settle(slot, interface.index, &before.folder(), program) {
+            let folder = slot.generation(before.program);
+            match egress::settle(slot, interface.index, &folder, before.egress) {
                 Ok(()) => Err(error),
                 Err(left) => Err(Error::Failed(format!(
                     "{error} And what goes out could not be changed back: {left}"
@@ -987,7 +1028,11 @@ fn put_in_force(
 }
 
 /// Puts a program into the pinned link.
-fn swap(interface: &Interface, program: BorrowedFd<'_>, before: &InForce) -> Result<(), Error> {
+fn swap(
+    interface: &Interface,
+    program: BorrowedFd<'_>,
+    before: &Replaced<'_>,
+) -> Result<(), Error> {
     let failed = |error: io::Error| {
         Error::io(
             format_args!(
@@ -999,7 +1044,7 @@ fn swap(interface: &Interface, program: BorrowedFd<'_>, before: &InForce) -> Res
     };
     // The exclusive lock keeps other nodewalls away, and nobody else can
     // open a link in a folder of mode 0700.
-    sys::link_update(before.link.as_fd(), program).map_err(failed)
+    sys::link_update(before.link, program).map_err(failed)
 }
 
 /// Attaches the first generation and pins its link.
@@ -1029,11 +1074,11 @@ fn attach(
 }
 
 /// Another program on the interface is somebody's: never replaced.
-fn refuse_foreign(interface: &Interface, ours: Option<&InForce>) -> Result<(), Error> {
+fn refuse_foreign(interface: &Interface, ours: Option<u32>) -> Result<(), Error> {
     let Some(attached) = interface.xdp else {
         return Ok(());
     };
-    if ours.is_some_and(|ours| ours.attached == attached.program) {
+    if ours == Some(attached.program) {
         return Ok(());
     }
     let name = aya::programs::loaded_programs()
@@ -1049,6 +1094,15 @@ fn refuse_foreign(interface: &Interface, ours: Option<&InForce>) -> Result<(), E
         name.map_or_else(String::new, |name| format!(", {name:?}")),
         interface.name
     )))
+}
+
+/// What nobody here can read can't be gone back to.
+fn no_way_back(interface: &Interface) -> Error {
+    Error::Failed(format!(
+        "the filter on {} was put there by another version, so it can't be what a trial goes back \
+         to; nothing was changed. Take it over without --confirm.",
+        interface.name
+    ))
 }
 
 /// What is on trial is to be kept or given up first.

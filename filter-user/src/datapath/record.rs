@@ -94,6 +94,15 @@ pub(super) struct Head {
     pub(super) settings: Option<Settings>,
 }
 
+/// What every record's head says of who wrote it.
+#[derive(Deserialize)]
+struct Writer {
+    /// [`abi::VERSION`] of the writer.
+    abi: u32,
+    /// The nodewall.
+    version: String,
+}
+
 /// What a generation was asked to do beside deciding by its rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Settings {
@@ -400,14 +409,18 @@ impl Record {
 
     fn parse(mut bytes: &[u8]) -> Result<Self, Unreadable> {
         let bytes = &mut bytes;
-        let head: Head = serde_json::from_slice(take(bytes)?)?;
-        if head.abi != abi::VERSION {
+        let head = take(bytes)?;
+        // All else may have another form there.
+        let writer: Writer = serde_json::from_slice(head)?;
+        if writer.abi != abi::VERSION {
             return Err(Unreadable(format!(
-                "version {} of the tables, here {}",
-                head.abi,
+                "nodewall {} wrote it, with version {} of the tables; here it is {}",
+                writer.version,
+                writer.abi,
                 abi::VERSION
             )));
         }
+        let head: Head = serde_json::from_slice(head)?;
         let mut ruleset: Ruleset = serde_json::from_slice(take(bytes)?)?;
         let lists = ruleset.sets.iter_mut().map(|set| &mut set.nets);
         put_lists(lists, &mut Vec::new(), take(bytes)?).ok_or_else(cut_short)?;
@@ -492,8 +505,9 @@ fn cut_short() -> Unreadable {
 fn unreadable(path: &Path, Unreadable(why): &Unreadable) -> Error {
     Error::Failed(format!(
         "the record {} is not readable by this nodewall ({why}): it was written by another \
-         version, or not by nodewall. The filter itself goes on. Replace it by `nodewall \
-         detach` and `nodewall apply`.",
+         version, or not by nodewall. The filter itself goes on as it is. `nodewall apply \
+         --take-over`, or `run` with it, puts policies in its place without a gap; its totals \
+         and flows are then lost. `nodewall detach` takes it off.",
         path.display()
     ))
 }

@@ -132,7 +132,7 @@ pub fn conversation(data: &[u8]) {
     let mut expected = reference::Conversation::new(&ingress, &egress);
     let host = OnHost::new((&ingress, &of_ingress), (&egress, &of_egress));
     let mut now = Duration::ZERO;
-    let mut step = |data: &mut Unstructured<'_>| {
+    let mut step = |data: &mut Unstructured<'_>| -> arbitrary::Result<()> {
         let (direction, ruleset) = if data.arbitrary()? {
             (Direction::Ingress, &ingress)
         } else {
@@ -151,7 +151,7 @@ pub fn conversation(data: &[u8]) {
             expected.flows(now).len(),
             &(&ingress, &egress, now, direction, &frame),
         );
-        arbitrary::Result::Ok(())
+        Ok(())
     };
     while !data.is_empty() && step(&mut data).is_ok() {}
 }
