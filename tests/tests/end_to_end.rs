@@ -271,12 +271,18 @@ fn counters_are_exact_and_the_driver_agrees() {
         plain.carry(&v4.carry(&Udp::to(29999))),
         tagged.carry(&v4.carry(&Udp::to(32768))),
     ];
-    let packets = TURNS * frames.len() as u64;
-    let sent = node
-        .lab()
-        .send(Side::Client, &frames, &Limit::count(packets))
-        .unwrap();
-    assert_eq!(sent.packets, packets);
+    // Before Linux 6.16 a veth drops what its other end is too slow for.
+    let turns = if require::linux() < (6, 16) { 8 } else { TURNS };
+    for _ in 0..TURNS / turns {
+        let packets = turns * frames.len() as u64;
+        let sent = node
+            .lab()
+            .send(Side::Client, &frames, &Limit::count(packets));
+        assert_eq!(sent.unwrap().packets, packets);
+        if turns < TURNS {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
     settle(|| node.dropped() == 6 * TURNS);
     assert_eq!(node.rule("node-ports", 0), 3 * TURNS);
     assert_eq!(node.rule("node-ports", 1), 3 * TURNS);
@@ -317,7 +323,7 @@ fn a_swap_lets_nothing_through_and_loses_no_count() {
     let stop = AtomicBool::new(false);
     let limit = Limit {
         packets: u64::MAX,
-        time: Duration::from_mins(2),
+        time: Duration::from_mins(10),
         stop: Some(&stop),
     };
     let sent = thread::scope(|scope| {
@@ -401,7 +407,7 @@ fn nothing_goes_out_over_swaps(hook: &str) {
     let flood = || {
         let socket = UdpSocket::bind((Side::Node.v4(), 0)).unwrap();
         let (began, mut sent) = (Instant::now(), 0_u64);
-        while !stop.load(Ordering::Relaxed) && began.elapsed() < Duration::from_mins(2) {
+        while !stop.load(Ordering::Relaxed) && began.elapsed() < Duration::from_mins(10) {
             // The kernel does not tell a sender of UDP that its packet was dropped.
             socket.send_to(&[0; 32], to).unwrap();
             sent += 1;
