@@ -315,11 +315,9 @@ impl<P: Policies> Daemon<P> {
                 _ = self.signals.reload.recv() => Some(Why::Asked),
                 () = self.watch.changed() => Some(Why::Files),
                 change = self.host.next() => match change {
-                    Some(HostChange::Unfiltered(interface)) if self.is_wanted(&interface) => {
-                        self.must_put_back(vec![interface]);
-                        Some(Why::Interface)
+                    Some(HostChange::Unfiltered(interface)) => {
+                        self.is_wanted(&interface).then_some(Why::Interface)
                     }
-                    Some(HostChange::Unfiltered(_)) => None,
                     Some(HostChange::Addresses) => {
                         settled = Some(tokio::time::Instant::now() + SETTLING);
                         None
@@ -351,6 +349,12 @@ impl<P: Policies> Daemon<P> {
                 }
             };
             if let Some(why) = why {
+                // What is not filtered is told of, whatever it was that leads to its being
+                // put back.
+                if let Ok(all) = self.read().await {
+                    let lacks = self.live.missing(&all);
+                    self.must_put_back(lacks);
+                }
                 if matches!(why, Why::Asked | Why::Files) {
                     self.supervisor.reloading();
                 }

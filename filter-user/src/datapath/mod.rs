@@ -405,12 +405,13 @@ impl Datapath {
         mode: Mode,
         policies: Policies<'_>,
     ) -> Result<Applied, Error> {
-        let mut interface = interface::by_name(interface)?;
+        let name = interface::by_name(interface)?.name;
         pins::prepare(&self.root)?;
         let lock = pins::lock(&self.root, true)?;
+        // What it runs may have changed until nobody else changed it.
+        let mut interface = interface::by_name(&name)?;
         if self.clear_first_trial(&interface)? {
-            // Its program is off.
-            interface = interface::by_name(&interface.name)?;
+            interface = interface::by_name(&name)?;
         }
         let applied = self.apply_locked(&interface, mode, policies);
         if applied.is_err() {
