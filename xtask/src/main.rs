@@ -4,6 +4,7 @@
 mod bench;
 mod build;
 mod demo;
+mod long;
 mod place;
 mod run;
 mod say;
@@ -47,6 +48,15 @@ enum Task {
     /// Measure nodewall and the filters that Debian ships, side by side; writes
     /// docs/benchmarks.md (needs root, takes 20 minutes)
     Bench(bench::Options),
+    /// Compare reference, host and kernel for as many cases as wanted; the first
+    /// disagreement is shrunk, and kept in tests/regressions (needs root)
+    Prove(long::Prove),
+    /// Change policies under traffic thousands of times, and account for each packet (needs
+    /// root)
+    Soak(long::Soak),
+    /// Change the sources here and there, and see which changes no test finds (needs
+    /// cargo-mutants)
+    Mutate(long::Mutate),
     /// Run every test; those against the kernel need root
     Test {
         /// Given to the test programs: filters, `--nocapture`, …
@@ -86,6 +96,9 @@ fn perform(task: Task) -> Result<()> {
             Ok(())
         }
         Task::Test { arguments } => test::run(&place, &arguments),
+        Task::Prove(options) => long::prove(&place, &options),
+        Task::Soak(options) => long::soak(&place, &options),
+        Task::Mutate(options) => long::mutate(&place, &options),
         Task::Bench(options) => bench::run(&place, &options),
         Task::Demo(options) => demo::run(&place, &options),
     }
