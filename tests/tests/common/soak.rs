@@ -71,14 +71,17 @@ pub(crate) enum Fault {
     Stale,
     /// The next policy comes, goes, and comes again.
     ToAndFro,
+    /// Counters begin again (bpfilter#389).
+    ForgetsCounts,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::PurgeThenAdd,
         Self::Mixture,
         Self::Stale,
         Self::ToAndFro,
+        Self::ForgetsCounts,
     ];
 
     /// What must be said of it, one of these.
@@ -89,6 +92,7 @@ impl Fault {
             Self::PurgeThenAdd => &[LET_THROUGH],
             Self::Mixture => &[LET_THROUGH, BY_ANOTHER],
             Self::Stale | Self::ToAndFro => &[BY_ANOTHER],
+            Self::ForgetsCounts => &["are counted of"],
         }
     }
 }
@@ -922,6 +926,17 @@ fn change(
     course.waits("the last packets", || {
         course.sent.load(Ordering::SeqCst) >= plan.packets
     })?;
+    if plan.fault == Some(Fault::ForgetsCounts) {
+        // When nothing comes any more, so that it is the only thing wrong.
+        course.stop.store(true, Ordering::SeqCst);
+        let settled =
+            || course.settled.load(Ordering::SeqCst) == course.sent.load(Ordering::SeqCst);
+        course.waits("the sender", || {
+            course.quiet.load(Ordering::SeqCst) && settled()
+        })?;
+        changer.datapath.detach(INTERFACE)?;
+        changer.policies[0].apply(&changer.datapath)?;
+    }
     Ok((past.is_gone()?, memory, of_daemon))
 }
 
