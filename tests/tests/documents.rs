@@ -19,7 +19,7 @@ mod quirk;
 #[path = "documents/write.rs"]
 mod write;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use filter_user::compile::Image;
@@ -182,12 +182,16 @@ fn the_kernel_does_what_documents_say() {
 fn every_misreading_is_caught() {
     let mut not_caught = Vec::new();
     for quirk in Quirk::ALL {
+        let cases = Cell::new(0_u32);
         let result = runner(3_000, true).run(&tapes(40), |tapes| {
+            cases.set(cases.get() + 1);
             let (case, packets) = case(&tapes);
             holds(&case, &packets, Some(quirk)).map(drop)
         });
         if result.is_ok() {
             not_caught.push(quirk);
+        } else {
+            println!("caught by documents, case {}: {quirk:?}", cases.get());
         }
     }
     assert!(not_caught.is_empty(), "not caught: {not_caught:?}");

@@ -58,8 +58,8 @@ fn drawn<T>(runner: &mut TestRunner, strategy: &impl Strategy<Value = T>) -> T {
 #[test]
 fn every_defect_of_a_peer_is_caught() {
     let mut runner = runner();
-    let recipes: Vec<Recipe> = (0..200).map(|_| drawn(&mut runner, &recipe())).collect();
-    let rulesets: Vec<Ruleset> = (0..400).map(|_| drawn(&mut runner, &ruleset(40))).collect();
+    let recipes: Vec<Recipe> = (0..1_000).map(|_| drawn(&mut runner, &recipe())).collect();
+    let rulesets: Vec<Ruleset> = (0..120).map(|_| drawn(&mut runner, &ruleset(40))).collect();
     let mut not_caught = Vec::new();
     for (who, defect, seed) in peer_mistakes::ALL {
         let search = |mistake: &mistakes::Mistake, differs: fn(&Judgement, &Judgement) -> bool| {
@@ -297,6 +297,10 @@ mod kernel {
                     .filter(|frame| Kernel::takes(Direction::Ingress, frame))
                     .collect();
                 packets += frames.len();
+                let mut kernel = Kernel::new(&policy, &image, &mut corpus);
+                kernel.fill(frames.clone());
+                // What is right is not caught.
+                assert_eq!(kernel.differs(&|frame| image.judge(frame)), None);
                 let wrong = wrong(&policy, &before);
                 let mut kernel = Kernel::new(&policy, &wrong, &mut corpus);
                 kernel.fill(frames);
@@ -333,9 +337,10 @@ mod kernel {
                     family.dst.levels = family.dst.levels.min(3);
                 }
             });
-            differs(case, &image, &wrong, &case.frames(150), &mut corpus)
+            wrong.layout().is_small()
+                && differs(case, &image, &wrong, &case.frames(150), &mut corpus)
         });
-        assert!(caught);
+        assert!(caught, "not caught");
         println!("caught by the kernel: the small program is loaded for a large image");
     }
 
@@ -363,11 +368,16 @@ mod kernel {
         TestPair::load(of(0, &inward), of(1, &outward), flows)
     }
 
-    const PAIRS: &[(&str, WrongPair)] = &[
-        ("nothing is remembered", |talk| {
-            let both = [&talk.ingress, &talk.egress];
-            pair(both, both, 0)
-        }),
+    /// With the direction that alone is asked, where one is.
+    const PAIRS: &[(&str, WrongPair, Option<Direction>)] = &[
+        (
+            "nothing is remembered",
+            |talk| {
+                let both = [&talk.ingress, &talk.egress];
+                pair(both, both, 0)
+            },
+            None,
+        ),
         (
             "the switches of flows are those of a policy that denies nothing",
             |talk| {
@@ -378,12 +388,17 @@ mod kernel {
                 outward.rules = closed(&talk.egress);
                 pair([&inward, &outward], [&talk.ingress, &talk.egress], 1_024)
             },
+            None,
         ),
-        ("what goes out has the rules of what comes in", |talk| {
-            let mut same = talk.ingress.clone();
-            same.direction = Direction::Egress;
-            pair([&talk.ingress, &same], [&talk.ingress, &same], 1_024)
-        }),
+        (
+            "what goes out has the rules of what comes in",
+            |talk| {
+                let mut same = talk.ingress.clone();
+                same.direction = Direction::Egress;
+                pair([&talk.ingress, &same], [&talk.ingress, &same], 1_024)
+            },
+            None,
+        ),
         (
             "the other direction's tables are those of another policy",
             |talk| {
@@ -394,13 +409,18 @@ mod kernel {
                     1_024,
                 )
             },
+            Some(Direction::Ingress),
         ),
-        ("the rules of both directions are exchanged", |talk| {
-            let (mut inward, mut outward) = (talk.egress.clone(), talk.ingress.clone());
-            inward.direction = Direction::Ingress;
-            outward.direction = Direction::Egress;
-            pair([&inward, &outward], [&inward, &outward], 1_024)
-        }),
+        (
+            "the rules of both directions are exchanged",
+            |talk| {
+                let (mut inward, mut outward) = (talk.egress.clone(), talk.ingress.clone());
+                inward.direction = Direction::Ingress;
+                outward.direction = Direction::Egress;
+                pair([&inward, &outward], [&inward, &outward], 1_024)
+            },
+            None,
+        ),
     ];
 
     /// As many rules, which deny nothing.
@@ -428,14 +448,16 @@ mod kernel {
         };
         // What is right is not caught.
         for talk in &talks[..10] {
-            assert_eq!(caught(talk, none, true), None);
+            assert_eq!(caught(talk, none, None, true), None);
         }
-        let mut wrong: Vec<(&str, WrongPair, bool)> = vec![("flows never end", none, false)];
-        wrong.extend(PAIRS.iter().map(|(name, load)| (*name, *load, true)));
-        for (name, load, ages) in wrong {
+        let clock = [("flows never end", none, None, false)];
+        let pairs = PAIRS
+            .iter()
+            .map(|(name, load, only)| (*name, *load, *only, true));
+        for (name, load, only, ages) in clock.into_iter().chain(pairs) {
             let mut packets = 0;
             let by = talks.iter().position(|talk| {
-                let caught = caught(talk, load, ages);
+                let caught = caught(talk, load, only, ages);
                 packets += caught.unwrap_or(talk.steps.len());
                 caught.is_some()
             });
@@ -447,14 +469,15 @@ mod kernel {
     }
 
     /// The first packet of a talk that such programs say otherwise of, or remember otherwise.
-    fn caught(talk: &Talk, load: WrongPair, ages: bool) -> Option<usize> {
+    fn caught(talk: &Talk, load: WrongPair, only: Option<Direction>, ages: bool) -> Option<usize> {
         let mut loaded = Loaded::of(load(talk).unwrap());
         let mut reference = Conversation::new(&talk.ingress, &talk.egress);
         let mut now = Duration::ZERO;
         let mut steps = talk.steps.iter().enumerate();
         let differs = steps.find(|(_, step)| {
             let (direction, frame) = (step.direction, &step.frame.0[..]);
-            if !can_be_run(direction, frame) {
+            let is_asked = only.is_none_or(|only| only == direction);
+            if !is_asked || !can_be_run(direction, frame) {
                 return false;
             }
             now += Duration::from_secs(step.wait);

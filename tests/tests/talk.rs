@@ -450,7 +450,7 @@ fn every_mistake_about_return_traffic_is_caught() {
         left.retain(|(name, mistake)| {
             let caught = talk.catches(mistake).is_some();
             if caught {
-                println!("talk {number}: {name}");
+                println!("caught by talk {number}: {name}");
             }
             !caught
         });

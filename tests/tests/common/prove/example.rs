@@ -1,17 +1,17 @@
 //! A policy and the packets that something is wrong with: what each of the three says of
 //! them, how little of it is enough, and how it is kept.
 
-use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use std::{fmt, fs};
 
 use filter_user::compile::{Combination, Image};
 use filter_user::conversation::Conversation as OnHost;
 use filter_user::datapath::{Compiled, TestBench};
 use filter_user::decision::Judgement;
 use filter_user::reference::{self, Conversation};
-use filter_user::ruleset::{Direction, Match, Rule, Ruleset};
+use filter_user::ruleset::{Addresses, Direction, Match, Rule, Ruleset};
 use serde_json::{Value, json};
 
 use crate::known::{Loaded, can_be_run, known_to_host, known_to_reference, unclear};
@@ -25,6 +25,31 @@ pub(crate) struct Example {
     pub(crate) rulesets: Vec<Ruleset>,
     pub(crate) forced: Option<Combination>,
     pub(crate) steps: Vec<Step>,
+}
+
+/// Why an example is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The three don't say the same.
+    Differs(String),
+    /// They can't be asked: such a ruleset is none, or can't be loaded.
+    Unable(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Differs(text) | Self::Unable(text)) = self;
+        f.write_str(text)
+    }
+}
+
+/// So that who shrinks does not take what is no ruleset for what is wrong.
+fn unable(error: impl fmt::Display) -> Failure {
+    Failure::Unable(error.to_string())
+}
+
+fn differs(error: impl fmt::Display) -> Failure {
+    Failure::Differs(error.to_string())
 }
 
 #[derive(Clone, Debug)]
@@ -66,17 +91,17 @@ impl Example {
 
     /// Where the three don't say the same; what the reference says of each packet, where they
     /// do. How many packets the kernel was asked about is added to `cases`.
-    pub(crate) fn compare(&self, cases: &mut u64) -> Result<Vec<String>, String> {
+    pub(crate) fn compare(&self, cases: &mut u64) -> Result<Vec<String>, Failure> {
         let images = self.rulesets.iter();
         let images = images.map(|ruleset| Image::compile_as(ruleset, BUDGET, self.forced));
         let images = images.collect::<Result<Vec<_>, _>>();
-        let images = images.map_err(|error| error.to_string())?;
+        let images = images.map_err(unable)?;
         match (&self.rulesets[..], &images[..]) {
             ([ruleset], [image]) => self.one_by_one(ruleset, image, cases),
             ([ingress, egress], [inward, outward]) => {
                 self.in_a_row([(ingress, inward), (egress, outward)], cases)
             }
-            _ => Err("an example is of one ruleset or of two".to_owned()),
+            _ => Err(unable("an example is of one ruleset or of two")),
         }
     }
 
@@ -85,14 +110,14 @@ impl Example {
         ruleset: &Ruleset,
         image: &Image,
         cases: &mut u64,
-    ) -> Result<Vec<String>, String> {
-        let mut bench = TestBench::load(ruleset, image).map_err(|error| error.to_string())?;
+    ) -> Result<Vec<String>, Failure> {
+        let mut bench = TestBench::load(ruleset, image).map_err(unable)?;
         let mut answers = Vec::new();
         for Step { frame, .. } in &self.steps {
             let expected = reference::judge(ruleset, frame);
             same("host", &image.judge(frame), &expected, frame)?;
             if can_be_run(ruleset.direction, frame) {
-                let kernel = bench.judge(frame).map_err(|error| error.to_string())?;
+                let kernel = bench.judge(frame).map_err(differs)?;
                 same("kernel", &kernel, &expected, frame)?;
                 *cases += 1;
             }
@@ -105,11 +130,11 @@ impl Example {
         &self,
         [ingress, egress]: [(&Ruleset, &Image); 2],
         cases: &mut u64,
-    ) -> Result<Vec<String>, String> {
+    ) -> Result<Vec<String>, Failure> {
         let mut reference = Conversation::new(ingress.0, egress.0);
         let host = OnHost::new(ingress, egress);
         let compiled = |(ruleset, image)| Compiled { ruleset, image };
-        let mut kernel = Loaded::new(compiled(ingress), compiled(egress))?;
+        let mut kernel = Loaded::new(compiled(ingress), compiled(egress)).map_err(unable)?;
         let mut now = Duration::ZERO;
         let mut answers = Vec::new();
         for step in &self.steps {
@@ -128,7 +153,7 @@ impl Example {
             if can_be_run(direction, frame) {
                 kernel.advance(now);
                 let judgement = kernel.pair.judge(direction, frame);
-                let judgement = judgement.map_err(|error| error.to_string())?;
+                let judgement = judgement.map_err(differs)?;
                 same("kernel", &judgement, &expected, frame)?;
                 same("kernel, about flows,", &kernel.known(), &flows, frame)?;
                 *cases += 1;
@@ -202,6 +227,12 @@ impl Example {
             |matches| shorten(&mut matches.dst.nets),
         ];
         for side in 0..self.rulesets.len() {
+            let is_free = |side: &Addresses| side.sets.is_empty() && side.not_sets.is_empty();
+            let rules = self.rulesets[side].rules.iter();
+            let mut alternatives = rules.flat_map(|rule| &rule.matches);
+            if alternatives.all(|matches| is_free(&matches.src) && is_free(&matches.dst)) {
+                self.thin(fails, |example| Some(&mut example.rulesets[side].sets));
+            }
             for rule in 0..self.rulesets[side].rules.len() {
                 self.thin(fails, |example| {
                     Some(&mut example.rulesets[side].rules[rule].matches)
@@ -376,12 +407,12 @@ fn same<A: std::fmt::Debug + PartialEq>(
     answer: &A,
     expected: &A,
     frame: &[u8],
-) -> Result<(), String> {
+) -> Result<(), Failure> {
     if answer == expected {
         return Ok(());
     }
     let frame = Frame(frame.to_vec());
-    Err(format!(
+    Err(differs(format_args!(
         "of {frame:?} the {who} says {answer:?}, and the reference {expected:?}"
-    ))
+    )))
 }

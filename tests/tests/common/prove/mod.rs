@@ -38,7 +38,7 @@ use crate::random::{self, Recipe, recipe};
 use crate::switch_over::{self, Case};
 use crate::talk::talk;
 
-use example::Example;
+use example::{Example, Failure};
 use kernel::{CORPUS, Kernel, corpus};
 
 const BUDGET: u64 = 64 << 20;
@@ -307,7 +307,7 @@ pub(crate) fn prove(
         return Ok(());
     };
     let example = example.shrunk(Instant::now() + SHRINK, |example| {
-        example.compare(&mut 0).is_err()
+        matches!(example.compare(&mut 0), Err(Failure::Differs(_)))
     });
     Err(Box::new(Found {
         kept: example.keep(plan.folder, &what),
@@ -349,8 +349,8 @@ impl Sources {
         if number.is_multiple_of(TALKS) {
             let example = Example::of_talk(&drawn(&mut runner, &talk()));
             let mut steps = 0;
-            if let Err(what) = example.compare(&mut steps) {
-                return Err((what, example));
+            if let Err(failure) = example.compare(&mut steps) {
+                return Err((format!("seed {seed}, talk {number}: {failure}"), example));
             }
             done.kernel.fetch_add(steps, Ordering::Relaxed);
             done.talks.fetch_add(steps, Ordering::Relaxed);
