@@ -8,6 +8,8 @@
 
 #[path = "common/flow_mistakes.rs"]
 mod flow_mistakes;
+#[path = "common/known.rs"]
+mod known;
 #[path = "common/random.rs"]
 mod random;
 #[path = "common/talk.rs"]
@@ -15,11 +17,9 @@ mod talk;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use filter_common::flow::{self, Tuple};
 use filter_common::verdict::{Reason, Verdict};
 use filter_user::compile::Image;
 use filter_user::conversation::Conversation as OnHost;
@@ -31,6 +31,7 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, TestRng, TestRunner};
 
 use flow_mistakes::{Mistake, Wrong};
+use known::{Known, known_to_host, known_to_reference, unclear};
 use talk::{Kind, Step, Talk, talk};
 
 /// The same talks in every run.
@@ -301,59 +302,6 @@ fn state_changes_drops_to_passes_alone() {
     });
 }
 
-/// A flow, as all three have it; the time since it was seen is left out.
-type Known = (Direction, [IpAddr; 2], u8, [u16; 2], &'static str, u64, u64);
-
-fn known_to_reference(conversation: &Conversation<'_>, now: Duration) -> Vec<Known> {
-    let flows = conversation.flows(now);
-    let flows = flows.iter().map(|flow| {
-        let state = match flow.state {
-            State::SynSent => "syn_sent",
-            State::SynAnswered => "syn_answered",
-            State::Established => "established",
-            State::Closing => "closing",
-            State::Reset => "reset",
-            State::Unanswered => "unanswered",
-            State::OneWay => "one_way",
-            State::TwoWay => "two_way",
-        };
-        let ends = [flow.src, flow.dst];
-        let counts = (flow.forward, flow.back);
-        (
-            flow.begun,
-            ends,
-            flow.protocol,
-            flow.numbers,
-            state,
-            counts.0,
-            counts.1,
-        )
-    });
-    sorted(flows.collect())
-}
-
-fn known_to_host(flows: Vec<(Direction, Tuple, flow::Flow)>) -> Vec<Known> {
-    let flows = flows.into_iter().map(|(begun, tuple, flow)| {
-        let state = flow::State::from_number(flow.state).unwrap().name();
-        let (ends, numbers) = (tuple.addresses(), tuple.both_numbers());
-        (
-            begun,
-            ends,
-            tuple.proto(),
-            numbers,
-            state,
-            flow.forward,
-            flow.back,
-        )
-    });
-    sorted(flows.collect())
-}
-
-fn sorted(mut flows: Vec<Known>) -> Vec<Known> {
-    flows.sort_unstable();
-    flows
-}
-
 const BUDGET: u64 = 64 << 20;
 
 fn compiled(ruleset: &Ruleset) -> Result<Image, TestCaseError> {
@@ -384,7 +332,7 @@ fn against_reference<J>(
         for step in talk.steps.iter().filter(|step| can_be_run(step)) {
             now += Duration::from_secs(step.wait);
             // Such a clock is not to be asked at the very end of something's time.
-            while clock == Clock::Own && unclear(&reference, now, step) {
+            while clock == Clock::Own && unclear(&reference, now, step.direction, &step.frame.0) {
                 now += Duration::from_secs(1);
             }
             let judgement = reference.judge(now, step.direction, &step.frame.0);
@@ -398,14 +346,6 @@ fn against_reference<J>(
     runner(talks)
         .run(&talk(), check)
         .map_err(|error| error.to_string())
-}
-
-/// Whether something ends within the next second.
-fn unclear(reference: &Conversation<'_>, now: Duration, step: &Step) -> bool {
-    let later = now + Duration::from_secs(1);
-    let judged = |now| reference.clone().judge(now, step.direction, &step.frame.0);
-    known_to_reference(reference, now) != known_to_reference(reference, later)
-        || judged(now) != judged(later)
 }
 
 /// A talk's images, to be shared by what evaluates it.
@@ -510,7 +450,7 @@ fn every_mistake_about_return_traffic_is_caught() {
         left.retain(|(name, mistake)| {
             let caught = talk.catches(mistake).is_some();
             if caught {
-                println!("talk {number}: {name}");
+                println!("caught by talk {number}: {name}");
             }
             !caught
         });
@@ -524,62 +464,11 @@ fn every_mistake_about_return_traffic_is_caught() {
 
 #[cfg(feature = "bpf")]
 mod kernel {
-    use std::time::Instant;
-
-    use filter_user::datapath::{Compiled, TestBench, TestPair};
+    use filter_user::datapath::Compiled;
     use tests::require;
 
+    use super::known::Loaded;
     use super::*;
-
-    /// The programs, and how the talk's time is told to them.
-    struct Loaded {
-        pair: TestPair,
-        began: Instant,
-        aged: Duration,
-    }
-
-    impl Loaded {
-        /// What is remembered is as old as it would be at `now`.
-        fn advance(&mut self, now: Duration) {
-            let by = now.saturating_sub(self.began.elapsed() + self.aged);
-            if by >= Duration::from_millis(100) {
-                self.pair.age(by).unwrap();
-                self.aged += by;
-            }
-        }
-
-        fn known(&self) -> Vec<Known> {
-            let flows = self.pair.flows().unwrap().into_iter();
-            let live = flows.filter(|flow| flow.left.is_some());
-            let known = live.map(|flow| {
-                let ends = [flow.src, flow.dst];
-                let state = flow.state.name();
-                (
-                    flow.begun,
-                    ends,
-                    flow.protocol,
-                    flow.numbers,
-                    state,
-                    flow.forward,
-                    flow.back,
-                )
-            });
-            sorted(known.collect())
-        }
-    }
-
-    /// The kernel runs no frame that ends within its Ethernet header, and, going out,
-    /// none within its IP header (`bpf_prog_test_run_skb`, Linux 6.18): no socket sends
-    /// such.
-    fn can_be_run(step: &Step) -> bool {
-        let frame = &step.frame.0;
-        let shortest = match (step.direction, frame.get(12..14)) {
-            (Direction::Egress, Some([0x08, 0x00])) => TestBench::MIN_FRAME + 20,
-            (Direction::Egress, Some([0x86, 0xdd])) => TestBench::MIN_FRAME + 40,
-            _ => TestBench::MIN_FRAME,
-        };
-        frame.len() >= shortest
-    }
 
     #[test]
     fn the_kernel_agrees_with_the_reference() {
@@ -589,17 +478,10 @@ mod kernel {
         let begin = |talk: &Talk| {
             let [ingress, egress] = [compiled(&talk.ingress)?, compiled(&talk.egress)?];
             let side = |ruleset, image| Compiled { ruleset, image };
-            let pair = TestPair::load(
-                side(&talk.ingress, &ingress),
-                side(&talk.egress, &egress),
-                1_024,
-            );
-            Ok(Loaded {
-                pair: pair.map_err(|error| TestCaseError::fail(error.to_string()))?,
-                began: Instant::now(),
-                aged: Duration::ZERO,
-            })
+            Loaded::new(side(&talk.ingress, &ingress), side(&talk.egress, &egress))
+                .map_err(TestCaseError::fail)
         };
+        let can_be_run = |step: &Step| known::can_be_run(step.direction, &step.frame.0);
         against_reference((150, Clock::Own), can_be_run, begin, |loaded, now, step| {
             loaded.advance(now);
             let judgement = loaded.pair.judge(step.direction, &step.frame.0);

@@ -427,12 +427,15 @@ fn every_mistake_in_the_tables_is_caught() {
     let frames: Vec<_> = cases.iter().map(|case| case.frames(BESIDE)).collect();
     let all = || images.iter().zip(&frames);
     for (name, mistake) in table_mistakes::ALL {
-        let caught = all().any(|(image, frames)| {
+        let caught = all().position(|(image, frames)| {
             let glass = Glass::new(image, *mistake);
             let mut frames = frames.iter();
             frames.any(|frame| glass.decide(frame) != image.classify(frame))
         });
-        assert!(caught, "not caught: {name}");
+        let Some(case) = caught else {
+            panic!("not caught: {name}");
+        };
+        println!("caught by the tables at {}: {name}", cases[case].name);
     }
     // And what makes no mistake is not caught.
     for (image, frames) in all() {
@@ -452,8 +455,10 @@ fn every_seeded_mistake_is_caught() {
         repeatable: true,
     };
     for (name, mistake) in mistakes::all() {
+        let mut packets = 0_u32;
         let result = compare(&size(), |ruleset, frames| {
             frames.iter().try_for_each(|frame| {
+                packets += 1;
                 let (mut taken, mut bytes) = (ruleset.clone(), frame.0.clone());
                 mistake(&mut taken, &mut bytes);
                 same(
@@ -467,6 +472,7 @@ fn every_seeded_mistake_is_caught() {
             result.is_err_and(|failure| matches!(*failure, TestError::Fail(..))),
             "not caught: {name}"
         );
+        println!("caught by the comparison of evaluators, packet {packets}: {name}");
     }
     // And what makes no mistake is not caught.
     expect_agreement(compare(&size(), |ruleset, frames| {

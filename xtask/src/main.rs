@@ -8,6 +8,7 @@ mod demo;
 mod deny;
 mod fuzz;
 mod kernels;
+mod long;
 mod miri;
 mod package;
 mod place;
@@ -77,6 +78,15 @@ enum Task {
     Kernels(kernels::Options),
     /// Build the Debian package, of an optimised binary unless told otherwise
     Package(package::Options),
+    /// Compare reference, host and kernel for as many cases as wanted; the first
+    /// disagreement is shrunk, and kept in tests/regressions (needs root)
+    Prove(long::Prove),
+    /// Change policies under traffic thousands of times, and account for each packet (needs
+    /// root)
+    Soak(long::Soak),
+    /// Change the sources here and there, and see which changes no test finds (needs
+    /// cargo-mutants)
+    Mutate(long::Mutate),
     /// Run every test; those against the kernel need root
     Test {
         /// Given to the test programs: filters, `--nocapture`, …
@@ -122,6 +132,9 @@ fn perform(task: Task) -> Result<()> {
         Task::Deny { advisories } => deny::run(&place, advisories),
         Task::Reproduce => reproduce::run(&place),
         Task::Kernels(options) => kernels::run(&place, &options),
+        Task::Prove(options) => long::prove(&place, &options),
+        Task::Soak(options) => long::soak(&place, &options),
+        Task::Mutate(options) => long::mutate(&place, &options),
         Task::Bench(options) => bench::run(&place, &options),
         Task::Crash(options) => crash::run(&place, &options),
         Task::Demo(options) => demo::run(&place, &options),

@@ -292,6 +292,19 @@ impl Image {
         &self.lines
     }
 
+    /// The image with something else in it: for tests, which must see that it is wrong.
+    #[must_use]
+    pub fn spoilt(&self, spoil: impl FnOnce(&mut Layout, &mut [Line])) -> Self {
+        let mut layout = self.layout;
+        let mut lines = self.lines.clone();
+        spoil(&mut layout, &mut lines);
+        Self {
+            layout,
+            lines,
+            ..*self
+        }
+    }
+
     /// How the classes are combined.
     #[must_use]
     pub fn combination(&self) -> Combination {

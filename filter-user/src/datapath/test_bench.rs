@@ -271,6 +271,24 @@ impl TestBench {
         Ok((new.map(|(new, old)| *new - *old).collect(), took))
     }
 
+    /// Runs frame after frame by a call each, in either direction; gives each verdict, and
+    /// what each counter counted of them all.
+    pub fn run_each<'f>(
+        &mut self,
+        frames: impl IntoIterator<Item = &'f [u8]>,
+    ) -> Result<(Vec<Verdict>, Vec<Count>), Error> {
+        let before = self.read()?;
+        let mut verdicts = Vec::new();
+        for frame in frames {
+            let action = sys::test_run(self.generation.program(), frame)
+                .map_err(|error| Error::io("BPF_PROG_TEST_RUN failed", &error))?;
+            verdicts.push(self.verdict(action)?);
+        }
+        self.totals = self.read()?;
+        let new = self.totals.iter().zip(&before);
+        Ok((verdicts, new.map(|(new, old)| *new - *old).collect()))
+    }
+
     /// The rule that a counter is for, and whether it is counted beside the
     /// verdict.
     fn rule(&self, counter: u32) -> Option<(u32, bool)> {
@@ -279,16 +297,18 @@ impl TestBench {
         Some((index, rule.reason().is_none()))
     }
 
+    fn verdict(&self, action: u32) -> Result<Verdict, Error> {
+        match (self.generation.direction(), action) {
+            (Direction::Ingress, XDP_PASS) | (Direction::Egress, TC_UNSPEC) => Ok(Verdict::Pass),
+            (Direction::Ingress, XDP_DROP) | (Direction::Egress, TC_SHOT) => Ok(Verdict::Drop),
+            (_, other) => Err(Error::Failed(format!(
+                "the program returned action {other}"
+            ))),
+        }
+    }
+
     fn decision(&self, action: u32, counter: u32) -> Result<Decision, Error> {
-        let verdict = match (self.generation.direction(), action) {
-            (Direction::Ingress, XDP_PASS) | (Direction::Egress, TC_UNSPEC) => Verdict::Pass,
-            (Direction::Ingress, XDP_DROP) | (Direction::Egress, TC_SHOT) => Verdict::Drop,
-            (_, other) => {
-                return Err(Error::Failed(format!(
-                    "the program returned action {other}"
-                )));
-            }
-        };
+        let verdict = self.verdict(action)?;
         let rule = counter.checked_sub(REASON_COUNTERS);
         let reason = match rule {
             Some(rule) => self

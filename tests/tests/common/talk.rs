@@ -27,6 +27,10 @@ pub(crate) struct Step {
     /// Seconds since the step before.
     pub(crate) wait: u64,
     pub(crate) direction: Direction,
+    #[allow(
+        dead_code,
+        reason = "who only compares answers does not ask what it was made to be"
+    )]
     pub(crate) kind: Kind,
     pub(crate) frame: Frame,
 }

@@ -1,0 +1,43 @@
+//! Policies that change under traffic: no packet is decided by a mixture of two, none is
+//! lost, none is counted twice, and nothing is left behind. `cargo xtask soak` does more of
+//! the same.
+#![cfg(feature = "bpf")]
+
+#[path = "common/soak.rs"]
+mod soak;
+
+use soak::{Fault, Plan};
+use tests::require;
+
+#[test]
+fn each_packet_is_decided_by_the_old_policy_or_the_new_one() {
+    const PACKETS: u64 = 2_000_000;
+    if !require::root_and_bpf() {
+        return;
+    }
+    let report = soak::soak(&Plan {
+        changes: 130,
+        by_daemon: 20,
+        packets: PACKETS,
+        progress: |progress| println!("{progress}"),
+        fault: None,
+    });
+    let report = report.unwrap_or_else(|error| panic!("{error:#}"));
+    println!("{report}");
+    assert!(report.packets >= PACKETS);
+    // They were looked for.
+    let [programs, maps] = report.gone;
+    assert!(programs >= 150 && maps >= 100, "{programs}, {maps}");
+}
+
+/// The soak must be able to fail.
+#[test]
+fn every_wrong_change_is_caught() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    for fault in Fault::ALL {
+        let said = soak::catches(fault).unwrap_or_else(|error| panic!("{error:#}"));
+        println!("caught by the swap soak: {fault:?}: {said}");
+    }
+}
