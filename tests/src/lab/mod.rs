@@ -31,6 +31,8 @@ pub use node::Node;
 pub use reach::Reach;
 pub use sender::{Limit, Sent};
 pub use service::{Service, Transport};
+#[cfg(feature = "bpf")]
+pub(crate) use {namespace::run, node::program};
 
 use namespace::{Namespace, ip};
 
