@@ -7,6 +7,7 @@ mod demo;
 mod place;
 mod run;
 mod say;
+mod scoreboard;
 mod setup;
 mod test;
 
@@ -47,6 +48,9 @@ enum Task {
     /// Measure nodewall and the filters that Debian ships, side by side; writes
     /// docs/benchmarks.md (needs root, takes 20 minutes)
     Bench(bench::Options),
+    /// Send odd and evading packets to nodewall and to the filters that Debian ships; writes
+    /// docs/scoreboard.md (needs root, takes two minutes)
+    Scoreboard,
     /// Run every test; those against the kernel need root
     Test {
         /// Given to the test programs: filters, `--nocapture`, …
@@ -87,6 +91,7 @@ fn perform(task: Task) -> Result<()> {
         }
         Task::Test { arguments } => test::run(&place, &arguments),
         Task::Bench(options) => bench::run(&place, &options),
+        Task::Scoreboard => scoreboard::run(&place),
         Task::Demo(options) => demo::run(&place, &options),
     }
 }
