@@ -32,7 +32,7 @@ pub use reach::Reach;
 pub use sender::{Limit, Sent};
 pub use service::{Service, Transport};
 #[cfg(feature = "bpf")]
-pub(crate) use {namespace::run, node::program};
+pub(crate) use {namespace::run, node::program, sender::open};
 
 use namespace::{Namespace, ip};
 

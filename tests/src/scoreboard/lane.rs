@@ -2,7 +2,9 @@
 //!
 //! Nothing else is on the wire: the client has no addresses and sends nothing of its own.
 
-use std::fs;
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::thread;
@@ -11,13 +13,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, socket,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvfrom, send, socket,
 };
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{Hook, Outcome};
-use crate::lab::{Lab, Limit, Side, run};
+use crate::lab::{Lab, Side, open, run};
 
 /// How long a packet may take that takes microseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -83,8 +85,13 @@ table inet gauge {
 pub(super) struct Lane {
     lab: Lab,
     hook: Hook,
+    sender: OwnedFd,
     /// Receives what the node's driver, and an XDP program there, let through.
     tap: OwnedFd,
+    /// What the node's IP layers count: `snmp`, `netstat`, `snmp6`.
+    counts: [File; 3],
+    /// The gauge, as it was read last: nothing but this lane's own packets moves it.
+    read: Cell<[u64; 3]>,
     files: TempDir,
 }
 
@@ -105,11 +112,20 @@ impl Lane {
                 SockProtocol::EthAll,
             )
         })??;
+        let sender = lab.in_ns(Side::Client, || open(client))??;
+        // A file of these stays that of the namespace in which it was opened.
+        let counts = lab.in_ns(Side::Node, || {
+            let open = |name| File::open(format!("/proc/thread-self/net/{name}"));
+            Ok::<_, io::Error>([open("snmp")?, open("netstat")?, open("snmp6")?])
+        })??;
         forget_fragments(&lab, &["ipv4/ipfrag_time", "ipv6/ip6frag_time"])?;
         let lane = Self {
             lab,
             hook,
+            sender,
             tap,
+            counts,
+            read: Cell::default(),
             files: TempDir::new()?,
         };
         let gauge = match hook {
@@ -175,8 +191,7 @@ impl Lane {
                 .driver_counter(Side::Node, "rx_queue_", "_xdp_drops")
         };
         let before = drops()?;
-        self.lab
-            .send(Side::Client, &[frame.to_vec()], &Limit::count(1))?;
+        self.send(frame)?;
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
             if self.wait_for(frame, Duration::from_millis(5))? {
@@ -196,9 +211,9 @@ impl Lane {
 
     /// nftables, iptables: counters before and behind the filter's chains.
     fn by_gauge(&self, frame: &[u8]) -> Result<Found> {
-        let before = self.gauge()?;
-        let frames = [frame.to_vec(), MARKER.to_vec()];
-        self.lab.send(Side::Client, &frames, &Limit::count(2))?;
+        let before = self.read.get();
+        self.send(frame)?;
+        self.send(&MARKER)?;
         if !self.wait_for(&MARKER, PATIENCE)? {
             bail!("the marker behind it did not arrive");
         }
@@ -207,6 +222,7 @@ impl Lane {
         for _ in 0..3 {
             let now = self.gauge()?;
             moved = [0, 1, 2].map(|index| now[index] - before[index]);
+            self.read.set(now);
             if moved[0] > 0 {
                 break;
             }
@@ -264,12 +280,20 @@ impl Lane {
         }
     }
 
+    fn send(&self, frame: &[u8]) -> Result<()> {
+        let sent = send(self.sender.as_raw_fd(), frame, MsgFlags::empty());
+        sent.map(drop).context("cannot send")
+    }
+
     /// Packets that the node's IP layer has found no good.
     fn refused(&self) -> Result<u64> {
-        self.lab.in_ns(Side::Node, || {
-            let read = |file: &str| fs::read_to_string(format!("/proc/thread-self/net/{file}"));
-            Ok(refused(&read("snmp")?, &read("netstat")?, &read("snmp6")?))
-        })?
+        let mut texts = [const { String::new() }; 3];
+        for (mut file, text) in self.counts.iter().zip(&mut texts) {
+            file.rewind()?;
+            file.read_to_string(text)?;
+        }
+        let [snmp, netstat, snmp6] = &texts;
+        Ok(refused(snmp, netstat, snmp6))
     }
 }
 

@@ -8,7 +8,7 @@ mod document;
 mod lane;
 mod peer;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 pub use cases::{Case, Group, cases};
 pub use document::{Column, document, listed};
@@ -95,4 +95,35 @@ pub fn run(peer: Peer, cases: &[Case]) -> Result<Vec<Outcome>> {
         }
     }
     Ok(outcomes)
+}
+
+/// Whether the runner sees all that comes to a hook pass where there is no filter, and
+/// dropped where one drops everything; an error where it does not. Needs root.
+pub fn control(hook: Hook, cases: &[Case]) -> Result<()> {
+    let open = run(Peer::Nothing(hook), cases)?;
+    let closed = run(Peer::Everything(hook), cases)?;
+    let mut seen = 0;
+    for ((open, closed), case) in open.iter().zip(&closed).zip(cases) {
+        match (open, closed) {
+            (Outcome::Passed | Outcome::PassedThenRefused, Outcome::Dropped) => seen += 1,
+            // xdp-filter, which drops everything here, allows no such frames.
+            (Outcome::Passed | Outcome::PassedThenRefused, Outcome::TooLarge)
+                if hook == Hook::Driver => {}
+            // What does not come to the hook does so with either.
+            (Outcome::Refused | Outcome::NotSeen, same) if open == same => {}
+            _ => bail!(
+                "{hook:?}: without a filter {} is {open:?}, and {closed:?} where everything is \
+                 dropped",
+                case.row.name
+            ),
+        }
+    }
+    // To prerouting comes only IP, without tags and errors.
+    if seen * 2 < cases.len() || hook == Hook::Ingress && seen < cases.len() {
+        bail!(
+            "{hook:?}: only {seen} of {} packets came to it",
+            cases.len()
+        );
+    }
+    Ok(())
 }

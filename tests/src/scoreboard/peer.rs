@@ -53,6 +53,11 @@ pub enum Hook {
     Prerouting,
 }
 
+impl Hook {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Driver, Self::Ingress, Self::Prerouting];
+}
+
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
@@ -385,10 +390,8 @@ pub(super) struct InForce(Child);
 impl InForce {
     fn start(lane: &Lane, commands: &str) -> Result<Self> {
         let script = format!(
-            "set -e; mount -t bpf bpf /sys/fs/bpf
-{{
-{commands}}} >&2
-echo ready; read end"
+            "set -e; mount -t bpf bpf /sys/fs/bpf; exec 3>&1 >&2
+{commands}echo ready >&3; read end"
         );
         let program = program();
         let program = program.parent().unwrap_or(Path::new(""));
