@@ -17,8 +17,12 @@ fn main() {
     let Some(out) = env::var_os("OUT_DIR").map(PathBuf::from) else {
         return;
     };
-    // The bench's programs lie beside it.
-    for name in ["nodewall.bpf.o", "nodewall-bench.bpf.o"] {
+    // The bench's programs and those of trials lie beside it.
+    for name in [
+        "nodewall.bpf.o",
+        "nodewall-bench.bpf.o",
+        "nodewall-trial.bpf.o",
+    ] {
         let from = if name == "nodewall.bpf.o" {
             object.clone()
         } else {

@@ -22,5 +22,6 @@ pub mod flow;
 )]
 pub mod packet;
 pub mod parse;
+pub mod trial;
 pub mod verdict;
 pub mod wire;

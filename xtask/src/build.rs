@@ -71,10 +71,9 @@ pub(crate) fn object(place: &Place, trace: bool) -> Result<PathBuf> {
     let stable = folder.join("nodewall.bpf.o");
     copy_if_changed(&built.join("nodewall-ebpf"), &stable)?;
     // Beside it, where the build of the binary looks for it.
-    copy_if_changed(
-        &built.join("nodewall-bench"),
-        &folder.join("nodewall-bench.bpf.o"),
-    )?;
+    for other in ["nodewall-bench", "nodewall-trial"] {
+        copy_if_changed(&built.join(other), &folder.join(format!("{other}.bpf.o")))?;
+    }
     step.done();
     Ok(stable)
 }

@@ -4,20 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{Write as _, stdout};
 use std::rc::Rc;
+use std::time::Duration;
 
 use clap::{Args, value_parser};
+use jiff::SignedDuration;
 use nix::net::if_::if_nametoindex;
 
 use super::args::{Files, Global};
 use super::compiled::Target;
 use super::diff::same_content;
 use super::error::Failure;
-use super::output::{note, size};
+use super::output::{note, size, time};
 use super::put::{MOST_SAMPLES, Put, PutFlags};
 use super::times::Times;
 use crate::datapath::{self, Applied, Compiled, Datapath};
 use crate::policy::PROFILE_PREFIX;
 use crate::ruleset::{Rule, Ruleset, Stage};
+
+const SHORTEST_TRIAL: Duration = Duration::from_secs(1);
+const LONGEST_TRIAL: Duration = Duration::from_hours(24);
 
 /// Put policies in force, atomically, and exit
 ///
@@ -27,7 +32,8 @@ use crate::ruleset::{Rule, Ruleset, Stage};
 #[command(after_help = "Examples:
   nodewall apply -f policy.yaml --interface eth0 --label ibm.role=worker_public
   nodewall apply -R -f /etc/nodewall/policies.d       (with host endpoints)
-  nodewall apply -f policy.yaml --interface eth0 --dry-run")]
+  nodewall apply -f policy.yaml --interface eth0 --dry-run
+  nodewall apply -f policy.yaml --interface eth0 --confirm 30s")]
 pub(super) struct Apply {
     #[command(flatten)]
     files: Files,
@@ -36,6 +42,11 @@ pub(super) struct Apply {
     /// to compare with what is in force
     #[arg(long)]
     dry_run: bool,
+
+    /// Put them on trial: after this time (30s, 5m) the kernel goes back to what was in
+    /// force before, by itself, unless `nodewall confirm` was said
+    #[arg(long, value_name = "TIME", value_parser = trial_time, conflicts_with = "dry_run")]
+    confirm: Option<Duration>,
 
     /// Show how long each step took
     #[arg(short, long)]
@@ -69,7 +80,8 @@ impl Apply {
         let targets = self
             .targets(&put, &times)
             .map_err(|failure| failure.and("Nothing was changed."))?;
-        let datapath = put.datapath()?;
+        put.warn_of_lockout(&targets)?;
+        let datapath = put.datapath()?.on_trial(self.confirm);
         if self.dry_run {
             dry_run(&put, &datapath, &targets)?;
         } else {
@@ -175,7 +187,32 @@ fn print(target: &Target, egress: Option<Compiled<'_>>, applied: &Applied) -> Re
             size(egress.image.memory())
         )?;
     }
+    if let Some(until) = applied.until {
+        writeln!(
+            out,
+            "{}: on trial until {}: `nodewall confirm` keeps it, else the kernel goes back to {}",
+            target.interface,
+            time(until),
+            match applied.before {
+                Some(_) => "the policies from before",
+                None => "no filter",
+            }
+        )?;
+    }
     Ok(())
+}
+
+/// A time that something may be on trial.
+fn trial_time(text: &str) -> Result<Duration, String> {
+    let time = text
+        .parse::<SignedDuration>()
+        .map_err(|error| error.to_string())?;
+    let time = Duration::try_from(time).map_err(|_| "a time lies ahead".to_owned())?;
+    if (SHORTEST_TRIAL..=LONGEST_TRIAL).contains(&time) {
+        Ok(time)
+    } else {
+        Err("from 1s to 24h".to_owned())
+    }
 }
 
 fn dry_run(put: &Put<'_>, datapath: &Datapath, targets: &[Target]) -> Result<(), Failure> {

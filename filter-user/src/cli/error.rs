@@ -78,6 +78,7 @@ impl From<datapath::Error> for Failure {
             datapath::Error::Privileges(message) => Self::Privileges(message),
             datapath::Error::NotAttached(message) => Self::NotAttached(message),
             datapath::Error::Failed(message) => Self::Failed(message),
+            error @ datapath::Error::OnTrial { .. } => Self::Failed(error.to_string()),
         }
     }
 }

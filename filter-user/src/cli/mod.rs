@@ -18,6 +18,7 @@ mod error;
 mod explain;
 mod flows;
 mod get;
+mod lockout;
 mod observe;
 #[cfg(feature = "otlp")]
 mod otlp;
@@ -31,6 +32,7 @@ mod stats;
 mod status;
 mod times;
 mod top;
+mod trial;
 mod validate;
 
 use std::io::{self, Write as _};
@@ -68,6 +70,8 @@ pub struct Cli {
 enum Verb {
     Validate(validate::Validate),
     Apply(apply::Apply),
+    Confirm(trial::Confirm),
+    Rollback(trial::Rollback),
     Run(Box<run::Run>),
     Status(status::Status),
     Stats(stats::Stats),
@@ -135,6 +139,8 @@ impl Cli {
         let result = match &self.verb {
             Verb::Validate(verb) => verb.run(global),
             Verb::Apply(verb) => verb.run(global),
+            Verb::Confirm(verb) => verb.run(global),
+            Verb::Rollback(verb) => verb.run(global),
             Verb::Run(verb) => verb.run(global),
             Verb::Status(verb) => verb.run(global),
             Verb::Stats(verb) => verb.run(global),

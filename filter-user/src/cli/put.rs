@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use super::args::{EndpointFlags, Files, FlowFlags, Global, OptionFlags, WarningFlags};
 use super::compiled::{self, Found, Request, Target};
 use super::error::Failure;
+use super::lockout;
 use super::output::warning;
 use super::times::Times;
 use crate::datapath::{self, Applied, Compiled, Datapath, EgressHook, Mode, Policies};
@@ -117,6 +118,19 @@ impl Put<'_> {
         let policies = self.policies(target);
         let found = datapath.is_in_force(&target.interface, self.mode(), policies);
         matches!(found, Ok(true))
+    }
+
+    /// Warns of connections that these policies would cut off; where warnings are errors,
+    /// that is one.
+    pub(super) fn warn_of_lockout(&self, targets: &[Target]) -> Result<(), Failure> {
+        let remembers = self.max_flows() > 0;
+        let warned = lockout::warn(self.global.color, targets, remembers);
+        if warned > 0 && self.flags.warnings.deny_warnings {
+            return Err(Failure::failed(
+                "somebody would be locked out, and warnings are errors here. Nothing was changed.",
+            ));
+        }
+        Ok(())
     }
 
     /// Where they are put.

@@ -18,7 +18,7 @@ use super::error::Failure;
 use super::get::gather;
 use super::put::{MOST_SAMPLES, Put, PutFlags};
 use crate::daemon::{self, Done, Journal, Origin, Policies, Settings};
-use crate::datapath::Datapath;
+use crate::datapath::{self, Datapath};
 use crate::policy::print;
 use crate::telemetry::http;
 
@@ -215,6 +215,12 @@ impl Policies for Work {
         Ok(done)
     }
 
+    fn finish_trials(&self) -> Result<(), String> {
+        let datapath = Datapath::open(&self.global.pin_root);
+        let finished = datapath.and_then(|datapath| datapath.finish_trials());
+        finished.map_err(|error| error.to_string())
+    }
+
     fn detach(&self, interface: &str) -> Result<(), String> {
         let datapath = Datapath::open(&self.global.pin_root);
         let detached = datapath.and_then(|datapath| datapath.detach(interface));
@@ -247,6 +253,7 @@ fn put_all(put: &Put<'_>, targets: &[Target], origin: Origin) -> Result<Done, St
                 Ok(applied) => {
                     done.changed.insert(interface.clone(), applied.generation);
                 }
+                Err(datapath::Error::OnTrial { .. }) => done.on_trial.push(interface.clone()),
                 Err(error) => done.failed.push((interface.clone(), error.to_string())),
             }
         }

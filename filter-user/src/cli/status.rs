@@ -11,7 +11,7 @@ use super::args::{Global, TableOrJson};
 use super::error::Failure;
 use super::output::{columns, fit, grouped, size, time};
 use crate::daemon::state;
-use crate::datapath::{Datapath, Mode, Stats, Status as InForce};
+use crate::datapath::{Datapath, Mode, Stats, Status as InForce, TrialState};
 use crate::ruleset::Ruleset;
 use crate::telemetry::document;
 
@@ -151,6 +151,19 @@ fn table(all: &[InForce]) -> String {
             }
             None => text.push_str("  egress: not filtered\n"),
         }
+        match status.trial {
+            Some(TrialState::Runs(until)) => {
+                let _ = writeln!(
+                    text,
+                    "  on trial until {}: `nodewall confirm` keeps it",
+                    time(until)
+                );
+            }
+            Some(TrialState::Over) => {
+                text.push_str("  in force again: what was on trial was not confirmed\n");
+            }
+            Some(TrialState::Kept) | None => {}
+        }
         for (begun, flows) in document::flows_of(status) {
             let _ = writeln!(
                 text,
@@ -228,6 +241,7 @@ mod tests {
                 stats: stats(Direction::Egress),
             }),
             egress_before: None,
+            trial: None,
             flows: Some(
                 [FlowTotals {
                     max_entries: 1 << 24,

@@ -24,7 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use journal::Journal;
 
-use crate::datapath::{self, HostChange, HostChanges, Status};
+use crate::datapath::{self, HostChange, HostChanges, Status, TrialState};
 use crate::telemetry::live::{Asked, Live};
 use lock::RunLock;
 use supervisor::Supervisor;
@@ -53,6 +53,8 @@ pub struct Settings {
 pub trait Policies: Send + Sync + 'static {
     /// Reads the policies, and puts in force what is not.
     fn put(&self, from: Origin) -> Result<Done, String>;
+    /// Finishes trials that are over.
+    fn finish_trials(&self) -> Result<(), String>;
     /// Takes the filter off an interface.
     fn detach(&self, interface: &str) -> Result<(), String>;
 }
@@ -75,6 +77,8 @@ pub struct Done {
     pub changed: BTreeMap<String, u64>,
     /// Those that are not there.
     pub missing: Vec<String>,
+    /// Those where something else is on trial, which is not disturbed.
+    pub on_trial: Vec<String>,
     /// Those on which it failed, and why; what was in force there is.
     pub failed: Vec<(String, String)>,
     /// The files that were read.
@@ -97,6 +101,13 @@ impl Done {
         };
         if !self.missing.is_empty() {
             let _ = write!(text, "; waiting for {}", list(&self.missing));
+        }
+        if !self.on_trial.is_empty() {
+            let _ = write!(
+                text,
+                "; waiting for the end of a trial on {}",
+                list(&self.on_trial)
+            );
         }
         text
     }
@@ -142,6 +153,8 @@ struct Daemon<P> {
     supervisor: Supervisor,
     watch: Watch,
     host: HostChanges,
+    /// Whether policies are to be put in force when a trial is over.
+    after_trial: bool,
     signals: Signals,
     /// Keeps the socket's task, and the folder.
     _socket: socket::Server,
@@ -195,6 +208,7 @@ impl<P: Policies> Daemon<P> {
             // Before the policies are read, so that no change of either is missed.
             watch: Watch::new(&settings.policies, settings.recursive)?,
             host: HostChanges::listen().map_err(words)?,
+            after_trial: false,
             signals: Signals::new()?,
             supervisor: Supervisor::new(),
             _socket: socket::Server::begin(lock.folder(), &settings.pin_root, Arc::clone(&live))?,
@@ -310,9 +324,11 @@ impl<P: Policies> Daemon<P> {
                     Some(Why::Addresses)
                 }
                 _ = round.tick() => {
-                    let all = self.read().await;
-                    let lacks = all.is_ok_and(|all| !self.live.missing(&all).is_empty());
-                    lacks.then_some(Why::Interface)
+                    match self.read().await {
+                        Ok(all) if !self.live.missing(&all).is_empty() => Some(Why::Interface),
+                        Ok(all) => self.look_after_trials(&all).await,
+                        Err(_) => None,
+                    }
                 }
                 _ = pat.tick() => {
                     if pulse.beats() {
@@ -334,6 +350,30 @@ impl<P: Policies> Daemon<P> {
         }
     }
 
+    /// Finishes trials that somebody else began and that are over; whether there is
+    /// something to put in force that waited for that.
+    async fn look_after_trials(&mut self, all: &[Status]) -> Option<Why> {
+        let runs = |trial: &TrialState| matches!(trial, TrialState::Runs(_));
+        let trials = || {
+            all.iter()
+                .filter_map(|status| Some((status, status.trial?)))
+        };
+        if trials().any(|(_, trial)| !runs(&trial)) {
+            for (status, _) in trials().filter(|(_, trial)| *trial == TrialState::Over) {
+                self.settings.journal.warning(&format!(
+                    "{}: a trial was not confirmed in time: generation {} is in force again",
+                    status.interface, status.generation
+                ));
+            }
+            let policies = Arc::clone(&self.policies);
+            if let Err(error) = blocking(move || policies.finish_trials()).await {
+                self.settings.journal.error(&error);
+            }
+        }
+        let over = self.after_trial && !trials().any(|(_, trial)| runs(&trial));
+        over.then_some(Why::Files)
+    }
+
     fn is_wanted(&self, interface: &str) -> bool {
         let wanted = self.live.policies().interfaces;
         wanted.iter().any(|name| name == interface)
@@ -347,6 +387,7 @@ impl<P: Policies> Daemon<P> {
         let result = match result {
             Ok(done) => {
                 self.watch.also(&done.sources);
+                self.after_trial = !done.on_trial.is_empty();
                 let summary = done.summary();
                 match done.failure() {
                     None => {

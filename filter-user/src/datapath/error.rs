@@ -1,6 +1,9 @@
 //! What can go wrong below this module, said so that a person can act on it.
 
 use std::io;
+use std::time::SystemTime;
+
+use jiff::{Timestamp, Unit};
 
 /// What went wrong, and what to do. `Display` is one paragraph for a person.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +14,18 @@ pub enum Error {
     /// No such attachment (exit code 3 in `status`).
     #[error("{0}")]
     NotAttached(String),
+    /// Policies are on trial, and to be kept or given up first (exit code 1).
+    #[error(
+        "what is in force on {interface} is on trial until {}; nothing was changed. `nodewall confirm` \
+         keeps it, `nodewall rollback` gives it up.",
+        when(*.until)
+    )]
+    OnTrial {
+        /// Where.
+        interface: String,
+        /// When it ends by itself.
+        until: SystemTime,
+    },
     /// Anything else (exit code 1).
     #[error("{0}")]
     Failed(String),
@@ -59,4 +74,10 @@ impl Error {
             Self::Failed(format!("{what}: {error}: {last}"))
         }
     }
+}
+
+/// The time in RFC 3339, to the second.
+fn when(time: SystemTime) -> Timestamp {
+    let time = Timestamp::try_from(time).unwrap_or_default();
+    time.round(Unit::Second).unwrap_or(time)
 }

@@ -25,7 +25,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::error::Error;
 use super::event_filter::{Asked, EventFilter, ask};
-use super::in_force::{EGRESS, InForce};
+use super::in_force::{Decides, EGRESS, InForce};
 use super::{Datapath, not_attached, pins};
 use crate::datapath::pins::Slot;
 use crate::ruleset::{Direction, Rule, Ruleset};
@@ -197,8 +197,11 @@ impl Observer {
             };
             let name = slot.name.clone();
             present.push(name.clone());
+            let Some(program) = Decides::of(&slot, link.program)?.program else {
+                continue;
+            };
             // Its record may be long, and says the same as the last time.
-            if self.looked_at.insert(name.clone(), link.program) == Some(link.program) {
+            if self.looked_at.insert(name.clone(), program) == Some(program) {
                 continue;
             }
             let Some(in_force) = InForce::of(slot)? else {
@@ -207,7 +210,7 @@ impl Observer {
             for direction in [Direction::Ingress, Direction::Egress] {
                 gone.extend(self.sources.remove_entry(&(name.clone(), direction)));
             }
-            let folder = in_force.slot.generation(in_force.program);
+            let folder = in_force.folder();
             let egress = in_force.egress.map(|record| (folder.join(EGRESS), record));
             let sides = std::iter::once((folder, in_force.record)).chain(egress);
             for (folder, record) in sides {

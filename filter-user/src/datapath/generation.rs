@@ -284,13 +284,7 @@ fn prepare<'w>(
     wanted: &'w Wanted<'w>,
     flows: Option<&flows::Tables>,
 ) -> Result<Prepared<'w>, Error> {
-    let object = OBJECT.ok_or_else(|| {
-        Error::Failed(
-            "this nodewall was built without its BPF program, so it can only check policies. \
-             Build the whole with `cargo xtask build --release`."
-                .to_owned(),
-        )
-    })?;
+    let object = OBJECT.ok_or_else(no_object)?;
     let mut prepared = loader::prepare(object, wanted)?;
     if let Some(flows) = flows {
         flows.give(&mut prepared)?;
@@ -456,6 +450,15 @@ fn fill(map: BorrowedFd<'_>, lines: &[Line]) -> io::Result<()> {
     sys::freeze(map)
 }
 
-fn missing(name: &str) -> String {
+/// What is said where no object is embedded.
+pub(super) fn no_object() -> Error {
+    Error::Failed(
+        "this nodewall was built without its BPF program, so it can only check policies. Build \
+         the whole with `cargo xtask build --release`."
+            .to_owned(),
+    )
+}
+
+pub(super) fn missing(name: &str) -> String {
     format!("the embedded BPF object has no {name}: this build is broken, please report it")
 }

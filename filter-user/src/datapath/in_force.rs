@@ -1,14 +1,19 @@
 //! What is in force on an interface: one generation, both directions of it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use filter_common::abi::REASON_COUNTERS;
 
 use super::error::Error;
 use super::generation::{Compiled, Pair};
 use super::pins::Slot;
 use super::record::{NewRecord, Record, Settings};
-use super::{Count, Described, Policies, Stats, counters, egress, flows};
+use super::trial::{Trial, TrialState};
+use super::{
+    Count, Described, PROGRAM, Policies, Previous, Stats, counters, egress, flows, pins, sys,
+};
 use crate::ruleset::{Action, Direction, Options, Ruleset};
 
 /// One interface's generation in force.
@@ -17,7 +22,11 @@ pub(super) struct InForce {
     pub(super) link: OwnedFd,
     /// As the kernel says it: 0 where the device is gone.
     pub(super) ifindex: u32,
+    /// The program that the link runs: the generation's own, or that of a trial.
+    pub(super) attached: u32,
+    /// The program of the generation.
     pub(super) program: u32,
+    pub(super) trial: Option<Trial>,
     pub(super) record: Record,
     /// The record of what goes out, where that is filtered.
     pub(super) egress: Option<Record>,
@@ -30,6 +39,10 @@ pub(super) const EGRESS: &str = "egress";
 pub(super) const CARRIED: &str = "carried";
 /// The pin of what was put in force, beside its totals.
 pub(super) const RECORD: &str = "record";
+/// The pin of the record of the generation before, in the folder of each direction.
+pub(super) const PREVIOUS: &str = "previous";
+/// In a trial's folder, what the generation from before had carried when it began.
+pub(super) const BEFORE: &str = "before";
 
 /// One direction of a generation that is, or was, in force.
 pub(super) struct Side {
@@ -39,6 +52,16 @@ pub(super) struct Side {
     filters: bool,
     /// The folder of the same direction in the generation before.
     predecessor: Option<PathBuf>,
+    /// The trial that is over, and left this one in force.
+    tried: Option<Tried>,
+}
+
+/// One direction of what was tried.
+struct Tried {
+    /// What the generation that is in force again had carried before.
+    before: PathBuf,
+    /// The folder of the generation that was tried.
+    folder: PathBuf,
 }
 
 impl Side {
@@ -58,6 +81,7 @@ impl Side {
             filters: ruleset.is_some(),
             ruleset: ruleset.unwrap_or_else(unfiltered),
             predecessor: None,
+            tried: None,
         }))
     }
 
@@ -84,8 +108,12 @@ impl Side {
         }
     }
 
-    /// What is to be carried over from a predecessor that is still there.
+    /// What is to be carried over from what was in force before and is still there: a
+    /// predecessor, or what was tried.
     fn left_behind(&self) -> Result<Option<Vec<Count>>, Error> {
+        if let Some(tried) = &self.tried {
+            return tried.left_to(&self.ruleset).map(Some);
+        }
         let folder = self.predecessor.clone();
         let Some(before) = folder.map(Self::at).transpose()?.flatten() else {
             return Ok(None);
@@ -105,8 +133,14 @@ impl Side {
     }
 
     fn settle(&self) -> Result<(), Error> {
-        if let Some(carried) = self.left_behind()? {
-            counters::write_carried(&self.folder.join(CARRIED), &carried)?;
+        if let Some(totals) = self.left_behind()? {
+            let carried = self.folder.join(CARRIED);
+            if !carried.exists() {
+                // What was tried filtered this direction, and before nothing had.
+                pins::create(&self.folder)?;
+                counters::create_carried(&carried, REASON_COUNTERS)?;
+            }
+            counters::write_carried(&carried, &totals)?;
         }
         Ok(())
     }
@@ -114,6 +148,47 @@ impl Side {
     pub(super) fn stats(&self, interface: &str) -> Result<Stats, Error> {
         let totals = self.totals()?;
         Ok(counters::stats(interface, &self.ruleset, &totals))
+    }
+}
+
+impl Tried {
+    /// What the generation that is in force again is to carry.
+    fn left_to(&self, to: &Ruleset) -> Result<Vec<Count>, Error> {
+        let before = if self.before.exists() {
+            counters::read_carried(&self.before, to.rules.len())?
+        } else {
+            Vec::new()
+        };
+        // What was tried counts itself; what it was to carry is the other's.
+        let Some(tried) = Side::at(self.folder.clone())?.filter(|tried| tried.filters) else {
+            return Ok(before);
+        };
+        let rules = &tried.ruleset.rules;
+        let nothing = vec![Count::default(); REASON_COUNTERS as usize + rules.len()];
+        let own = counters::add_own(&self.folder, nothing)?;
+        let mut totals = counters::carry(rules, &own, &to.rules);
+        for (total, before) in totals.iter_mut().zip(before) {
+            *total = *total + before;
+        }
+        Ok(totals)
+    }
+}
+
+/// What decides about the packets of a link that runs this program.
+pub(super) struct Decides {
+    /// The program of the generation that does; `None` where the trial of the first one is
+    /// over.
+    pub(super) program: Option<u32>,
+    pub(super) trial: Option<Trial>,
+}
+
+impl Decides {
+    pub(super) fn of(slot: &Slot, attached: u32) -> Result<Self, Error> {
+        let trial = Trial::of(slot, attached)?;
+        Ok(Self {
+            program: trial.as_ref().map_or(Some(attached), Trial::decides),
+            trial,
+        })
     }
 }
 
@@ -135,7 +210,11 @@ impl InForce {
         let Some((link, info)) = slot.link()? else {
             return Ok(None);
         };
-        let folder = slot.generation(info.program);
+        let Decides { program, trial } = Decides::of(&slot, info.program)?;
+        let Some(program) = program else {
+            return Ok(None);
+        };
+        let folder = slot.generation(program);
         let record = Record::read(&folder.join(RECORD))?;
         let egress = match record.head.egress {
             Some(_) => Some(Record::read(&folder.join(EGRESS).join(RECORD))?),
@@ -145,7 +224,9 @@ impl InForce {
             slot,
             link,
             ifindex: info.ifindex,
-            program: info.program,
+            attached: info.program,
+            program,
+            trial,
             record,
             egress,
         }))
@@ -163,6 +244,26 @@ impl InForce {
         self.record.described(&self.folder().join(RECORD))
     }
 
+    /// What was in force before the last change, where that is known.
+    pub(super) fn previous(&self) -> Result<Option<Previous>, Error> {
+        let path = self.folder().join(PREVIOUS);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let record = Record::read(&path)?;
+        let egress = match record.head.egress {
+            Some(_) => Some(Record::read(&self.folder().join(EGRESS).join(PREVIOUS))?),
+            None => None,
+        };
+        Ok(Some(Previous {
+            generation: record.head.generation,
+            described: record.described(&path)?,
+            ingress: record.ruleset,
+            egress: egress.map(|record| record.ruleset),
+            settings: record.head.settings,
+        }))
+    }
+
     fn predecessor(&self) -> Option<PathBuf> {
         let program = self.record.head.predecessor?;
         Some(self.slot.generation(program))
@@ -174,33 +275,77 @@ impl InForce {
             ruleset: Arc::clone(&self.record.ruleset),
             filters: true,
             predecessor: self.predecessor(),
+            tried: self.tried(Path::new("")),
         }
+    }
+
+    /// Where this generation is in force again after a trial that was given up: what was
+    /// tried, in the folder of this name in that of a generation.
+    fn tried(&self, side: &Path) -> Option<Tried> {
+        let trial = self.trial.as_ref()?;
+        let (tried, _) = trial.programs();
+        (tried != self.program).then(|| Tried {
+            before: trial.folder().join(side).join(BEFORE),
+            folder: self.slot.generation(tried).join(side),
+        })
     }
 
     /// What goes out, where it is filtered, or was.
     pub(super) fn egress_side(&self) -> Option<Side> {
         let folder = self.folder().join(EGRESS);
         let record = self.egress.as_ref();
-        (record.is_some() || folder.exists()).then(|| Side {
+        let tried = self.tried(Path::new(EGRESS));
+        let was_tried = tried.as_ref().is_some_and(|tried| tried.folder.exists());
+        (record.is_some() || folder.exists() || was_tried).then(|| Side {
             folder,
             ruleset: record.map_or_else(unfiltered, |record| Arc::clone(&record.ruleset)),
             filters: record.is_some(),
             predecessor: self.predecessor().map(|folder| folder.join(EGRESS)),
+            tried,
         })
     }
 
-    /// Finishes a change that was cut short: what goes out follows what comes in,
-    /// the predecessor's totals are carried over, and every generation that is not
-    /// in force is removed. Needs the exclusive lock.
-    pub(super) fn settle(&self) -> Result<(), Error> {
+    /// Finishes a change that was cut short, or a trial that is over: what goes out
+    /// follows what comes in, what was counted before is carried over, and all else is
+    /// removed. Of a trial that runs nothing is changed. Needs the exclusive lock.
+    pub(super) fn settle(&mut self) -> Result<(), Error> {
+        if let Some(trial) = &self.trial {
+            if matches!(trial.state(), TrialState::Runs(_)) {
+                return Ok(());
+            }
+            // The other's last packets are to be counted.
+            sys::wait_for_readers()
+                .map_err(|error| Error::io("a trial that is over can't be finished yet", &error))?;
+            if self.tried(Path::new("")).is_some() {
+                // With the trial's pins goes what says that there is something to carry.
+                self.settle_totals()?;
+            }
+        }
         egress::settle(
             &self.slot,
             self.ifindex,
             &self.folder(),
             self.record.head.egress,
         )?;
+        self.end_trial()?;
         self.settle_totals()?;
+        if let Some(predecessor) = self.predecessor() {
+            keep_previous(&predecessor, &self.folder())?;
+        }
         self.slot.remove_generations_except(self.program)
+    }
+
+    /// Puts the generation's own program in the place of the trial's.
+    fn end_trial(&mut self) -> Result<(), Error> {
+        if self.attached == self.program {
+            return Ok(());
+        }
+        let failed = |error| Error::io("cannot finish a trial that is over", &error);
+        let program = sys::get(&self.folder().join(PROGRAM)).map_err(failed)?;
+        sys::link_update(self.link.as_fd(), program.as_fd()).map_err(failed)?;
+        self.attached = self.program;
+        self.trial = None;
+        Ok(())
     }
 
     /// Takes over what the predecessor counted, where that was not done yet.
@@ -208,6 +353,23 @@ impl InForce {
         self.ingress().settle()?;
         self.egress_side().map_or(Ok(()), |egress| egress.settle())
     }
+}
+
+/// Keeps what the generation in one folder was beside that of its successor, for who wants
+/// it back.
+pub(super) fn keep_previous(old: &Path, new: &Path) -> Result<(), Error> {
+    for side in [Path::new(""), Path::new(EGRESS)] {
+        let from = old.join(side).join(RECORD);
+        let path = new.join(side).join(PREVIOUS);
+        if !from.exists() || path.exists() {
+            continue;
+        }
+        path.parent().map_or(Ok(()), pins::create)?;
+        sys::get(&from)
+            .and_then(|record| sys::pin(record.as_fd(), &path))
+            .map_err(|error| Error::io(format_args!("cannot pin {}", path.display()), &error))?;
+    }
+    Ok(())
 }
 
 /// The records of a generation that is being made.

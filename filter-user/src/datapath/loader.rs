@@ -13,7 +13,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use aya::maps::{Map, MapData};
 use aya_obj::btf::BtfFeatures;
 use aya_obj::generated::bpf_map_type::{
-    BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_RINGBUF,
+    BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_PROG_ARRAY,
+    BPF_MAP_TYPE_RINGBUF,
 };
 use aya_obj::programs::XdpAttachType;
 use aya_obj::{EbpfSectionKind, Object, ProgramSection};
@@ -136,6 +137,7 @@ fn create(name: &str, map: &mut aya_obj::Map, btf: Option<&OwnedFd>) -> Result<M
         kind if kind == BPF_MAP_TYPE_PERCPU_ARRAY as u32 => Map::PerCpuArray(created),
         kind if kind == BPF_MAP_TYPE_RINGBUF as u32 => Map::RingBuf(created),
         kind if kind == BPF_MAP_TYPE_LRU_HASH as u32 => Map::LruHashMap(created),
+        kind if kind == BPF_MAP_TYPE_PROG_ARRAY as u32 => Map::ProgramArray(created),
         _ => return Err(broken(format_args!("{name} is of a kind that is unknown"))),
     })
 }
@@ -160,7 +162,8 @@ impl Prepared<'_> {
             Map::Array(data)
             | Map::PerCpuArray(data)
             | Map::RingBuf(data)
-            | Map::LruHashMap(data) => *data = shared,
+            | Map::LruHashMap(data)
+            | Map::ProgramArray(data) => *data = shared,
             _ => unreachable!("`create` makes no other"),
         }
         Ok(())
@@ -236,9 +239,11 @@ impl Program {
 /// What a map of any kind is made of.
 pub(super) fn data(map: &Map) -> &MapData {
     match map {
-        Map::Array(data) | Map::PerCpuArray(data) | Map::RingBuf(data) | Map::LruHashMap(data) => {
-            data
-        }
+        Map::Array(data)
+        | Map::PerCpuArray(data)
+        | Map::RingBuf(data)
+        | Map::LruHashMap(data)
+        | Map::ProgramArray(data) => data,
         _ => unreachable!("`create` makes no other"),
     }
 }

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::Error;
-use super::in_force::{EGRESS, InForce};
+use super::in_force::{Decides, EGRESS, InForce};
 use super::interface::{self, Interface};
 use super::pins::{self, Slot};
 use super::record::Record;
+use super::trial::Trial;
 use super::{Described, EgressStatus, Status, egress, events};
 
 /// Reads the pinned state. What says what a generation is may be long, and is read
@@ -22,6 +23,7 @@ pub struct Meter {
 /// What a generation is. Nothing that is held open: what filters is what is pinned, and a
 /// link would go on filtering after `detach` for as long as somebody looks on.
 struct Known {
+    attached: u32,
     program: u32,
     record: Record,
     egress: Option<Record>,
@@ -72,6 +74,7 @@ impl Meter {
             let described = described(&in_force)?;
             all.push(status(&in_force, interface, described)?);
             let known = Known {
+                attached: in_force.attached,
                 program: in_force.program,
                 record: in_force.record,
                 egress: in_force.egress,
@@ -87,13 +90,19 @@ impl Meter {
 fn look(slot: Slot, known: Option<Known>) -> Result<Option<InForce>, Error> {
     if let Some(known) = known
         && let Some((link, info)) = slot.link()?
-        && info.program == known.program
+        && info.program == known.attached
     {
+        let Decides { program, trial } = Decides::of(&slot, info.program)?;
+        if program != Some(known.program) {
+            return InForce::of(slot);
+        }
         return Ok(Some(InForce {
             slot,
             link,
             ifindex: info.ifindex,
+            attached: known.attached,
             program: known.program,
+            trial,
             record: known.record,
             egress: known.egress,
         }));
@@ -139,6 +148,7 @@ fn status(
         stats: in_force.ingress().stats(name)?,
         egress,
         egress_before,
+        trial: in_force.trial.as_ref().map(Trial::state),
         flows: flows.map(|flows| flows.totals()).transpose()?,
         described,
         ruleset: Arc::clone(&in_force.record.ruleset),

@@ -28,10 +28,11 @@ mod swap;
 #[expect(unsafe_code, reason = "raw bpf(2) commands that aya does not offer")]
 mod sys;
 mod test_bench;
+mod trial;
 
 use std::io;
 use std::ops::{Add, Sub};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,6 +61,8 @@ use pins::Slot;
 pub use record::{Described, DescribedDocument};
 use record::{NewRecord, Settings};
 pub use test_bench::{TestBench, TestPair};
+pub use trial::TrialState;
+use trial::{NewTrial, Trial};
 
 use crate::compile::Combination;
 use crate::ruleset::{Direction, Rule, Ruleset};
@@ -113,8 +116,46 @@ pub struct Applied {
     pub before: Option<Arc<Ruleset>>,
     /// The same of what goes out.
     pub egress_before: Option<Arc<Ruleset>>,
+    /// When those from before come back, unless this is confirmed.
+    pub until: Option<SystemTime>,
     /// How long it took.
     pub spent: Spent,
+}
+
+/// What became of policies that were to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmed {
+    /// They are.
+    Kept,
+    /// Their time was over.
+    TooLate,
+    /// Nothing was on trial.
+    NothingOnTrial,
+}
+
+/// What became of policies that were to be given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenUp {
+    /// They are.
+    Now,
+    /// Their time was over before.
+    AlreadyOver,
+    /// Nothing was on trial.
+    NothingOnTrial,
+}
+
+/// What was in force before the last change.
+#[derive(Clone, Debug)]
+pub struct Previous {
+    /// Its generation.
+    pub generation: u64,
+    /// What came in.
+    pub ingress: Arc<Ruleset>,
+    /// What went out, where that was filtered.
+    pub egress: Option<Arc<Ruleset>>,
+    /// What it was made of.
+    pub described: Described,
+    settings: Option<Settings>,
 }
 
 /// How long the steps of a change took.
@@ -234,6 +275,8 @@ pub struct Status {
     pub egress: Option<EgressStatus>,
     /// What was counted of it, where nothing is any more.
     pub egress_before: Option<Stats>,
+    /// The trial that this is in force by, or again by.
+    pub trial: Option<TrialState>,
     /// What is counted of flows that began on the way in, and on the way out; `None`
     /// where none are remembered.
     pub flows: Option<[FlowTotals; 2]>,
@@ -273,6 +316,7 @@ pub struct Datapath {
     sampling: Rate,
     max_flows: u32,
     hook: Option<EgressHook>,
+    trial: Option<Duration>,
 }
 
 /// Flows of each direction that are remembered unless told otherwise.
@@ -290,6 +334,7 @@ impl Datapath {
                 sampling: Rate::OFF,
                 max_flows: DEFAULT_MAX_FLOWS,
                 hook: None,
+                trial: None,
             })
         } else {
             Err(Error::Failed(format!(
@@ -323,23 +368,47 @@ impl Datapath {
         self
     }
 
+    /// What is applied from now on is in force for this time, and then what was before is
+    /// again, unless it is [confirmed](Self::confirm): by the kernel, without any process.
+    #[must_use]
+    pub const fn on_trial(mut self, time: Option<Duration>) -> Self {
+        self.trial = time;
+        self
+    }
+
     /// Loads policies, swaps them in and pins them. Each direction changes atomically,
-    /// what goes out just before what comes in. On an error nothing is changed.
+    /// what goes out just before what comes in. On an error nothing is changed. Where a
+    /// trial runs, that is one.
     pub fn apply(
         &self,
         interface: &str,
         mode: Mode,
         policies: Policies<'_>,
     ) -> Result<Applied, Error> {
-        let interface = interface::by_name(interface)?;
+        let mut interface = interface::by_name(interface)?;
         pins::prepare(&self.root)?;
         let lock = pins::lock(&self.root, true)?;
+        if self.clear_first_trial(&interface)? {
+            // Its program is off.
+            interface = interface::by_name(&interface.name)?;
+        }
         let applied = self.apply_locked(&interface, mode, policies);
         if applied.is_err() {
             pins::tidy(&self.root);
         }
         drop(lock);
         applied
+    }
+
+    /// What is applied from now on reports and remembers as this did.
+    #[must_use]
+    pub fn as_before(mut self, previous: &Previous) -> Self {
+        if let Some(settings) = previous.settings {
+            let [events, jiffies] = settings.sampling;
+            self.sampling = Rate { events, jiffies };
+            self.max_flows = settings.max_flows;
+        }
+        self
     }
 
     const fn settings(&self) -> Settings {
@@ -361,7 +430,7 @@ impl Datapath {
         let Some(_lock) = pins::lock(&self.root, true)? else {
             return Ok(false);
         };
-        let Some(in_force) = self.find(&present, interface::namespace()?)? else {
+        let Some(mut in_force) = self.find(&present, interface::namespace()?)? else {
             return Ok(false);
         };
         in_force.settle()?;
@@ -380,10 +449,11 @@ impl Datapath {
         policies: Policies<'_>,
     ) -> Result<Applied, Error> {
         let namespace = interface::namespace()?;
-        let before = self.find(interface, namespace)?;
+        let mut before = self.find(interface, namespace)?;
         refuse_foreign(interface, before.as_ref())?;
-        if let Some(before) = &before {
+        if let Some(before) = &mut before {
             before.settle()?;
+            refuse_on_trial(interface, before)?;
             refuse_other_mode(interface, mode)?;
         }
         // Of a device that is gone, what its filter counted goes on; what it remembered was
@@ -414,21 +484,33 @@ impl Datapath {
         let number = records.ingress.head.generation;
 
         let reports = |side: Compiled<'_>| side.image.reports() || self.sampling != Rate::OFF;
-        let program = match pin_pair(&slot, &pair, &records, policies, heritage, reports) {
-            Ok(program) => program,
-            Err((program, error)) => return Err(undo(&slot, program, heritage.is_some(), error)),
+        let in_force = before.as_ref();
+        let put = || {
+            let program = pin_pair(&slot, &pair, &records, policies, heritage, reports)?;
+            let trial = self.trial.map(|_| NewTrial::load(&slot, &pair, in_force));
+            let trial = trial.transpose()?;
+            let programs = trial
+                .as_ref()
+                .map_or_else(|| Programs::of(&pair), Programs::of_trial);
+            let attached = match &trial {
+                Some(trial) => trial.program_id()?,
+                None => program,
+            };
+            let load = start.elapsed();
+            let start = Instant::now();
+            let until = match (&trial, self.trial) {
+                (Some(trial), Some(time)) => Some(trial.begin(time)?),
+                _ => None,
+            };
+            put_in_force(interface, mode, self.hook, programs, &slot, in_force)?;
+            Ok((program, attached, until, load, start.elapsed()))
         };
-        let load = start.elapsed();
-        let start = Instant::now();
-        if let Err(error) = put_in_force(interface, mode, self.hook, &pair, &slot, before.as_ref())
-        {
-            return Err(undo(&slot, program, heritage.is_some(), error));
-        }
+        let (program, attached, until, load, swap) =
+            put().map_err(|error| undo(&slot, heritage, error))?;
 
         // From here on the new generation is in force.
-        let swap = start.elapsed();
         let start = Instant::now();
-        if before.is_some() {
+        if before.is_some() && until.is_none() {
             sys::wait_for_readers().map_err(|error| {
                 Error::io(
                     "the policy is in force, but the old counters can't be carried over yet",
@@ -437,22 +519,26 @@ impl Datapath {
             })?;
         }
         let here = slot.link()?;
-        if here.is_none_or(|(_, link)| link.program != program) {
+        if here.is_none_or(|(_, link)| link.program != attached) {
             return Err(Error::Failed(format!(
                 "the filter on {} was removed by somebody while it was being applied",
                 interface.name
             )));
         }
-        if let Some(before) = heritage {
-            let folder = slot.generation(program);
-            before.ingress().carry(policies.ingress.ruleset, &folder)?;
-            if let Some(old) = before.egress_side() {
-                let unfiltered = in_force::unfiltered();
-                let new = policies.egress.map_or(&*unfiltered, |new| new.ruleset);
-                old.carry(new, &folder.join(EGRESS))?;
+        // What is on trial leaves all from before as it is.
+        if until.is_none() {
+            if let Some(before) = heritage {
+                let folder = slot.generation(program);
+                before.ingress().carry(policies.ingress.ruleset, &folder)?;
+                if let Some(old) = before.egress_side() {
+                    let unfiltered = in_force::unfiltered();
+                    let new = policies.egress.map_or(&*unfiltered, |new| new.ruleset);
+                    old.carry(new, &folder.join(EGRESS))?;
+                }
+                in_force::keep_previous(&before.folder(), &folder)?;
             }
+            slot.remove_generations_except(program)?;
         }
-        slot.remove_generations_except(program)?;
         let mode = interface::by_name(&interface.name)?
             .xdp
             .and_then(|xdp| xdp.mode)
@@ -469,6 +555,7 @@ impl Datapath {
             generation: number,
             before,
             egress_before,
+            until,
             spent: Spent {
                 load,
                 swap,
@@ -571,6 +658,127 @@ impl Datapath {
         in_force.flows()
     }
 
+    /// Keeps what is on trial on an interface.
+    pub fn confirm(&self, interface: &str) -> Result<Confirmed, Error> {
+        let _lock = pins::lock(&self.root, true)?;
+        let interface = interface::by_name(interface)?;
+        let over = self.clear_first_trial(&interface)?;
+        let in_force = self.find(&interface, interface::namespace()?)?;
+        let Some(mut in_force) = in_force else {
+            return if over {
+                Ok(Confirmed::TooLate)
+            } else {
+                Err(not_attached(&interface.name))
+            };
+        };
+        let Some(trial) = &mut in_force.trial else {
+            return Ok(Confirmed::NothingOnTrial);
+        };
+        let confirmed = match trial.state() {
+            TrialState::Runs(_) => {
+                trial.keep()?;
+                Confirmed::Kept
+            }
+            TrialState::Kept => Confirmed::Kept,
+            TrialState::Over => Confirmed::TooLate,
+        };
+        in_force.settle()?;
+        Ok(confirmed)
+    }
+
+    /// Ends a trial on an interface now: what was in force before is again.
+    pub fn give_up(&self, interface: &str) -> Result<GivenUp, Error> {
+        let _lock = pins::lock(&self.root, true)?;
+        let interface = interface::by_name(interface)?;
+        if self.clear_first_trial(&interface)? {
+            return Ok(GivenUp::AlreadyOver);
+        }
+        let in_force = self.find(&interface, interface::namespace()?)?;
+        let mut in_force = in_force.ok_or_else(|| not_attached(&interface.name))?;
+        let Some(trial) = &mut in_force.trial else {
+            return Ok(GivenUp::NothingOnTrial);
+        };
+        match trial.state() {
+            TrialState::Runs(_) => {}
+            TrialState::Kept => {
+                in_force.settle()?;
+                return Ok(GivenUp::NothingOnTrial);
+            }
+            TrialState::Over => {
+                in_force.settle()?;
+                return Ok(GivenUp::AlreadyOver);
+            }
+        }
+        trial.give_up()?;
+        if !self.clear_first_trial(&interface)?
+            && let Some(mut again) = self.find(&interface, interface::namespace()?)?
+        {
+            again.settle()?;
+        }
+        Ok(GivenUp::Now)
+    }
+
+    /// The interfaces with a trial that runs, or is over and not finished, by name.
+    pub fn on_trial_now(&self) -> Result<Vec<String>, Error> {
+        let _lock = pins::lock(&self.root, false)?;
+        let interfaces = interface::all()?;
+        let mut names = Vec::new();
+        for slot in Slot::all(&self.root)? {
+            let Some((_, link)) = slot.link()? else {
+                continue;
+            };
+            let here = interfaces.iter().find(|here| here.index == link.ifindex);
+            if let Some(here) = here
+                && Trial::of(&slot, link.program)?.is_some()
+            {
+                names.push(here.name.clone());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Finishes what trials that are over have left in the links.
+    pub fn finish_trials(&self) -> Result<(), Error> {
+        for name in self.on_trial_now()? {
+            let _lock = pins::lock(&self.root, true)?;
+            let interface = interface::by_name(&name)?;
+            if !self.clear_first_trial(&interface)?
+                && let Some(mut in_force) = self.find(&interface, interface::namespace()?)?
+            {
+                in_force.settle()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was in force on an interface before the last change, where it is known.
+    pub fn previous(&self, interface: &str) -> Result<Option<Previous>, Error> {
+        let _lock = pins::lock(&self.root, false)?;
+        let present = interface::by_name(interface)?;
+        let in_force = self.find(&present, interface::namespace()?)?;
+        let in_force = in_force.ok_or_else(|| not_attached(interface))?;
+        in_force.previous()
+    }
+
+    /// Takes away what is left of a first trial that is over: before it nothing was in
+    /// force. Whether there was one.
+    fn clear_first_trial(&self, interface: &Interface) -> Result<bool, Error> {
+        for slot in Slot::all(&self.root)? {
+            if let Some((_, link)) = slot.link()?
+                && link.ifindex == interface.index
+                && in_force::Decides::of(&slot, link.program)?
+                    .program
+                    .is_none()
+            {
+                egress::remove(&slot, interface.index)?;
+                slot.remove()?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The filter on `interface`, whatever the interface was called when it
     /// was put there.
     fn find(&self, interface: &Interface, namespace: u64) -> Result<Option<InForce>, Error> {
@@ -636,33 +844,30 @@ fn pin_pair(
     policies: Policies<'_>,
     before: Option<&InForce>,
     reports: impl Fn(Compiled<'_>) -> bool,
-) -> Result<u32, (u32, Error)> {
-    let program = pair.ingress.program_id().map_err(|error| (0, error))?;
+) -> Result<u32, Error> {
+    let program = pair.ingress.program_id()?;
     let folder = slot.generation(program);
-    let pin = || {
-        let side = policies.ingress;
-        pin_side(
-            &folder,
-            &pair.ingress,
-            &records.ingress,
-            side,
-            reports(side),
-        )?;
-        if let Some(flows) = &pair.flows {
-            flows.pin(&folder)?;
-        }
-        let of_egress = (&pair.egress, &records.egress, policies.egress);
-        if let (Some(loaded), Some(record), Some(side)) = of_egress {
-            pin_side(&folder.join(EGRESS), loaded, record, side, reports(side))?;
-        } else if before.is_some_and(|before| before.egress_side().is_some()) {
-            // What was counted goes on being told.
-            let folder = folder.join(EGRESS);
-            pins::create(&folder)?;
-            counters::create_carried(&folder.join(CARRIED), REASON_COUNTERS)?;
-        }
-        Ok(())
-    };
-    pin().map(|()| program).map_err(|error| (program, error))
+    let side = policies.ingress;
+    pin_side(
+        &folder,
+        &pair.ingress,
+        &records.ingress,
+        side,
+        reports(side),
+    )?;
+    if let Some(flows) = &pair.flows {
+        flows.pin(&folder)?;
+    }
+    let of_egress = (&pair.egress, &records.egress, policies.egress);
+    if let (Some(loaded), Some(record), Some(side)) = of_egress {
+        pin_side(&folder.join(EGRESS), loaded, record, side, reports(side))?;
+    } else if before.is_some_and(|before| before.egress_side().is_some()) {
+        // What was counted goes on being told.
+        let folder = folder.join(EGRESS);
+        pins::create(&folder)?;
+        counters::create_carried(&folder.join(CARRIED), REASON_COUNTERS)?;
+    }
+    Ok(program)
 }
 
 fn pin_side(
@@ -682,16 +887,39 @@ fn pin_side(
     record.pin(&folder.join(RECORD))
 }
 
-/// Removes what a failed apply left; the error is what made it fail.
-fn undo(slot: &Slot, program: u32, keep_slot: bool, error: Error) -> Error {
-    let removed = if keep_slot {
-        slot.remove_generation(program)
-    } else {
-        slot.remove()
+/// Removes what a failed apply left; the error is what made it fail. `keep` is what was
+/// there before.
+fn undo(slot: &Slot, keep: Option<&InForce>, error: Error) -> Error {
+    let removed = match keep {
+        Some(before) => slot.remove_generations_except(before.program),
+        None => slot.remove(),
     };
     match removed {
         Ok(()) => error,
         Err(left) => Error::Failed(format!("{error} Cleaning up failed as well: {left}")),
+    }
+}
+
+/// What is put into the links: the programs of a generation, or those of its trial.
+#[derive(Clone, Copy)]
+struct Programs<'p> {
+    ingress: BorrowedFd<'p>,
+    egress: Option<BorrowedFd<'p>>,
+}
+
+impl<'p> Programs<'p> {
+    fn of(pair: &'p Pair) -> Self {
+        Self {
+            ingress: pair.ingress.program(),
+            egress: pair.egress.as_ref().map(Generation::program),
+        }
+    }
+
+    fn of_trial(trial: &'p NewTrial) -> Self {
+        Self {
+            ingress: trial.ingress(),
+            egress: trial.egress(),
+        }
     }
 }
 
@@ -701,19 +929,19 @@ fn put_in_force(
     interface: &Interface,
     mode: Mode,
     hook: Option<EgressHook>,
-    pair: &Pair,
+    programs: Programs<'_>,
     slot: &Slot,
     before: Option<&InForce>,
 ) -> Result<(), Error> {
-    if let Some(egress) = &pair.egress {
-        egress::put(interface, slot, hook, egress.program())?;
+    if let Some(egress) = programs.egress {
+        egress::put(interface, slot, hook, egress)?;
     }
     let swapped = match before {
-        Some(before) => swap(interface, &pair.ingress, before),
-        None => attach(interface, mode, &pair.ingress, slot),
+        Some(before) => swap(interface, programs.ingress, before),
+        None => attach(interface, mode, programs.ingress, slot),
     };
     match (swapped, before) {
-        (Ok(()), _) if pair.egress.is_none() => egress::remove(slot, interface.index),
+        (Ok(()), _) if programs.egress.is_none() => egress::remove(slot, interface.index),
         (Ok(()), _) => Ok(()),
         // The slot is removed as a whole.
         (Err(error), None) => match egress::remove(slot, interface.index) {
@@ -734,9 +962,8 @@ fn put_in_force(
     }
 }
 
-/// Puts the new generation's program into the pinned link.
-fn swap(interface: &Interface, generation: &Generation, before: &InForce) -> Result<(), Error> {
-    let program = generation.program();
+/// Puts a program into the pinned link.
+fn swap(interface: &Interface, program: BorrowedFd<'_>, before: &InForce) -> Result<(), Error> {
     let failed = |error: io::Error| {
         Error::io(
             format_args!(
@@ -755,10 +982,9 @@ fn swap(interface: &Interface, generation: &Generation, before: &InForce) -> Res
 fn attach(
     interface: &Interface,
     mode: Mode,
-    generation: &Generation,
+    program: BorrowedFd<'_>,
     slot: &Slot,
 ) -> Result<(), Error> {
-    let program = generation.program();
     let attach = |flags| sys::link_create(program, interface.index, flags);
     let link = match mode {
         Mode::Native => attach(sys::XDP_DRV_MODE),
@@ -783,7 +1009,7 @@ fn refuse_foreign(interface: &Interface, ours: Option<&InForce>) -> Result<(), E
     let Some(attached) = interface.xdp else {
         return Ok(());
     };
-    if ours.is_some_and(|ours| ours.program == attached.program) {
+    if ours.is_some_and(|ours| ours.attached == attached.program) {
         return Ok(());
     }
     let name = aya::programs::loaded_programs()
@@ -799,6 +1025,17 @@ fn refuse_foreign(interface: &Interface, ours: Option<&InForce>) -> Result<(), E
         name.map_or_else(String::new, |name| format!(", {name:?}")),
         interface.name
     )))
+}
+
+/// What is on trial is to be kept or given up first.
+fn refuse_on_trial(interface: &Interface, in_force: &InForce) -> Result<(), Error> {
+    match in_force.trial.as_ref().map(Trial::state) {
+        Some(TrialState::Runs(until)) => Err(Error::OnTrial {
+            interface: interface.name.clone(),
+            until,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// The mode of an attached link can't be changed.

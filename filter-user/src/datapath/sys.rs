@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya_obj::generated::bpf_insn;
 
@@ -622,6 +623,16 @@ impl Mapping {
     pub(super) fn bytes(&self) -> &[u8] {
         // SAFETY: the mapping has this many readable bytes until it is dropped.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
+    }
+
+    /// Sets the first word, as those who read it meanwhile see it: all of it at once.
+    pub(super) fn store_first(&self, word: u64) {
+        assert!(self.bytes >= size_of::<u64>());
+        // SAFETY: a mapping begins at a page, so the word is aligned; it is within the
+        // mapping, which is writable, until that is dropped. Nothing else of this process
+        // writes to it.
+        let first = unsafe { AtomicU64::from_ptr(self.start.as_ptr().cast()) };
+        first.store(word, Ordering::SeqCst);
     }
 
     /// The elements, to be written. No program may use them meanwhile.

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::time;
-use crate::datapath::{Count, EgressStatus, FlowTotals, Mode, Stats, Status};
+use crate::datapath::{Count, EgressStatus, FlowTotals, Mode, Stats, Status, TrialState};
 use crate::ruleset::{Action, Direction, Match, Rule, SourceLine, Stage};
 
 fn count(count: Count) -> Value {
@@ -43,9 +43,20 @@ pub fn interfaces(all: &[Status]) -> Vec<Value> {
             "dropped": count(status.stats.total(Verdict::Drop)),
             "egress": status.egress.as_ref().map(egress),
             "flows": flows(status),
+            "trial": status.trial.map(trial),
         })
     };
     all.iter().map(one).collect()
+}
+
+/// How a trial stands that is not finished.
+fn trial(state: TrialState) -> Value {
+    let (state, until) = match state {
+        TrialState::Runs(until) => ("runs", Some(time(until))),
+        TrialState::Kept => ("kept", None),
+        TrialState::Over => ("over", None),
+    };
+    json!({"state": state, "until": until})
 }
 
 fn egress(egress: &EgressStatus) -> Value {

@@ -223,6 +223,7 @@ pub(crate) mod tests {
                 stats: of_egress,
             }),
             egress_before: None,
+            trial: None,
             flows: Some(
                 [FlowTotals {
                     max_entries: 1 << 17,
