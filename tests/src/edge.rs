@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::packet::{
     Arp, Ethernet, Extension, Icmp, Icmpv6, Ipv4, Ipv6, Packet, Payload, Raw, Sctp, Tcp, Udp,
-    ethertype, llc, mpls, pppoe, protocol, snap,
+    ethertype, internet_checksum, llc, mpls, pppoe, protocol, snap,
 };
 
 pub use exchange::{Before, Exchange, Going, Rules, exchanges};
@@ -149,6 +149,7 @@ pub fn rows() -> Vec<Row> {
     failsafes(&mut table);
     tunnels(&mut table);
     addresses(&mut table);
+    any_address(&mut table);
     odd_fields(&mut table);
     large_frames(&mut table);
     icmp_types(&mut table);
@@ -1459,6 +1460,42 @@ fn addresses(t: &mut Table) {
     t.denied("to ff02::fb", plain(&packet.carry(&Udp::to(5353))), 2);
 }
 
+fn any_address(t: &mut Table) {
+    t.section(
+        "a rule without addresses is for all addresses",
+        Policy::NodePorts,
+    );
+    for (dst, mac) in [
+        ([255; 4], [0xff; 6]),
+        ([224, 0, 0, 251], [1, 0, 0x5e, 0, 0, 0xfb]),
+    ] {
+        let dst = Ipv4Addr::from(dst);
+        let ethernet = Ethernet {
+            dst: mac,
+            ..Ethernet::default()
+        };
+        let packet = Ipv4 {
+            dst,
+            ..Ipv4::default()
+        };
+        let frame = ethernet.carry(&packet.carry(&Udp::to(30080)));
+        t.denied(format!("udp 30080 to {dst}"), frame, 1);
+    }
+    let ethernet = Ethernet {
+        dst: [0x33, 0x33, 0, 0, 0, 1],
+        ..Ethernet::default()
+    };
+    let packet = Ipv6 {
+        dst: Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
+        ..Ipv6::default()
+    };
+    let frame = ethernet.carry(&packet.carry(&Udp::to(30080)));
+    t.denied("udp 30080 to ff02::1", frame, 1);
+    let mapped = Ipv6::from(Ipv4Addr::new(203, 0, 113, 7).to_ipv6_mapped());
+    let frame = plain(&mapped.carry(&Tcp::to(80)));
+    t.denied("tcp 80 from an IPv4-mapped address", frame, 2);
+}
+
 fn odd_fields(t: &mut Table) {
     t.section("checksums are ignored", Policy::NodePorts);
     let wrong = Tcp {
@@ -1503,13 +1540,12 @@ fn odd_fields(t: &mut Table) {
         t.denied(format!("udp 30080, length field {length}"), v4(&odd), 1);
     }
     // RFC 3514: the evil bit, which is reserved, decides nothing.
-    let evil = Ipv4 {
-        fragment_offset: 0,
-        ..Ipv4::default()
-    };
-    let mut frame = plain(&evil.carry(&Tcp::to(80)));
-    frame[20] |= 0x80;
-    t.denied("tcp 80, the reserved flag", frame, 2);
+    let mut evil = Ipv4::default().carry(&Tcp::to(80));
+    evil.bytes[6] |= 0x80;
+    evil.bytes[10..12].fill(0);
+    let checksum = internet_checksum(&[&evil.bytes[..20]]);
+    evil.bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
+    t.denied("tcp 80, the reserved flag", plain(&evil), 2);
     let odd = Ipv4 {
         ttl: 0,
         ..Ipv4::default()

@@ -12,4 +12,6 @@ pub mod edge;
 pub mod lab;
 pub mod packet;
 pub mod require;
+#[cfg(feature = "bpf")]
+pub mod scoreboard;
 pub mod synthetic;

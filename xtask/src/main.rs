@@ -15,6 +15,7 @@ mod place;
 mod reproduce;
 mod run;
 mod say;
+mod scoreboard;
 mod setup;
 mod test;
 
@@ -87,6 +88,9 @@ enum Task {
     /// Change the sources here and there, and see which changes no test finds (needs
     /// cargo-mutants)
     Mutate(long::Mutate),
+    /// Send odd and evading packets to nodewall and to the filters that Debian ships; writes
+    /// docs/scoreboard.md (needs root, takes two minutes)
+    Scoreboard,
     /// Run every test; those against the kernel need root
     Test {
         /// Given to the test programs: filters, `--nocapture`, …
@@ -137,6 +141,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Mutate(options) => long::mutate(&place, &options),
         Task::Bench(options) => bench::run(&place, &options),
         Task::Crash(options) => crash::run(&place, &options),
+        Task::Scoreboard => scoreboard::run(&place),
         Task::Demo(options) => demo::run(&place, &options),
     }
 }

@@ -153,26 +153,31 @@ const READERS: [Program; 7] = [
     },
 ];
 
-/// What `cargo xtask bench` measures nodewall beside, and with.
-const PEERS: [Program; 5] = [
+/// The filters that Debian ships, which `cargo xtask bench` and `cargo xtask scoreboard`
+/// try beside nodewall.
+const PEERS: [Program; 3] = [
     Program {
         name: "nft",
         package: "nftables",
-        why: "is measured beside nodewall",
+        why: "is tried beside nodewall",
     },
     Program {
         name: "iptables",
         package: "iptables",
-        why: "is measured beside nodewall",
-    },
-    Program {
-        name: "ipset",
-        package: "ipset",
-        why: "is measured beside nodewall",
+        why: "is tried beside nodewall",
     },
     Program {
         name: "xdp-filter",
         package: "xdp-tools",
+        why: "is tried beside nodewall",
+    },
+];
+
+/// What else `cargo xtask bench` measures with.
+const BENCH: [Program; 2] = [
+    Program {
+        name: "ipset",
+        package: "ipset",
         why: "is measured beside nodewall",
     },
     Program {
@@ -318,6 +323,11 @@ pub(crate) fn for_package() -> Result<()> {
 
 /// Brings the filters that nodewall is measured beside, and real networks.
 pub(crate) fn for_bench() -> Result<()> {
+    bring(&PEERS.iter().chain(&BENCH).collect::<Vec<_>>())
+}
+
+/// Brings the filters that the scoreboard has beside nodewall.
+pub(crate) fn for_scoreboard() -> Result<()> {
     bring(&PEERS.each_ref())
 }
 

@@ -33,6 +33,8 @@ pub(crate) use node::program;
 pub use reach::Reach;
 pub use sender::{Limit, Sent};
 pub use service::{Service, Transport};
+#[cfg(feature = "bpf")]
+pub(crate) use {namespace::run, node::program, sender::open};
 
 use namespace::{Namespace, ip};
 

@@ -132,7 +132,7 @@ pub(super) fn ip(arguments: &[&str]) -> Result<String> {
 }
 
 /// Runs `command` and returns what it prints.
-pub(super) fn run(command: &mut Command) -> Result<String> {
+pub(crate) fn run(command: &mut Command) -> Result<String> {
     use std::os::unix::process::CommandExt as _;
     // A process group of its own: Ctrl-C must not cut the clean-up short.
     let output = command

@@ -1,7 +1,7 @@
 //! Frames onto the wire, just as they are, as fast as one thread can.
 
 use std::io::IoSlice;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -87,16 +87,7 @@ impl Lab {
 
 /// Sends from the interface of the namespace that this thread is in.
 pub(super) fn send(interface: &str, frames: &[Vec<u8>], limit: &Limit<'_>) -> Result<Sent> {
-    // No protocol: it receives nothing.
-    let socket = socket(
-        AddressFamily::Packet,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .context("cannot open a packet socket")?;
-    bind(socket.as_raw_fd(), &address(interface)?)
-        .with_context(|| format!("cannot send on {interface}"))?;
+    let socket = open(interface)?;
 
     // One turn through the list, repeated up to a whole number of batches.
     let turns = BATCH.div_ceil(frames.len());
@@ -139,6 +130,22 @@ pub(super) fn send(interface: &str, frames: &[Vec<u8>], limit: &Limit<'_>) -> Re
         time: began.elapsed(),
         frames: frames.len(),
     })
+}
+
+/// A socket that sends frames just as they are, from the interface of the namespace that
+/// this thread is in.
+pub(crate) fn open(interface: &str) -> Result<OwnedFd> {
+    // No protocol: it receives nothing.
+    let socket = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .context("cannot open a packet socket")?;
+    bind(socket.as_raw_fd(), &address(interface)?)
+        .with_context(|| format!("cannot send on {interface}"))?;
+    Ok(socket)
 }
 
 /// The link-layer address of `interface`, with its index.
