@@ -17,8 +17,9 @@ pub(crate) fn run(place: &Place, advisories: bool) -> Result<()> {
             std::process::Command::new(&cargo_deny)
                 .args(["--locked", "--all-features", "--manifest-path"])
                 .arg(place.root.join(manifest))
-                .args(["check", "--hide-inclusion-graph", "--config"])
+                .arg("--config")
                 .arg(place.root.join("deny.toml"))
+                .args(["check", "--hide-inclusion-graph"])
                 .args(["licenses", "bans", "sources"])
                 .args(advisories.then_some("advisories"))
                 .current_dir(&place.root),

@@ -28,8 +28,6 @@ use nix::unistd::geteuid;
 pub use daemon::Daemon;
 #[cfg(feature = "bpf")]
 pub use node::Node;
-#[cfg(feature = "bpf")]
-pub(crate) use node::program;
 pub use reach::Reach;
 pub use sender::{Limit, Sent};
 pub use service::{Service, Transport};
