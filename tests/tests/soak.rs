@@ -6,8 +6,13 @@
 #[path = "common/soak.rs"]
 mod soak;
 
+use std::sync::{Mutex, PoisonError};
+
 use soak::{Fault, Plan};
 use tests::require;
+
+/// One at a time: what the process holds is measured.
+static ALONE: Mutex<()> = Mutex::new(());
 
 #[test]
 fn each_packet_is_decided_by_the_old_policy_or_the_new_one() {
@@ -15,6 +20,7 @@ fn each_packet_is_decided_by_the_old_policy_or_the_new_one() {
     if !require::root_and_bpf() {
         return;
     }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let report = soak::soak(&Plan {
         changes: 130,
         by_daemon: 20,
@@ -36,6 +42,7 @@ fn every_wrong_change_is_caught() {
     if !require::root_and_bpf() {
         return;
     }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for fault in Fault::ALL {
         let said = soak::catches(fault).unwrap_or_else(|error| panic!("{error:#}"));
         println!("caught by the swap soak: {fault:?}: {said}");
