@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::ops::Deref;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread;
@@ -597,6 +598,7 @@ fn pins_that_are_not_ours_are_refused_and_stay() {
     };
     // In the link's place, where nothing is in force.
     fs::create_dir_all(node.pins().join(INTERFACE)).unwrap();
+    fs::set_permissions(node.pins(), fs::Permissions::from_mode(0o700)).unwrap();
     create(&node.pin("link"));
     let apply = node.put("apply", INTERFACE);
     for arguments in [
@@ -671,4 +673,74 @@ fn what_fails_after_the_change_is_made_does_not_undo_it() {
     settle(|| node.tcx().is_empty());
     assert_eq!(node.tcx(), Vec::<u32>::new());
     assert_eq!(node.rule("faults", 0), 6);
+}
+
+/// In bpffs anybody may make a folder with the name of ours, and pin in it what he likes.
+#[test]
+fn a_pin_folder_that_is_not_ours_alone_is_refused() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    let apply = node.put("apply", INTERFACE);
+    fs::create_dir(node.pins()).unwrap();
+    for (owner, mode) in [(65_534, 0o700), (0, 0o755), (0, 0o730)] {
+        chown(node.pins(), Some(owner), None).unwrap();
+        fs::set_permissions(node.pins(), fs::Permissions::from_mode(mode)).unwrap();
+        for arguments in [&apply[..], &["status"], &["detach", "--all"]] {
+            let heard = node.fails(1, arguments);
+            assert!(
+                heard.contains(node.pins().to_str().unwrap()) && heard.contains("alone"),
+                "{arguments:?}: {heard}"
+            );
+        }
+        assert_eq!(node.xdp(), None);
+        assert_eq!(fs::read_dir(node.pins()).unwrap().count(), 0);
+    }
+    chown(node.pins(), Some(0), None).unwrap();
+    fs::set_permissions(node.pins(), fs::Permissions::from_mode(0o700)).unwrap();
+    node.apply();
+    let mode = fs::metadata(node.pin("link").parent().unwrap())
+        .unwrap()
+        .mode();
+    assert_eq!(mode & 0o7777, 0o700);
+}
+
+/// What decides can't be written any more, not by root either: tables, constants, the record.
+#[test]
+fn what_decides_is_frozen() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    node.apply();
+    let program = node.xdp().unwrap();
+    let shown = node.on_node(
+        "bpftool",
+        &["-j", "prog", "show", "id", &program.to_string()],
+    );
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let mut frozen = Vec::new();
+    for id in shown["map_ids"].as_array().unwrap() {
+        let id = id.to_string();
+        let map = node.on_node("bpftool", &["-j", "map", "show", "id", &id]);
+        let map: Value = serde_json::from_slice(&map.stdout).unwrap();
+        let name = map["name"].as_str().unwrap_or_default().to_owned();
+        if map["frozen"] == 1 {
+            let size = map["bytes_value"].as_u64().unwrap();
+            let zeros = vec!["0"; usize::try_from(size.min(64)).unwrap()];
+            let update = [
+                "map", "update", "id", &id, "key", "0", "0", "0", "0", "value",
+            ];
+            let output = node.on_node("bpftool", &[&update[..], &zeros].concat());
+            assert!(!output.status.success(), "{name}: {output:?}");
+            frozen.push(name);
+        }
+    }
+    assert!(frozen.iter().any(|name| name == "IMAGE"), "{frozen:?}");
+    let record = node.pin(&format!("{program}/record"));
+    let record = record.to_str().unwrap();
+    let map = node.on_node("bpftool", &["-j", "map", "show", "pinned", record]);
+    let map: Value = serde_json::from_slice(&map.stdout).unwrap();
+    assert_eq!(map["frozen"], 1, "{map}");
 }

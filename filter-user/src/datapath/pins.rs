@@ -16,13 +16,14 @@
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::unistd::geteuid;
 
 use super::error::Error;
 use super::sys::{self, LinkInfo};
@@ -97,6 +98,7 @@ pub(super) fn lock(root: &Path, exclusive: bool) -> Result<Option<Flock<File>>, 
             ));
         }
     };
+    refuse_others(root, &file)?;
     if !exclusive {
         return match Flock::lock(file, FlockArg::LockShared) {
             Ok(lock) => Ok(Some(lock)),
@@ -130,6 +132,27 @@ pub(super) fn lock(root: &Path, exclusive: bool) -> Result<Option<Flock<File>>, 
         };
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// A folder that somebody else may write to holds what he put there: bpffs is anybody's to
+/// make folders in (mode 1777). Below one that is ours alone, all is.
+fn refuse_others(root: &Path, folder: &File) -> Result<(), Error> {
+    let found = folder
+        .metadata()
+        .map_err(|error| Error::io(format_args!("cannot read {}", root.display()), &error))?;
+    let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+    let we = geteuid().as_raw();
+    if owner == we && mode & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(Error::Failed(format!(
+        "{} is not this user's alone (owner {owner}, here {we}; mode {mode:04o}, and 0700 is asked \
+         for), so what is pinned there may be somebody else's; nothing was read and nothing changed. \
+         Look who made it, then remove it or `chown {we} {path} && chmod 0700 {path}`, or pin elsewhere with \
+         --pin-root.",
+        root.display(),
+        path = root.display()
+    )))
 }
 
 /// The folder of a generation that is being removed.
