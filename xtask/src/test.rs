@@ -14,7 +14,7 @@ pub(crate) const FEATURES: [&str; 2] = ["--features", "filter-user/bpf,tests/otl
 /// Runs the tests; `arguments` go to the test programs.
 pub(crate) fn run(place: &Place, arguments: &[String]) -> Result<()> {
     if geteuid().is_root() {
-        setup::for_tests()?;
+        setup::for_tests(place)?;
     } else {
         note("not root: the tests that load the program into the kernel skip themselves");
     }

@@ -109,9 +109,12 @@ impl Verb {
     /// nothing any more that it could be about.
     fn next(self, stage: &Stage, new: Option<Policy>) -> Result<(Command, Option<UnixDatagram>)> {
         match (self, new) {
-            (Self::Confirm | Self::GiveUp | Self::Undo, Some(new)) => Ok((stage.apply(new), None)),
+            // What is on trial still comes first.
+            (Self::Confirm | Self::GiveUp | Self::Undo, Some(new)) => {
+                stage.end_trial()?;
+                Ok((stage.apply(new), None))
+            }
             (Self::Try, _) => {
-                // As far as it came, it is on trial, and nothing else is tried meanwhile.
                 stage.end_trial()?;
                 self.command(stage, new)
             }
