@@ -359,7 +359,12 @@ impl<P: Policies> Daemon<P> {
                     self.supervisor.reloading();
                 }
                 // What is wrong was said already.
-                if self.put(why).await.is_err() {
+                if self.put(why).await.is_ok() {
+                    // What is lacking from now on, and isn't now, is news.
+                    if let Ok(all) = self.read().await {
+                        self.lacking = self.live.missing(&all);
+                    }
+                } else {
                     self.put_last_good().await;
                 }
                 self.show(lock).await;

@@ -28,7 +28,7 @@ use nix::unistd::geteuid;
 use super::error::Error;
 use super::sys::{self, LinkInfo};
 
-/// How long a change waits for others to finish.
+/// How long anybody waits for a change to finish.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where bpffs is mounted on every Linux.
@@ -99,20 +99,16 @@ pub(super) fn lock(root: &Path, exclusive: bool) -> Result<Option<Flock<File>>, 
         }
     };
     refuse_others(root, &file)?;
-    if !exclusive {
-        return match Flock::lock(file, FlockArg::LockShared) {
-            Ok(lock) => Ok(Some(lock)),
-            Err((_, error)) => Err(Error::io(
-                format_args!("cannot lock {}", root.display()),
-                &error.into(),
-            )),
-        };
-    }
-    // Readers hold it for moments only; another change may take longer.
+    // Readers hold it for moments only; a change may take longer.
+    let kind = if exclusive {
+        FlockArg::LockExclusiveNonblock
+    } else {
+        FlockArg::LockSharedNonblock
+    };
     let deadline = Instant::now() + PATIENCE;
     let mut file = file;
     loop {
-        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        file = match Flock::lock(file, kind) {
             Ok(lock) => return Ok(Some(lock)),
             Err((file, nix::errno::Errno::EWOULDBLOCK)) if Instant::now() < deadline => file,
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => {

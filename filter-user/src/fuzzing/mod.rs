@@ -271,7 +271,9 @@ pub fn list(data: &[u8]) {
     let Some(model) = checked.model else {
         return;
     };
+    // Some editors put a mark of the encoding before it.
     let naive: Vec<IpNet> = text
+        .trim_start_matches('\u{feff}')
         .split('\n')
         .map(|line| line.split(['#', ';']).next().unwrap_or_default())
         .map(|line| line.trim_matches(|letter: char| letter.is_ascii_whitespace()))
