@@ -48,7 +48,7 @@ fn a_confirmation_that_is_cut_short_takes_nothing_away() {
         return;
     }
     let summary = sweep(Verb::Confirm, Choice::Sample(40), 2, &|line| {
-        println!("{line}")
+        println!("{line}");
     });
     let summary = summary.unwrap();
     println!("{summary}");

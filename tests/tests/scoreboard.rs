@@ -1,7 +1,6 @@
 //! The scoreboard: nodewall's column, the document, and the runner itself. The other
 //! filters' columns are `cargo xtask scoreboard`'s.
 #![cfg(feature = "bpf")]
-#![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 use std::collections::HashSet;
 use std::fs;

@@ -174,9 +174,7 @@ fn one(place: &Place, cargo_fuzz: &Path, built: &Path, name: &str, seconds: u32)
 
 fn inputs(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder)?;
-    Ok(entries
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<_>>()?)
+    entries.map(|entry| Ok(entry?.path())).collect()
 }
 
 /// What libFuzzer says at its end: executions, and code that was reached.

@@ -66,7 +66,7 @@ enum Task {
     },
     /// Check the dependencies' licences and sources by cargo-deny
     Deny {
-        /// Look for known vulnerabilities as well; fetches RustSec's database from GitHub
+        /// Look for known vulnerabilities as well; fetches the database by git
         #[arg(long)]
         advisories: bool,
     },

@@ -49,7 +49,7 @@ fn attached(slot: &Slot) -> Result<Attached, Error> {
             ifindex: info.ifindex,
         });
     }
-    Ok(if slot.clsact_path().exists() {
+    Ok(if pins::is_there(&slot.clsact_path())? {
         Attached::Clsact
     } else {
         Attached::Nothing
@@ -141,7 +141,7 @@ fn pin_link(slot: &Slot, link: &OwnedFd) -> Result<(), Error> {
 
 fn put_clsact(slot: &Slot, ifindex: u32, program: BorrowedFd<'_>) -> Result<(), Error> {
     let path = slot.clsact_path();
-    if path.exists() {
+    if pins::is_there(&path)? {
         return clsact::put(ifindex, program);
     }
     // The pin only says that the classifier is ours: any program of ours does. It comes
@@ -203,7 +203,7 @@ pub(super) fn settle(
 
 /// Takes the filter of what leaves an interface off; its index is 0 where it is gone.
 pub(super) fn remove(slot: &Slot, ifindex: u32) -> Result<(), Error> {
-    if slot.clsact_path().exists() {
+    if pins::is_there(&slot.clsact_path())? {
         if ifindex != 0 {
             clsact::remove(ifindex)?;
         }

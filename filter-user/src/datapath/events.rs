@@ -214,7 +214,7 @@ impl Observer {
             let egress = in_force.egress.map(|record| (folder.join(EGRESS), record));
             let sides = std::iter::once((folder, in_force.record)).chain(egress);
             for (folder, record) in sides {
-                if !folder.join("events").exists() {
+                if !pins::is_there(&folder.join("events"))? {
                     if !record.ruleset.rules.iter().any(crate::compile::reports) {
                         continue;
                     }
@@ -326,7 +326,7 @@ impl Source {
 /// How many reports the generation in `folder` has lost so far: 0 where it
 /// reports nothing.
 pub(super) fn lost(folder: &Path) -> Result<u64, Error> {
-    if folder.join("budget").exists() {
+    if pins::is_there(&folder.join("budget"))? {
         sum_lost(&budget(folder)?)
     } else {
         Ok(0)

@@ -68,11 +68,11 @@ struct Tried {
 impl Side {
     /// The side that is pinned in `folder`; `None` where there is none.
     fn at(folder: PathBuf) -> Result<Option<Self>, Error> {
-        if !folder.exists() {
+        if !pins::is_there(&folder)? {
             return Ok(None);
         }
         let record = folder.join(RECORD);
-        let ruleset = if record.exists() {
+        let ruleset = if pins::is_there(&record)? {
             Some(Record::read(&record)?.ruleset)
         } else {
             None
@@ -136,7 +136,7 @@ impl Side {
     fn settle(&self) -> Result<(), Error> {
         if let Some(totals) = self.left_behind()? {
             let carried = self.folder.join(CARRIED);
-            if !carried.exists() {
+            if !pins::is_there(&carried)? {
                 // What was tried filtered this direction, and before nothing had.
                 pins::create(&self.folder)?;
                 counters::create_carried(&carried, REASON_COUNTERS)?;
@@ -155,7 +155,7 @@ impl Side {
 impl Tried {
     /// What the generation that is in force again is to carry.
     fn left_to(&self, to: &Ruleset) -> Result<Vec<Count>, Error> {
-        let before = if self.before.exists() {
+        let before = if pins::is_there(&self.before)? {
             counters::read_carried(&self.before, to.rules.len())?
         } else {
             Vec::new()
@@ -258,7 +258,7 @@ impl InForce {
     /// What was in force before the last change, where that is known.
     pub(super) fn previous(&self) -> Result<Option<Previous>, Error> {
         let path = self.folder().join(PREVIOUS);
-        if !path.exists() {
+        if !pins::is_there(&path)? {
             return Ok(None);
         }
         let record = Record::read(&path)?;
@@ -302,18 +302,24 @@ impl InForce {
     }
 
     /// What goes out, where it is filtered, or was.
-    pub(super) fn egress_side(&self) -> Option<Side> {
+    pub(super) fn egress_side(&self) -> Result<Option<Side>, Error> {
         let folder = self.folder().join(EGRESS);
         let record = self.egress.as_ref();
         let tried = self.tried(Path::new(EGRESS));
-        let was_tried = tried.as_ref().is_some_and(|tried| tried.folder.exists());
-        (record.is_some() || folder.exists() || was_tried).then(|| Side {
+        let was_tried = match &tried {
+            Some(tried) => pins::is_there(&tried.folder)?,
+            None => false,
+        };
+        if record.is_none() && !was_tried && !pins::is_there(&folder)? {
+            return Ok(None);
+        }
+        Ok(Some(Side {
             folder,
             ruleset: record.map_or_else(unfiltered, |record| Arc::clone(&record.ruleset)),
             filters: record.is_some(),
             predecessor: self.predecessor().map(|folder| folder.join(EGRESS)),
             tried,
-        })
+        }))
     }
 
     /// Finishes a change that was cut short, or a trial that is over: the link gets its
@@ -364,7 +370,7 @@ impl InForce {
     /// Takes over what the predecessor counted, where that was not done yet.
     pub(super) fn settle_totals(&self) -> Result<(), Error> {
         self.ingress().settle()?;
-        self.egress_side().map_or(Ok(()), |egress| egress.settle())
+        self.egress_side()?.map_or(Ok(()), |egress| egress.settle())
     }
 }
 
@@ -374,7 +380,7 @@ pub(super) fn keep_previous(old: &Path, new: &Path) -> Result<(), Error> {
     for side in [Path::new(""), Path::new(EGRESS)] {
         let from = old.join(side).join(RECORD);
         let path = new.join(side).join(PREVIOUS);
-        if !from.exists() || path.exists() {
+        if !pins::is_there(&from)? || pins::is_there(&path)? {
             continue;
         }
         path.parent().map_or(Ok(()), pins::create)?;

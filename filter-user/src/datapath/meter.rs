@@ -119,7 +119,7 @@ fn status(
     let head = &in_force.record.head;
     let folder = in_force.folder();
     let flows = in_force.flows()?;
-    let of_egress = in_force.egress_side();
+    let of_egress = in_force.egress_side()?;
     let of_egress = of_egress.map(|side| side.stats(name)).transpose()?;
     let (egress, egress_before) = match (&in_force.egress, of_egress) {
         (Some(record), Some(stats)) => {

@@ -582,7 +582,7 @@ impl Datapath {
                 if let Some(before) = heritage {
                     let folder = slot.generation(program);
                     before.ingress().carry(policies.ingress.ruleset, &folder)?;
-                    if let Some(old) = before.egress_side() {
+                    if let Some(old) = before.egress_side()? {
                         let unfiltered = in_force::unfiltered();
                         let new = policies.egress.map_or(&*unfiltered, |new| new.ruleset);
                         old.carry(new, &folder.join(EGRESS))?;
@@ -683,7 +683,7 @@ impl Datapath {
         };
         let ifindex = match link {
             Some((_, link)) => link.ifindex,
-            None if slot.clsact_path().exists() => {
+            None if pins::is_there(&slot.clsact_path())? => {
                 interface::by_name(interface).map_or(0, |present| present.index)
             }
             // What a removal that was cut short has left.
@@ -928,7 +928,9 @@ fn pin_pair(
     let of_egress = (&pair.egress, &records.egress, policies.egress);
     if let (Some(loaded), Some(record), Some(side)) = of_egress {
         pin_side(&folder.join(EGRESS), loaded, record, side, reports(side))?;
-    } else if before.is_some_and(|before| before.egress_side().is_some()) {
+    } else if let Some(before) = before
+        && before.egress_side()?.is_some()
+    {
         // What was counted goes on being told.
         let folder = folder.join(EGRESS);
         pins::create(&folder)?;

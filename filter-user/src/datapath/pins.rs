@@ -138,7 +138,8 @@ fn refuse_others(root: &Path, folder: &File) -> Result<(), Error> {
         .map_err(|error| Error::io(format_args!("cannot read {}", root.display()), &error))?;
     let (owner, mode) = (found.uid(), found.mode() & 0o7777);
     let we = geteuid().as_raw();
-    if owner == we && mode & 0o077 == 0 {
+    // Nothing for the group, and nothing for others.
+    if owner == we && mode.trailing_zeros() >= 6 {
         return Ok(());
     }
     Err(Error::Failed(format!(
@@ -336,6 +337,13 @@ fn link(path: &Path) -> Result<Option<(OwnedFd, LinkInfo)>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Whether something is there. That it can't be told is not that it isn't: totals would be
+/// lost by that.
+pub(super) fn is_there(path: &Path) -> Result<bool, Error> {
+    path.try_exists()
+        .map_err(|error| Error::io(format_args!("cannot look for {}", path.display()), &error))
 }
 
 fn remove_file(path: &Path) -> Result<(), Error> {

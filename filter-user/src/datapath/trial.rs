@@ -70,7 +70,7 @@ impl Trial {
     pub(super) fn of(slot: &Slot, program: u32) -> Result<Option<Self>, Error> {
         let folder = slot.generation(program);
         let path = folder.join(PIN);
-        if !path.exists() {
+        if !pins::is_there(&path)? {
             return Ok(None);
         }
         let element = mapping(&path).map(|mapping| bytemuck::pod_read_unaligned(mapping.bytes()));
@@ -265,7 +265,7 @@ fn keep_totals(before: &InForce, folder: &Path) -> Result<(), Error> {
         folder,
     )?;
     let carried = old.join(EGRESS).join(CARRIED);
-    if carried.exists() {
+    if pins::is_there(&carried)? {
         let rules = before.egress.as_ref();
         let rules = rules.map_or(0, |record| record.ruleset.rules.len());
         keep(&carried, rules, &folder.join(EGRESS))?;

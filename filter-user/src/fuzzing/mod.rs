@@ -3,7 +3,7 @@
 
 mod rules;
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Write as _};
 use std::io::Cursor as Bytes;
 use std::net::IpAddr;
 use std::str::FromStr as _;
@@ -49,6 +49,10 @@ pub const TARGETS: [Target; 9] = [
 const MEMORY: u64 = 64 << 20;
 
 /// Answers that must be one.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "answers are made for this, and for nothing else"
+)]
 fn same<A: Debug + PartialEq>(first: A, second: A, about: &dyn Debug) {
     assert_eq!(first, second, "about {about:?}");
 }
@@ -301,8 +305,13 @@ pub fn query(data: &[u8]) {
     };
     if let Ok(pairs) = http::parameters(text) {
         // Written with all that may be escaped, it is the same.
-        let escaped =
-            |text: &str| -> String { text.bytes().map(|byte| format!("%{byte:02X}")).collect() };
+        let escaped = |text: &str| {
+            let mut escaped = String::new();
+            for byte in text.bytes() {
+                let _ = write!(escaped, "%{byte:02X}");
+            }
+            escaped
+        };
         let written: Vec<String> = pairs
             .iter()
             .map(|(name, value)| format!("{}={}", escaped(name), escaped(value)))

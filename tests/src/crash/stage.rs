@@ -325,7 +325,8 @@ impl Stage {
             "in force is {in_force:?}, but attached are XDP program {xdp:?} and egress programs \
              {tcx:?}"
         );
-        if in_force.ingress != in_force.egress {
+        let both = in_force.ingress.is_some() && in_force.egress.is_some();
+        if both && in_force.ingress != in_force.egress {
             // Between the two updates of a change what goes out is counted by the new one,
             // whose counts nobody takes over where the change is not made.
             self.denied[1] -= 1;
@@ -399,19 +400,19 @@ impl Stage {
             }
         };
         let status = document("status")?;
-        let said = status["interfaces"][0]["program_id"].as_u64();
+        let program = status["interfaces"][0]["program_id"].as_u64();
         // During a trial the link runs its dispatcher, which no document names.
         let on_trial = !status["interfaces"][0]["trial"].is_null();
         ensure!(
-            on_trial || said == xdp.map(u64::from),
-            "`status` says that program {said:?} is in force, the kernel {xdp:?}"
+            on_trial || program == xdp.map(u64::from),
+            "`status` says that program {program:?} is in force, the kernel {xdp:?}"
         );
         if in_force.ingress.is_none() {
-            return Ok(said);
+            return Ok(program);
         }
-        let stats = document("stats")?;
+        let counted = document("stats")?;
         for (direction, denied) in ["ingress", "egress"].iter().zip(self.denied) {
-            let sides = stats["interfaces"].as_array().into_iter().flatten();
+            let sides = counted["interfaces"].as_array().into_iter().flatten();
             let mut sides = sides.filter(|side| side["direction"] == *direction);
             let said = sides.next().map(|side| &side["rules"][0]["packets"]);
             // A direction without totals has denied nothing.
@@ -421,7 +422,7 @@ impl Stage {
                 "{direction}: {denied} packets were denied, `stats` says {said:?}"
             );
         }
-        Ok(said)
+        Ok(program)
     }
 
     fn tcx(&self) -> Result<Vec<u32>> {

@@ -161,10 +161,9 @@ const fn label(policy: Policy) -> &'static str {
 
 fn table(text: &mut String, cases: &[Case], columns: &[Column]) {
     text.push_str("\n## The packets\n");
-    let names: String = columns
-        .iter()
-        .map(|column| format!(" {} |", column.peer.name()))
-        .collect();
+    let names = columns.iter().fold(String::new(), |names, column| {
+        names + " " + column.peer.name() + " |"
+    });
     let mut group = "";
     for (index, case) in cases.iter().enumerate() {
         if case.group.title != group {

@@ -302,7 +302,7 @@ impl Lane {
 fn forget_fragments(lab: &Lab, timeouts: &[&str]) -> Result<()> {
     lab.in_ns(Side::Node, || {
         for name in timeouts {
-            fs::write(format!("/proc/sys/net/{name}"), "0").with_context(|| format!("{name}"))?;
+            fs::write(format!("/proc/sys/net/{name}"), "0").with_context(|| (*name).to_owned())?;
         }
         Ok(())
     })?
@@ -346,8 +346,8 @@ fn refused(snmp: &str, netstat: &str, snmp6: &str) -> u64 {
     ];
     let lines: Vec<&str> = snmp.lines().chain(netstat.lines()).collect();
     let v4 = lines.chunks(2).filter_map(|pair| match pair {
-        [names, numbers] if names.starts_with("Ip:") || names.starts_with("IpExt:") => {
-            let named = names.split_whitespace().zip(numbers.split_whitespace());
+        [heads, numbers] if heads.starts_with("Ip:") || heads.starts_with("IpExt:") => {
+            let named = heads.split_whitespace().zip(numbers.split_whitespace());
             let wanted = named.filter(|(name, _)| V4.contains(name));
             Some(
                 wanted

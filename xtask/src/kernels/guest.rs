@@ -98,7 +98,7 @@ pub(super) fn pack(
     for entry in fs::read_dir(kernel.modules())? {
         let entry = entry?;
         if entry.file_type()?.is_file() {
-            fs::copy(entry.path(), root.at(&modules.join(entry.file_name())))?;
+            fs::copy(entry.path(), root.at(modules.join(entry.file_name())))?;
         }
     }
     root.program(nodewall, Path::new(NODEWALL))?;
