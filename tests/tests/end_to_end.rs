@@ -340,9 +340,12 @@ fn a_swap_lets_nothing_through_and_loses_no_count() {
         stop.store(true, Ordering::Relaxed);
         flood.join().unwrap().unwrap()
     });
-    let arrived = || match require::linux() < (6, 16) {
-        true => sent.packets - node.lab().undelivered(Side::Client).unwrap(),
-        false => sent.packets,
+    let arrived = || {
+        if require::linux() < (6, 16) {
+            sent.packets - node.lab().undelivered(Side::Client).unwrap()
+        } else {
+            sent.packets
+        }
     };
     settle(|| node.rule("node-ports", 1) == arrived());
     assert_eq!(node.rule("node-ports", 1), arrived());
