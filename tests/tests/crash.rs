@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use tests::crash::{Choice, Outcome, Policy, Stage, Summary, Verb, rehearse, sweep, turn};
+use tests::crash::{Choice, Outcome, Stage, Summary, Verb, rehearse, sweep, turn};
 use tests::lab::Side;
 use tests::require;
 
@@ -80,6 +80,8 @@ fn what_is_not_as_it_must_be_is_found() {
     let injections = Choice::Sample(1_000).of(&rehearsal.calls);
     let injection = &injections[injections.len() / 3];
     let mut meddled = |meddle: &dyn Fn(&Stage)| {
+        // So that something was counted before.
+        turn(&mut stage, Verb::Over, &rehearsal, injection, true, &|_| {}).unwrap();
         let outcome = turn(&mut stage, Verb::Over, &rehearsal, injection, true, meddle);
         let found = outcome.map_err(|error| format!("{error:#}"));
         // For the next one it is a new stage.
@@ -112,7 +114,8 @@ fn what_is_not_as_it_must_be_is_found() {
     // Totals that begin anew.
     let outcome = meddled(&|stage| {
         assert!(stage.detach_all().status().unwrap().success());
-        assert!(stage.apply(Policy::A).status().unwrap().success());
+        let policy = stage.in_force().unwrap();
+        assert!(stage.apply(policy).status().unwrap().success());
     });
     found(outcome, "denied");
 }
