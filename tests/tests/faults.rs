@@ -8,6 +8,7 @@ use std::ops::Deref;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -743,4 +744,63 @@ fn what_decides_is_frozen() {
     let map = node.on_node("bpftool", &["-j", "map", "show", "pinned", record]);
     let map: Value = serde_json::from_slice(&map.stdout).unwrap();
     assert_eq!(map["frozen"], 1, "{map}");
+}
+
+/// What another version has put there goes on, and is replaced where that is asked for: while
+/// packets come that both deny, not one of which gets through.
+#[test]
+fn a_filter_that_cannot_be_read_is_taken_over_when_asked() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    node.apply();
+    let (program, egress) = (node.xdp().unwrap(), node.tcx());
+    let record = node.pin(&format!("{program}/record"));
+    fs::remove_file(&record).unwrap();
+    let path = record.to_str().unwrap();
+    node.bpftool(&[
+        "map", "create", path, "type", "array", "key", "4", "value", "4", "entries", "1", "name",
+        "older",
+    ]);
+    let apply = node.put("apply", INTERFACE);
+    let refused = node.fails(1, &apply);
+    assert!(
+        refused.contains(path) && refused.contains("--take-over"),
+        "{refused}"
+    );
+    let take_over = [&apply[..], &["--take-over"]].concat();
+    let on_trial = [&take_over[..], &["--confirm", "30s"]].concat();
+    assert!(node.fails(1, &on_trial).contains("without --confirm"));
+    assert_eq!((node.xdp(), node.tcx()), (Some(program), egress.clone()));
+
+    let frames = [Ethernet::default().carry(&Ipv4::default().carry(&Udp::to(PORT)))];
+    let stop = AtomicBool::new(false);
+    let limit = Limit {
+        packets: u64::MAX,
+        time: Duration::from_mins(1),
+        stop: Some(&stop),
+    };
+    let sent = thread::scope(|scope| {
+        let flood = scope.spawn(|| node.lab().send(Side::Client, &frames, &limit));
+        thread::sleep(Duration::from_millis(100));
+        let output = node.run(&take_over);
+        thread::sleep(Duration::from_millis(100));
+        stop.store(true, Ordering::Relaxed);
+        assert!(output.status.success(), "{output:?}");
+        flood.join().unwrap().unwrap()
+    });
+    let dropped = || {
+        let counter = node
+            .lab()
+            .driver_counter(Side::Node, "rx_queue_", "_xdp_drops");
+        counter.unwrap()
+    };
+    settle(|| dropped() == sent.packets);
+    assert_eq!(dropped(), sent.packets);
+    assert_ne!(node.xdp(), Some(program));
+    assert_ne!(node.tcx(), egress);
+    assert_eq!(node.tcx().len(), 1);
+    assert!(!record.exists());
+    node.denies(3);
 }
