@@ -28,7 +28,7 @@ pub(crate) struct Options {
     /// A series of kernels that apt has
     #[arg(long = "kernel", value_name = "SERIES", default_values = SERIES)]
     kernels: Vec<String>,
-    /// What CI runs: load, edge table, swap (2 minutes after the build)
+    /// Load, edge table, swap, trials alone
     #[arg(long)]
     quick: bool,
 }
