@@ -59,9 +59,11 @@ pub enum TrialState {
     Over,
 }
 
-/// A trial that a link runs.
+/// A trial that a link runs, as it stood when it was looked at: who asks twice must not be
+/// told of two moments.
 pub(super) struct Trial {
-    element: Element,
+    programs: (u32, Option<u32>),
+    state: TrialState,
     folder: PathBuf,
 }
 
@@ -73,35 +75,31 @@ impl Trial {
         if !pins::is_there(&path)? {
             return Ok(None);
         }
-        let element = mapping(&path).map(|mapping| bytemuck::pod_read_unaligned(mapping.bytes()));
-        let element = element
+        let element: Element = mapping(&path)
+            .map(|mapping| bytemuck::pod_read_unaligned(mapping.bytes()))
             .map_err(|error| Error::io(format_args!("cannot read {}", path.display()), &error))?;
-        Ok(Some(Self { element, folder }))
+        let [new, old] = element.programs[0];
+        Ok(Some(Self {
+            programs: (new, Some(old).filter(|old| *old != 0)),
+            state: state(element.until, now()),
+            folder,
+        }))
     }
 
     /// The programs that decided what comes in: the new one, and the one from before, if
     /// there was one.
-    pub(super) fn programs(&self) -> (u32, Option<u32>) {
-        let [new, old] = self.element.programs[0];
-        (new, Some(old).filter(|old| *old != 0))
+    pub(super) const fn programs(&self) -> (u32, Option<u32>) {
+        self.programs
     }
 
-    pub(super) fn state(&self) -> TrialState {
-        let now = now();
-        match self.element.until {
-            KEPT => TrialState::Kept,
-            until if Element::decides(until, now) == NEW => {
-                let left = Duration::from_nanos(until - now);
-                TrialState::Runs(SystemTime::now() + left)
-            }
-            _ => TrialState::Over,
-        }
+    pub(super) const fn state(&self) -> TrialState {
+        self.state
     }
 
     /// The program of the generation that decides; `None` where none does any more.
-    pub(super) fn decides(&self) -> Option<u32> {
-        let (new, old) = self.programs();
-        match self.state() {
+    pub(super) const fn decides(&self) -> Option<u32> {
+        let (new, old) = self.programs;
+        match self.state {
             TrialState::Runs(_) | TrialState::Kept => Some(new),
             TrialState::Over => old,
         }
@@ -114,21 +112,33 @@ impl Trial {
 
     /// From this moment on the new policies are in force for good.
     pub(super) fn keep(&mut self) -> Result<(), Error> {
-        self.end(KEPT)
-    }
-
-    /// From this moment on those from before are in force again.
-    pub(super) fn give_up(&mut self) -> Result<(), Error> {
-        self.end(GIVEN_UP)
-    }
-
-    fn end(&mut self, until: u64) -> Result<(), Error> {
-        let path = self.folder.join(PIN);
-        mapping(&path)
-            .map(|mapping| mapping.store_first(until))
-            .map_err(|error| Error::io(format_args!("cannot write {}", path.display()), &error))?;
-        self.element.until = until;
+        end(&self.folder, KEPT)?;
+        self.state = TrialState::Kept;
         Ok(())
+    }
+
+    /// From this moment on those from before are in force again: look anew which those are.
+    pub(super) fn give_up(&self) -> Result<(), Error> {
+        end(&self.folder, GIVEN_UP)
+    }
+}
+
+/// Says when the trial in a folder ends.
+fn end(folder: &Path, until: u64) -> Result<(), Error> {
+    let path = folder.join(PIN);
+    mapping(&path)
+        .map(|mapping| mapping.store_first(until))
+        .map_err(|error| Error::io(format_args!("cannot write {}", path.display()), &error))
+}
+
+/// How a trial that ends then stands.
+fn state(until: u64, now: u64) -> TrialState {
+    match until {
+        KEPT => TrialState::Kept,
+        until if Element::decides(until, now) == NEW => {
+            TrialState::Runs(SystemTime::now() + Duration::from_nanos(until - now))
+        }
+        _ => TrialState::Over,
     }
 }
 
@@ -146,7 +156,6 @@ fn now() -> u64 {
 pub(super) struct NewTrial {
     ingress: Program,
     egress: Option<Program>,
-    element: Element,
     folder: PathBuf,
 }
 
@@ -218,7 +227,6 @@ impl NewTrial {
         Ok(Self {
             ingress: ingress.program,
             egress: egress.map(|egress| egress.program),
-            element,
             folder,
         })
     }
@@ -238,12 +246,11 @@ impl NewTrial {
 
     /// Its time begins to run; returns when it is over.
     pub(super) fn begin(&self, time: Duration) -> Result<SystemTime, Error> {
-        let mut trial = Trial {
-            element: self.element,
-            folder: self.folder.clone(),
-        };
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        trial.end(now().saturating_add(nanoseconds).min(KEPT - 1))?;
+        end(
+            &self.folder,
+            now().saturating_add(nanoseconds).min(KEPT - 1),
+        )?;
         Ok(SystemTime::now() + time)
     }
 }
@@ -323,4 +330,27 @@ impl Dispatcher {
 fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), Error> {
     sys::pin(fd, path)
         .map_err(|error| Error::io(format_args!("cannot pin {}", path.display()), &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_decides_and_how_it_stands_are_of_one_moment() {
+        for (until, now, new) in [
+            (1_000, 999, true),
+            (1_000, 1_000, false),
+            (KEPT, 1, true),
+            (GIVEN_UP, 1, false),
+        ] {
+            let trial = Trial {
+                programs: (7, Some(5)),
+                state: state(until, now),
+                folder: PathBuf::new(),
+            };
+            assert_eq!(trial.decides(), Some(if new { 7 } else { 5 }));
+            assert_eq!(trial.state() == TrialState::Over, !new);
+        }
+    }
 }
