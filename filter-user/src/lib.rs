@@ -16,6 +16,7 @@ pub mod decision;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod lint;
+mod ours;
 pub mod packet_text;
 pub mod policy;
 pub mod reference;

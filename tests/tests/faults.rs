@@ -804,3 +804,140 @@ fn a_filter_that_cannot_be_read_is_taken_over_when_asked() {
     assert!(!record.exists());
     node.denies(3);
 }
+
+/// A map of another shape is never read: the kernel writes as much as its elements have.
+#[test]
+fn maps_of_another_shape_are_refused() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    node.apply();
+    node.denies(3);
+    let program = node.xdp().unwrap();
+    let folder = node.pin(&program.to_string());
+    let put = |name: &str, kind: &str, value: &str, entries: &str| {
+        let path = folder.join(name);
+        fs::remove_file(&path).unwrap();
+        let path = path.to_str().unwrap().to_owned();
+        node.bpftool(&[
+            "map", "create", &path, "type", kind, "key", "4", "value", value, "entries", entries,
+            "name", "foreign",
+        ]);
+        path
+    };
+    // Kept aside, and put back.
+    let aside = |name: &str| {
+        let kept = folder.join(format!("{name}_kept"));
+        fs::hard_link(folder.join(name), &kept).unwrap();
+        kept
+    };
+    for (name, kind, value, entries) in [
+        ("counters", "percpu_array", "4096", "64"),
+        ("counters", "percpu_array", "16", "1"),
+        ("counters", "array", "16", "64"),
+        ("carried", "array", "16", "1"),
+    ] {
+        let kept = aside(name);
+        let path = put(name, kind, value, entries);
+        for verb in ["stats", "status"] {
+            let heard = node.fails(1, &[verb]);
+            assert!(heard.contains(&path), "{name} {kind} {value}: {heard}");
+            assert!(heard.contains("another shape"), "{heard}");
+        }
+        fs::rename(kept, folder.join(name)).unwrap();
+        assert_eq!(node.rule("faults", 0), 3);
+    }
+    // A map is no link, though its words could be taken for one.
+    let link = node.pin("link");
+    fs::rename(&link, node.pin("link_kept")).unwrap();
+    let path = link.to_str().unwrap();
+    node.bpftool(&[
+        "map",
+        "create",
+        path,
+        "type",
+        "percpu_array",
+        "key",
+        "4",
+        "value",
+        "8",
+        "entries",
+        "1",
+        "name",
+        "foreign",
+    ]);
+    for arguments in [
+        &["status"][..],
+        &["detach", "--interface", INTERFACE],
+        &node.put("apply", INTERFACE),
+    ] {
+        let heard = node.fails(1, arguments);
+        assert!(
+            heard.contains(path) && heard.contains("not a link"),
+            "{heard}"
+        );
+    }
+    fs::rename(node.pin("link_kept"), &link).unwrap();
+    node.denies(3);
+}
+
+/// Policies that somebody else could have written are not put in force, whatever else is
+/// wrong, and no daemon begins in a folder that others may write to.
+#[test]
+fn folders_that_others_may_write_to_are_not_believed() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    let run = [&node.put("run", INTERFACE)[..], &["--no-http"]].concat();
+    let daemon = node.run_daemon();
+    assert!(daemon.stop().success());
+    node.done(&["detach", "--all"]);
+    let state = node.files().join("state");
+    let last_good = state.join("last-good.yaml");
+    let good = fs::read_to_string(&last_good).unwrap();
+    fs::write(&node.policy, "no policy").unwrap();
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    // As it is, it is used.
+    let mut daemon = Daemon::start(&node, &run[1..]);
+    daemon.says("the last policies that were good", 1);
+    assert!(daemon.stop().success());
+    node.done(&["detach", "--all"]);
+
+    for (path, open, closed) in [(&state, 0o777, 0o700), (&last_good, 0o666, 0o600)] {
+        mode(path, open);
+        daemon = Daemon::start(&node, &run[1..]);
+        assert_eq!(daemon.ends().code(), Some(1), "{}", daemon.said());
+        let heard = daemon.said();
+        assert!(
+            heard.contains("are not used") && heard.contains(path.to_str().unwrap()),
+            "{heard}"
+        );
+        assert_eq!(node.xdp(), None);
+        mode(path, closed);
+    }
+    chown(&last_good, Some(65_534), None).unwrap();
+    daemon = Daemon::start(&node, &run[1..]);
+    assert_eq!(daemon.ends().code(), Some(1), "{}", daemon.said());
+    assert!(
+        daemon.said().contains("belongs to user 65534"),
+        "{}",
+        daemon.said()
+    );
+    assert_eq!(node.xdp(), None);
+    assert_eq!(fs::read_to_string(&last_good).unwrap(), good);
+
+    let folder = node.files().join("run");
+    mode(&folder, 0o777);
+    daemon = Daemon::start(&node, &run[1..]);
+    assert_eq!(daemon.ends().code(), Some(1));
+    let heard = daemon.said();
+    assert!(
+        heard.contains("--run-dir") && heard.contains("alone"),
+        "{heard}"
+    );
+    mode(&folder, 0o700);
+}

@@ -19,6 +19,7 @@ use super::get::gather;
 use super::put::{MOST_SAMPLES, Put, PutFlags};
 use crate::daemon::{self, Done, Journal, Origin, Policies, Settings};
 use crate::datapath::{self, Datapath, Status};
+use crate::ours;
 use crate::policy::print;
 use crate::telemetry::http;
 
@@ -190,6 +191,10 @@ impl Policies for Work {
         let mut put = put;
         let flags;
         if origin == Origin::LastGood {
+            if let Some(why) = self.last_good.doubt() {
+                Journal::new().warning(&why);
+                return Err(why);
+            }
             // The endpoints are among its documents.
             flags = self.flags.clone().by_documents();
             last_good = Files {
@@ -269,6 +274,23 @@ struct LastGood {
 impl LastGood {
     fn file(&self) -> PathBuf {
         self.folder.join("last-good.yaml")
+    }
+
+    /// Why what is there may have been written by somebody else, who would then say what is
+    /// in force.
+    fn doubt(&self) -> Option<String> {
+        let file = self.file();
+        for path in [&self.folder, &file] {
+            // What is not there is nobody's, and what is a link is where that leads.
+            let found = fs::metadata(path).ok()?;
+            if let Some(why) = ours::doubt(&found, ours::WRITE) {
+                return Some(format!(
+                    "the policies that were good last are not used: {} is not this user's alone ({why})",
+                    path.display()
+                ));
+            }
+        }
+        None
     }
 
     /// Keeps the policies. Where that fails, all else goes on: it is said.

@@ -1,12 +1,14 @@
 //! The daemon's folder, which one daemon has at a time.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+
+use crate::ours;
 
 /// The file that is locked, in the daemon's folder.
 pub(super) const LOCK: &str = "run.lock";
@@ -32,6 +34,14 @@ impl RunLock {
             .mode(0o700)
             .create(folder)
             .map_err(|error| failed("create", &error))?;
+        let found = fs::metadata(folder).map_err(|error| failed("read", &error))?;
+        if let Some(why) = ours::doubt(&found, ours::WRITE) {
+            return Err(format!(
+                "{} is not this user's alone ({why}), so others could take the place of this daemon's \
+                 files. Remove it, or choose a folder of your own with --run-dir.",
+                folder.display()
+            ));
+        }
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)

@@ -1,7 +1,9 @@
 //! The socket at which other verbs of this host get reported packets: the rings have one
 //! reader, which is the daemon.
 
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,11 +37,14 @@ impl Server {
     pub(super) fn begin(folder: &Path, pin_root: &Path, live: Arc<Live>) -> Result<Self, String> {
         let path = folder.join(SOCKET);
         let bind = || {
-            match std::fs::remove_file(&path) {
+            match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            UnixListener::bind(&path)
+            let listener = UnixListener::bind(&path)?;
+            // Who may not read what goes over the wires is not told it here either.
+            fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+            Ok(listener)
         };
         let listener = bind().map_err(|error| {
             format!(

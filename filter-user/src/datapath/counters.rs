@@ -41,12 +41,16 @@ pub fn counters_memory(count: u32) -> Result<u64, Error> {
     Ok(u64::from(count) * (one * copies + size_of::<usize>() as u64 + one))
 }
 
-/// Reads a generation's own counters, summed over the CPUs: one call for all.
-pub(super) fn read(map: BorrowedFd<'_>, count: usize) -> Result<Vec<Count>, Error> {
+/// Reads a generation's own counters, summed over the CPUs: one call for all. Where that
+/// fails, the caller says of which map.
+pub(super) fn read(
+    map: BorrowedFd<'_>,
+    count: usize,
+    failed: impl FnOnce(&io::Error) -> Error,
+) -> Result<Vec<Count>, Error> {
     let stride = cpus()? * 2;
     let mut words = vec![0; count * stride];
-    sys::lookup_batch(map, stride, &mut words)
-        .map_err(|error| Error::io("cannot read the counters", &error))?;
+    sys::lookup_batch(map, stride, &mut words).map_err(|error| failed(&error))?;
     Ok(words
         .chunks_exact(stride)
         .map(|copies| {
@@ -124,7 +128,8 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
 pub(super) fn add_own(folder: &Path, carried: Vec<Count>) -> Result<Vec<Count>, Error> {
     let path = folder.join("counters");
     let map = sys::get(&path).map_err(|error| unreadable(&path, &error))?;
-    let own = read(map.as_fd(), carried.len())?;
+    let failed = |error: &io::Error| unreadable(&path, error);
+    let own = read(map.as_fd(), carried.len(), failed)?;
     Ok(own
         .into_iter()
         .zip(carried)

@@ -16,7 +16,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ use nix::unistd::geteuid;
 
 use super::error::Error;
 use super::sys::{self, LinkInfo};
+use crate::ours;
 
 /// How long anybody waits for a change to finish.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -136,19 +137,15 @@ fn refuse_others(root: &Path, folder: &File) -> Result<(), Error> {
     let found = folder
         .metadata()
         .map_err(|error| Error::io(format_args!("cannot read {}", root.display()), &error))?;
-    let (owner, mode) = (found.uid(), found.mode() & 0o7777);
-    let we = geteuid().as_raw();
-    // Nothing for the group, and nothing for others.
-    if owner == we && mode.trailing_zeros() >= 6 {
+    let Some(why) = ours::doubt(&found, ours::ANY) else {
         return Ok(());
-    }
+    };
     Err(Error::Failed(format!(
-        "{} is not this user's alone (owner {owner}, here {we}; mode {mode:04o}, and 0700 is asked \
-         for), so what is pinned there may be somebody else's; nothing was read and nothing changed. \
-         Look who made it, then remove it or `chown {we} {path} && chmod 0700 {path}`, or pin elsewhere with \
-         --pin-root.",
-        root.display(),
-        path = root.display()
+        "{path} is not this user's alone ({why}), so what is pinned there may be somebody else's; \
+         nothing was read and nothing changed. Look who made it, then remove it or `chown {we} {path} && \
+         chmod 0700 {path}`, or pin elsewhere with --pin-root.",
+        path = root.display(),
+        we = geteuid()
     )))
 }
 

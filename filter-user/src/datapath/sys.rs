@@ -32,6 +32,7 @@ const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 const BPF_F_BEFORE: u32 = 1 << 3;
 const BPF_XDP: u32 = 37;
 const BPF_TCX_EGRESS: u32 = 47;
+const BPF_MAP_TYPE_PERCPU_ARRAY: u32 = 6;
 const BPF_LINK_TYPE_XDP: u32 = 6;
 const BPF_LINK_TYPE_TCX: u32 = 11;
 
@@ -192,10 +193,18 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
         rest: u32,
     }
     const _: () = assert!(size_of::<Info>() == 24);
+    // The kernel would as gladly tell of a map, whose words mean something else.
+    if fd_info(link, "link_type:")?.is_none() {
+        return Err(io::Error::other(
+            "this pin is not a link; look who made it, and remove it by `rm`",
+        ));
+    }
     let mut info = Info::default();
     info_by_fd(link, &mut info)?;
     if info.kind != BPF_LINK_TYPE_XDP && info.kind != BPF_LINK_TYPE_TCX {
-        return Err(io::Error::other("this pin is not an XDP or TCX link"));
+        return Err(io::Error::other(
+            "this pin is not an XDP or TCX link; look who made it, and remove it by `rm`",
+        ));
     }
     Ok(LinkInfo {
         program: info.program,
@@ -217,6 +226,61 @@ struct BatchAttr {
     flags: u64,
 }
 
+/// What the kernel says of a descriptor under this name, which ends in a colon: what it
+/// is made of has names of its own for links, maps and programs.
+fn fd_info(fd: BorrowedFd<'_>, name: &str) -> io::Result<Option<String>> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    let mut lines = text.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name));
+    Ok(value.map(|value| value.trim().to_owned()))
+}
+
+/// What a map's elements are. What is pinned may be somebody else's map, and the kernel
+/// writes as much as that one's elements have, whatever there is room for.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    kind: u32,
+    key: usize,
+    value: usize,
+    elements: usize,
+}
+
+impl Shape {
+    fn of(map: BorrowedFd<'_>) -> io::Result<Self> {
+        // struct bpf_map_info begins with type, id, and the sizes of key and value.
+        let mut info = [0_u32; 6];
+        info_by_fd(map, &mut info)?;
+        Ok(Self {
+            kind: info[0],
+            key: info[2] as usize,
+            value: info[3] as usize,
+            elements: info[4] as usize,
+        })
+    }
+
+    /// Bytes of an element as system calls and mappings have it.
+    fn element(self) -> io::Result<usize> {
+        let one = self.value.next_multiple_of(size_of::<u64>());
+        if self.kind == BPF_MAP_TYPE_PERCPU_ARRAY {
+            let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+            Ok(one * cpus)
+        } else {
+            Ok(one)
+        }
+    }
+
+    fn must(is_so: bool) -> io::Result<()> {
+        if is_so {
+            Ok(())
+        } else {
+            Err(io::Error::other(
+                "the map there has another shape than nodewall's: it is another version's, or \
+                 somebody else's",
+            ))
+        }
+    }
+}
+
 /// Reads `values.len() / stride` elements, from the first on, of an array
 /// map whose elements take `stride` words of 64 bits. One call for all.
 pub(super) fn lookup_batch(
@@ -225,6 +289,12 @@ pub(super) fn lookup_batch(
     values: &mut [u64],
 ) -> io::Result<()> {
     let wanted = values.len() / stride;
+    let shape = Shape::of(map)?;
+    Shape::must(
+        shape.element()? == stride * size_of::<u64>()
+            && shape.key == size_of::<u32>()
+            && shape.elements >= wanted,
+    )?;
     let count = u32::try_from(wanted).map_err(io::Error::other)?;
     let mut keys = vec![0_u32; wanted];
     let mut next = 0_u32;
@@ -270,6 +340,12 @@ pub(super) fn lookup_batch_hash(
     values: &mut [u8],
     count: usize,
 ) -> io::Result<Batch> {
+    let shape = Shape::of(map)?;
+    Shape::must(
+        shape.kind != BPF_MAP_TYPE_PERCPU_ARRAY
+            && shape.key * count <= keys.len()
+            && shape.value * count <= values.len(),
+    )?;
     let mut next = 0_u32;
     let mut attr = BatchAttr {
         in_batch: from
@@ -300,6 +376,8 @@ pub(super) fn update_batch(
     values: &[u8],
     count: usize,
 ) -> io::Result<()> {
+    let shape = Shape::of(map)?;
+    Shape::must(shape.key * count == keys.len() && shape.value * count == values.len())?;
     let mut attr = BatchAttr {
         keys: keys.as_ptr() as u64,
         values: values.as_ptr() as u64,
@@ -312,6 +390,7 @@ pub(super) fn update_batch(
 
 /// Removes an element of a hash map.
 pub(super) fn delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
+    Shape::must(Shape::of(map)?.key == key.len())?;
     let mut attr = ElementAttr {
         map_fd: raw(map),
         key: key.as_ptr() as u64,
@@ -322,10 +401,8 @@ pub(super) fn delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
 
 /// How many elements a map has room for.
 pub(super) fn max_entries(map: BorrowedFd<'_>) -> io::Result<u32> {
-    // struct bpf_map_info begins with type, id, and the sizes of key and value.
-    let mut info = [0_u32; 6];
-    info_by_fd(map, &mut info)?;
-    Ok(info[4])
+    let elements = Shape::of(map)?.elements;
+    Ok(u32::try_from(elements).unwrap_or(u32::MAX))
 }
 
 /// Waits until no CPU still runs a program that was swapped out before: XDP
@@ -572,6 +649,11 @@ pub(super) struct Frozen(Mapping);
 impl Frozen {
     /// Maps the first `bytes` bytes of the map's elements.
     pub(super) fn new(map: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+        if fd_info(map, "frozen:")?.as_deref() != Some("1") {
+            return Err(io::Error::other(
+                "somebody can still write to the map there",
+            ));
+        }
         Mapping::map(map, bytes, libc::PROT_READ).map(Self)
     }
 
@@ -599,6 +681,10 @@ impl Mapping {
     }
 
     fn map(map: BorrowedFd<'_>, bytes: usize, protection: libc::c_int) -> io::Result<Self> {
+        // Behind its elements a page has zeros, which would be taken for what is in them.
+        let shape = Shape::of(map)?;
+        let room = shape.element()?.checked_mul(shape.elements);
+        Shape::must(room.is_some_and(|room| bytes <= room))?;
         // SAFETY: a new mapping at an address of the kernel's choice touches
         // no memory that is in use.
         let start = unsafe {

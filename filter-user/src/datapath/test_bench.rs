@@ -340,6 +340,8 @@ impl TestBench {
     }
 
     fn read(&self) -> Result<Vec<Count>, Error> {
-        counters::read(self.generation.counters()?.fd().as_fd(), self.totals.len())
+        let failed = |error: &std::io::Error| Error::io("cannot read the counters", error);
+        let map = self.generation.counters()?.fd().as_fd();
+        counters::read(map, self.totals.len(), failed)
     }
 }
