@@ -178,6 +178,23 @@ fn the_overlays_are_rendered_and_say_what_the_chart_does() {
         assert_eq!(objects["Namespace"]["metadata"]["name"], "nodewall");
         hold(&objects);
     }
+    // Kustomize reads nothing outside of its folder, so that these are copies.
+    for entry in fs::read_dir(root().join("examples/worker-node")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap();
+        let copy = root()
+            .join("deploy/kubernetes/overlays/worker-node/policies")
+            .join(name);
+        // This one names the node.
+        if name != "host-endpoint.yaml" {
+            assert_eq!(
+                fs::read(&path).unwrap(),
+                fs::read(&copy).unwrap(),
+                "{}",
+                copy.display()
+            );
+        }
+    }
     let (Some(chart), Some(base)) = (
         said("helm", &["template", "test", "deploy/helm/nodewall"]),
         said("kubectl", &["kustomize", "deploy/kubernetes/base"]),

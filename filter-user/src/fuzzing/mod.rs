@@ -109,10 +109,13 @@ pub fn image(data: &[u8]) {
     } else {
         [None, Some(Combination::Dense)]
     };
-    let images = forced.map(|combination| Image::compile_as(&ruleset, MEMORY, combination));
+    let images = forced.map(|combination| {
+        let image = Image::compile_as(&ruleset, MEMORY, combination);
+        image.unwrap_or_else(|error| panic!("{error}: {ruleset:?}"))
+    });
     while let Ok(frame) = rules::frame(&mut data, &ruleset) {
         let expected = reference::judge(&ruleset, &frame);
-        for image in images.iter().flatten() {
+        for image in &images {
             same(&image.judge(&frame), &expected, &(&ruleset, &frame));
         }
         if data.is_empty() {
@@ -129,10 +132,11 @@ pub fn conversation(data: &[u8]) {
     let (Ok(ingress), Ok(egress)) = (ingress, egress) else {
         return;
     };
-    let compile = |ruleset| Image::compile(ruleset, MEMORY);
-    let (Ok(of_ingress), Ok(of_egress)) = (compile(&ingress), compile(&egress)) else {
-        return;
+    let compile = |ruleset| {
+        let image = Image::compile(ruleset, MEMORY);
+        image.unwrap_or_else(|error| panic!("{error}: {ruleset:?}"))
     };
+    let (of_ingress, of_egress) = (compile(&ingress), compile(&egress));
     let mut expected = reference::Conversation::new(&ingress, &egress);
     let host = OnHost::new((&ingress, &of_ingress), (&egress, &of_egress));
     let mut now = Duration::ZERO;
