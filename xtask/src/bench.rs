@@ -9,7 +9,7 @@ use clap::builder::PossibleValuesParser;
 use nix::unistd::geteuid;
 
 use crate::place::Place;
-use crate::say::{Step, note, seconds};
+use crate::say::{note, seconds};
 use crate::{build, run, setup};
 
 /// `cargo xtask bench`.
@@ -59,19 +59,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
         setup::for_lab()?;
         setup::for_bench()?;
     }
-    let nodewall = build::nodewall(place, true, false)?;
-    let step = Step::begin("bench", "building what measures (cold: about 2 minutes)");
-    run::status(
-        place
-            .cargo()
-            .args(["build", "--quiet", "--release", "--package", "tests"])
-            .args(["--features", "bpf", "--bins"])
-            .env(
-                "NODEWALL_BPF_OBJECT",
-                place.target.join("bpf/nodewall.bpf.o"),
-            ),
-    )?;
-    step.done();
+    let [nodewall, bench] = build::tester(place, "bench", true)?;
     // What is no whole run is no document.
     let whole = !options.quick && options.only.is_empty();
     let out = if whole {
@@ -79,7 +67,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
     } else {
         place.target.join("benchmarks")
     };
-    let mut bench = std::process::Command::new(place.target.join("release/bench"));
+    let mut bench = std::process::Command::new(bench);
     bench
         .current_dir(&place.root)
         .arg("--nodewall")

@@ -50,6 +50,27 @@ pub(crate) fn nodewall(place: &Place, release: bool, trace: bool) -> Result<Path
     Ok(place.target.join(profile).join("nodewall"))
 }
 
+/// Builds `nodewall`, and a program of the tests crate that does the work of a task; returns
+/// where both are.
+pub(crate) fn tester(place: &Place, name: &str, release: bool) -> Result<[PathBuf; 2]> {
+    let nodewall = nodewall(place, release, false)?;
+    let step = Step::begin(name, "building what does the work (cold: about 2 minutes)");
+    let mut cargo = place.cargo();
+    cargo
+        .args(["build", "--quiet", "--package", "tests"])
+        .args(["--features", "bpf", "--bin", name])
+        .args(release.then_some("--release"))
+        .env(
+            "NODEWALL_BPF_OBJECT",
+            place.target.join("bpf/nodewall.bpf.o"),
+        );
+    run::status(&mut cargo)?;
+    step.done();
+    let profile = if release { "release" } else { "debug" };
+    let program = place.target.join(profile).join(name);
+    Ok([nodewall, program])
+}
+
 /// Builds the BPF object, on wish one that logs what it does with each packet;
 /// returns where it is.
 pub(crate) fn object(place: &Place, trace: bool) -> Result<PathBuf> {

@@ -8,7 +8,6 @@ use clap::Args;
 use nix::unistd::geteuid;
 
 use crate::place::Place;
-use crate::say::Step;
 use crate::{build, run, setup};
 
 /// `cargo xtask crash`.
@@ -26,21 +25,9 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
         bail!("what is cut short loads BPF programs and attaches them, which needs root");
     }
     setup::for_lab()?;
-    let nodewall = build::nodewall(place, false, false)?;
-    let step = Step::begin("crash", "building what cuts short (cold: about 2 minutes)");
+    let [nodewall, crash] = build::tester(place, "crash", false)?;
     run::status(
-        place
-            .cargo()
-            .args(["build", "--quiet", "--package", "tests"])
-            .args(["--features", "bpf", "--bin", "crash"])
-            .env(
-                "NODEWALL_BPF_OBJECT",
-                place.target.join("bpf/nodewall.bpf.o"),
-            ),
-    )?;
-    step.done();
-    run::status(
-        Command::new(place.target.join("debug/crash"))
+        Command::new(crash)
             .arg(options.jobs.to_string())
             .args(&options.verbs)
             .env("NODEWALL_BIN", nodewall),

@@ -8,7 +8,7 @@ use clap::Args;
 use nix::unistd::geteuid;
 
 use crate::place::Place;
-use crate::say::{Step, note};
+use crate::say::note;
 use crate::{build, run, setup};
 
 /// `cargo xtask prove`.
@@ -63,7 +63,8 @@ fn number(text: &str) -> Result<u64> {
 }
 
 pub(crate) fn prove(place: &Place, options: &Prove) -> Result<()> {
-    let mut command = Command::new(built(place, "prove")?);
+    let [_, prove] = built(place, "prove")?;
+    let mut command = Command::new(prove);
     command.arg(options.cases.to_string());
     command.arg(
         options
@@ -76,34 +77,22 @@ pub(crate) fn prove(place: &Place, options: &Prove) -> Result<()> {
 
 pub(crate) fn soak(place: &Place, options: &Soak) -> Result<()> {
     setup::for_lab()?;
-    let mut command = Command::new(built(place, "soak")?);
+    let [nodewall, soak] = built(place, "soak")?;
+    let mut command = Command::new(soak);
     command
         .arg(options.changes.to_string())
         .arg(options.packets.to_string())
-        .env("NODEWALL_BIN", place.target.join("release/nodewall"));
+        .env("NODEWALL_BIN", nodewall);
     run::status(command.current_dir(&place.root))
 }
 
-/// Builds nodewall and a program of the tests, whose path is returned.
-fn built(place: &Place, name: &str) -> Result<PathBuf> {
+/// Builds nodewall and a program of the tests; returns where both are.
+fn built(place: &Place, name: &str) -> Result<[PathBuf; 2]> {
     ensure!(
         geteuid().is_root(),
         "this loads BPF programs, which needs root. Run `sudo -E cargo xtask {name}`"
     );
-    build::nodewall(place, true, false)?;
-    let step = Step::begin(name, "building what runs (cold: about 2 minutes)");
-    run::status(
-        place
-            .cargo()
-            .args(["build", "--quiet", "--release", "--package", "tests"])
-            .args(["--features", "bpf", "--bin", name])
-            .env(
-                "NODEWALL_BPF_OBJECT",
-                place.target.join("bpf/nodewall.bpf.o"),
-            ),
-    )?;
-    step.done();
-    Ok(place.target.join("release").join(name))
+    build::tester(place, name, true)
 }
 
 pub(crate) fn mutate(place: &Place, options: &Mutate) -> Result<()> {

@@ -7,7 +7,6 @@ use anyhow::{Result, bail};
 use nix::unistd::geteuid;
 
 use crate::place::Place;
-use crate::say::Step;
 use crate::{build, run, setup};
 
 pub(crate) fn run(place: &Place) -> Result<()> {
@@ -19,21 +18,9 @@ pub(crate) fn run(place: &Place) -> Result<()> {
     }
     setup::for_lab()?;
     setup::for_scoreboard()?;
-    let nodewall = build::nodewall(place, false, false)?;
-    let step = Step::begin("scoreboard", "building what sends the packets");
+    let [nodewall, scoreboard] = build::tester(place, "scoreboard", false)?;
     run::status(
-        place
-            .cargo()
-            .args(["build", "--quiet", "--package", "tests"])
-            .args(["--features", "bpf", "--bin", "scoreboard"])
-            .env(
-                "NODEWALL_BPF_OBJECT",
-                place.target.join("bpf/nodewall.bpf.o"),
-            ),
-    )?;
-    step.done();
-    run::status(
-        Command::new(place.target.join("debug/scoreboard"))
+        Command::new(scoreboard)
             .arg(place.root.join("docs/scoreboard.md"))
             .env("NODEWALL_BIN", nodewall),
     )
