@@ -19,6 +19,8 @@ pub mod lint;
 mod ours;
 pub mod packet_text;
 pub mod policy;
+mod privileges;
 pub mod reference;
 pub mod ruleset;
 pub mod telemetry;
+mod worker;

@@ -119,3 +119,35 @@ fn what_is_not_as_it_must_be_is_found() {
     });
     found(outcome, "denied");
 }
+
+/// `CAP_NET_ADMIN`, `CAP_PERFMON` and `CAP_BPF`.
+const KERNEL: u64 = 1 << 12 | 1 << 38 | 1 << 39;
+
+/// What asks for the names of programs, before anything else: `BPF_PROG_GET_NEXT_ID`,
+/// `BPF_PROG_GET_FD_BY_ID` and `BPF_OBJ_GET_INFO_BY_FD`.
+const NAMES: [u64; 3] = [11, 13, 15];
+
+/// Whatever a verb asks of bpf(2), it has given up all that this does not take.
+#[test]
+fn the_kernel_is_asked_with_what_that_takes_and_no_more() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let mut stage = Stage::new().unwrap();
+    for verb in Verb::ALL {
+        let rehearsal = rehearse(&mut stage, verb).unwrap();
+        let asked = rehearsal.calls.iter();
+        let asked: Vec<_> = asked
+            .filter_map(|call| Some((call, call.capabilities?)))
+            .collect();
+        assert!(!asked.is_empty(), "{}", verb.name());
+        for (call, capabilities) in asked {
+            let is_name = NAMES.contains(&call.argument);
+            assert!(
+                capabilities == KERNEL || is_name,
+                "{}: {call} with {capabilities:x}",
+                verb.name()
+            );
+        }
+    }
+}

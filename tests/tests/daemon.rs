@@ -482,3 +482,69 @@ fn a_flood_does_not_keep_the_daemon_busy() {
     );
     assert!(share < 0.1, "{cost:?} of {took:?}");
 }
+
+/// What the threads of a process may do, by their names: their permitted capabilities, and
+/// whether they could have more.
+fn threads(pid: u32) -> Vec<(String, String)> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let mut threads: Vec<_> = tasks
+        .map(|task| {
+            let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+            let value = |name: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name));
+                line.unwrap().trim_start_matches(':').trim().to_owned()
+            };
+            assert_eq!(value("NoNewPrivs"), "1", "{status}");
+            assert_eq!(value("CapPrm"), value("CapEff"), "{status}");
+            assert_eq!(value("CapBnd"), KERNEL, "{status}");
+            (value("Name"), value("CapPrm"))
+        })
+        .collect();
+    threads.sort();
+    threads
+}
+
+/// `CAP_NET_ADMIN`, `CAP_PERFMON` and `CAP_BPF`, as /proc shows them.
+const KERNEL: &str = "000000c000001000";
+const NOTHING: &str = "0000000000000000";
+
+#[test]
+fn who_serves_may_do_nothing_and_who_filters_what_that_takes() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    node.deny("first", 1_001);
+    let folder = node.folder();
+    let listen = ["--listen", "127.0.0.1:9469"];
+    let arguments = ["-f", folder.to_str().unwrap(), "--interface", INTERFACE];
+    let daemon = Daemon::start(&node, &[&arguments[..], &listen].concat());
+    daemon.says(IN_FORCE, 1);
+    // Readings and answers begin threads.
+    let scrape = || {
+        let mut curl = node.lab().command(Side::Node, "curl");
+        let output = curl.args(["-s", "http://127.0.0.1:9469/metrics"]).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    settle(|| scrape().contains("nodewall_rule_packets"));
+    assert!(scrape().contains("nodewall_rule_packets"), "{}", scrape());
+    // A change is made by the same threads as the first.
+    node.deny("second", 1_002);
+    daemon.says("node0 generation 2", 1);
+    node.drops("second", 1_002, 3);
+    let threads = threads(daemon.pid());
+    let with = |capabilities: &str| {
+        let these = threads.iter();
+        these.filter(|(_, has)| has == capabilities).count()
+    };
+    // Changes, readings and events.
+    assert_eq!(with(KERNEL), 3, "{threads:?}");
+    for (name, capabilities) in &threads {
+        let may = ["changes", "readings", "events"].contains(&name.as_str());
+        assert_eq!(capabilities, if may { KERNEL } else { NOTHING }, "{name}");
+    }
+    assert_eq!(with(KERNEL) + with(NOTHING), threads.len(), "{threads:?}");
+    // The first thread, and those that make answers.
+    assert!(with(NOTHING) >= 2, "{threads:?}");
+    assert!(daemon.stop().success());
+}

@@ -19,6 +19,7 @@ use super::put::{MOST_SAMPLES, Put, PutFlags};
 use super::times::Times;
 use crate::datapath::{self, Applied, Compiled, Datapath};
 use crate::policy::PROFILE_PREFIX;
+use crate::privileges::{self, Keep};
 use crate::ruleset::{Rule, Ruleset, Stage};
 
 const SHORTEST_TRIAL: Duration = Duration::from_secs(1);
@@ -81,7 +82,13 @@ impl Apply {
             .targets(&put, &times)
             .map_err(|failure| failure.and("Nothing was changed."))?;
         put.warn_of_lockout(&targets)?;
-        let datapath = put.datapath()?.on_trial(self.confirm);
+        let mut datapath = put.datapath()?.on_trial(self.confirm);
+        if !self.dry_run {
+            datapath.mount()?;
+            datapath = datapath.knowing_names();
+        }
+        // All is read, and asked for, that takes more.
+        privileges::give_up_all_but(Keep::Kernel).map_err(Failure::Failed)?;
         if self.dry_run {
             dry_run(&put, &datapath, &targets)?;
         } else {

@@ -8,8 +8,10 @@ use clap::{Args, ValueEnum, value_parser};
 use ipnet::IpNet;
 
 use super::config;
+use super::error::Failure;
 use super::output::Color;
-use crate::datapath::{DEFAULT_MAX_FLOWS, DEFAULT_PIN_ROOT};
+use crate::datapath::{DEFAULT_MAX_FLOWS, DEFAULT_PIN_ROOT, Datapath};
+use crate::privileges::{self, Keep};
 use crate::ruleset::{Direction, Essentials, Fragments, Options, Switch};
 
 /// Where a daemon is found unless told otherwise.
@@ -61,6 +63,16 @@ pub(super) struct Global {
         help_heading = "Global options"
     )]
     pub color: Color,
+}
+
+impl Global {
+    /// The pinned state. From here on the process may do what that takes, and nothing else:
+    /// what else it is to read or write has to be open.
+    pub(super) fn datapath(&self) -> Result<Datapath, Failure> {
+        let datapath = Datapath::open(&self.pin_root)?;
+        privileges::give_up_all_but(Keep::Kernel).map_err(Failure::Failed)?;
+        Ok(datapath)
+    }
 }
 
 /// Where policies come from.

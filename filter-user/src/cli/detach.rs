@@ -5,7 +5,6 @@ use clap::Args;
 use super::args::Global;
 use super::error::Failure;
 use super::output::say;
-use crate::datapath::Datapath;
 
 /// Take the filter off interfaces
 ///
@@ -34,7 +33,7 @@ pub(super) struct Detach {
 impl Detach {
     /// Runs the verb.
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
-        let datapath = Datapath::open(&global.pin_root)?;
+        let datapath = global.datapath()?;
         let interfaces = if self.all {
             let all = datapath.interfaces()?;
             if all.is_empty() {

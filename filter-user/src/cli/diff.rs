@@ -17,7 +17,6 @@ use super::error::Failure;
 use super::explain::{in_words, line_of};
 use super::output::index_of;
 use crate::compile::{Difference, differences};
-use crate::datapath::Datapath;
 use crate::decision::Decision;
 use crate::ruleset::{Action, Direction, NetSet, Rule, RuleId, Ruleset};
 
@@ -77,7 +76,7 @@ impl Diff {
         let request = Request::new(&self.files, &self.endpoint, &self.options, global);
         let (before, after) = if self.from.is_empty() {
             let after = compiled::plain_targets(&request.on_this_host())?;
-            let in_force = Datapath::open(&global.pin_root)?.status()?;
+            let in_force = global.datapath()?.status()?;
             let mut before = Before::new();
             for status in in_force {
                 let egress = status.egress.map(|egress| egress.ruleset);

@@ -14,7 +14,6 @@ use super::error::Failure;
 use super::output::index_of;
 use super::replay::{decided_by, stage_of};
 use crate::compile::Image;
-use crate::datapath::Datapath;
 use crate::decision::Decision;
 use crate::packet_text::PacketText;
 use crate::policy::DEFAULT_TIER;
@@ -136,7 +135,7 @@ impl Explain {
     }
 
     fn ruleset_in_force(&self, global: &Global) -> Result<Arc<Ruleset>, Failure> {
-        let mut all = Datapath::open(&global.pin_root)?.status()?;
+        let mut all = global.datapath()?.status()?;
         if let [interface] = self.endpoint.interface.as_slice() {
             all.retain(|status| status.interface == *interface);
         }

@@ -103,7 +103,7 @@ struct OfInterface {
 impl Flows {
     /// Runs the verb.
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
-        let datapath = Datapath::open(&global.pin_root)?;
+        let datapath = global.datapath()?;
         let mut interfaces = datapath.interfaces()?;
         if let Some(wanted) = &self.interface {
             interfaces = vec![wanted.clone()];

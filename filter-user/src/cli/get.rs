@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::args::Global;
 use super::error::Failure;
 use super::output::{Color, columns, fit, grouped, index_of, terminal_size, time, warning};
-use crate::datapath::{Count, Datapath, Described, DescribedDocument, Mode, Stats, Status};
+use crate::datapath::{Count, Described, DescribedDocument, Mode, Stats, Status};
 use crate::policy::print;
 use crate::ruleset::{Direction, Rule, Ruleset};
 use crate::telemetry::document;
@@ -89,7 +89,7 @@ fn sides(status: &Status) -> impl Iterator<Item = (&Ruleset, &Stats)> {
 impl Get {
     /// Runs the verb.
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
-        let mut all = Datapath::open(&global.pin_root)?.status_described()?;
+        let mut all = global.datapath()?.status_described()?;
         if let Some(interface) = &self.interface {
             all.retain(|status| status.interface == *interface);
         }

@@ -46,6 +46,8 @@ use args::Global;
 use error::Failure;
 use output::Color;
 
+use crate::privileges::{self, Keep};
+
 /// Calico host-endpoint policies, enforced at XDP
 ///
 /// nodewall compiles policy files into BPF tables, swaps them in atomically
@@ -89,6 +91,20 @@ enum Verb {
     Bench(Box<bench::Bench>),
     Completions(Completions),
     Man(man::Man),
+}
+
+impl Verb {
+    /// Whether it reads files and writes text, and has nothing to do with the kernel.
+    const fn needs_no_kernel(&self) -> bool {
+        matches!(
+            self,
+            Self::Validate(_)
+                | Self::Convert(_)
+                | Self::Schema(_)
+                | Self::Completions(_)
+                | Self::Man(_)
+        )
+    }
 }
 
 /// Print a completion script for a shell
@@ -138,6 +154,11 @@ impl Cli {
     #[must_use]
     pub fn run(&self) -> ExitCode {
         let global = &self.global;
+        if self.verb.needs_no_kernel()
+            && let Err(error) = privileges::give_up_all_but(Keep::Files)
+        {
+            return Failure::Failed(error).report(global.color);
+        }
         let result = match &self.verb {
             Verb::Validate(verb) => verb.run(global),
             Verb::Apply(verb) => verb.run(global),

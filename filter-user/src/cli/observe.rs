@@ -15,6 +15,7 @@ use super::ended::{ASKED, Ended};
 use super::error::Failure;
 use super::output::{count, note, warning};
 use super::recording::Recording;
+use crate::privileges::{self, Keep};
 use crate::telemetry::Wanted;
 use crate::telemetry::source::{EventSource, Place};
 use crate::telemetry::wanted::{network, protocol, reason};
@@ -131,6 +132,7 @@ impl Observe {
         if let Some(path) = &self.write {
             return self.record(path, &mut source, global);
         }
+        privileges::give_up_all_but(Keep::Kernel).map_err(Failure::Failed)?;
         // So that what the kernel was asked for is taken back.
         let ended = self.follow.then(|| Ended::by(ASKED)).transpose()?;
         let mut shown = 0;
@@ -171,6 +173,7 @@ impl Observe {
         global: &Global,
     ) -> Result<(), Failure> {
         let mut recording = Recording::open(path, global.color)?;
+        privileges::give_up_all_but(Keep::Kernel).map_err(Failure::Failed)?;
         let mut left = self.count.unwrap_or(u64::MAX);
         loop {
             let batch = source.read()?;

@@ -15,6 +15,7 @@ use super::output::{count, grouped, say, warning};
 use crate::compile::Image;
 use crate::datapath::TestBench;
 use crate::decision::Decision;
+use crate::privileges::{self, Keep};
 use crate::reference;
 use crate::ruleset::{Direction, Ruleset, Stage};
 
@@ -141,6 +142,12 @@ impl Replay {
             }
         };
 
+        // What is loaded is run by the one that has it.
+        let keep = match self.engine {
+            Engine::Kernel => Keep::Kernel,
+            Engine::Host | Engine::Reference => Keep::Nothing,
+        };
+        privileges::give_up_all_but(keep).map_err(Failure::Failed)?;
         let mut out = BufWriter::new(stdout().lock());
         let mut totals = [0_u64; 2];
         let mut cut = 0_u64;

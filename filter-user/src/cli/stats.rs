@@ -82,7 +82,7 @@ impl Reading {
 impl Stats {
     /// Runs the verb.
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
-        let datapath = Datapath::open(&global.pin_root)?;
+        let datapath = global.datapath()?;
         if self.watch {
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()

@@ -11,7 +11,7 @@ use super::args::{Global, TableOrJson};
 use super::error::Failure;
 use super::output::{columns, fit, grouped, size, time};
 use crate::daemon::state;
-use crate::datapath::{Datapath, EgressHook, Mode, Stats, Status as InForce, TrialState};
+use crate::datapath::{EgressHook, Mode, Stats, Status as InForce, TrialState};
 use crate::ruleset::Ruleset;
 use crate::telemetry::document;
 
@@ -41,7 +41,7 @@ pub(super) struct Status {
 impl Status {
     /// Runs the verb.
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
-        let datapath = Datapath::open(&global.pin_root)?;
+        let datapath = global.datapath()?;
         let mut all = datapath.status()?;
         if let Some(interface) = &self.interface {
             all.retain(|status| status.interface == *interface);

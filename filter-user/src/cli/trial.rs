@@ -9,7 +9,7 @@ use super::error::Failure;
 use super::output::{note, say, warning};
 use crate::compile::Image;
 use crate::daemon::state;
-use crate::datapath::{Compiled, Confirmed, Datapath, GivenUp, Mode, Policies, Previous};
+use crate::datapath::{Compiled, Confirmed, GivenUp, Mode, Policies, Previous};
 
 /// Keep what `apply --confirm` put in force
 ///
@@ -49,7 +49,7 @@ struct Interfaces {
 impl Confirm {
     /// Runs the verb.
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
-        let datapath = Datapath::open(&global.pin_root)?;
+        let datapath = global.datapath()?;
         let interfaces = self.on.named_or(|| datapath.on_trial_now())?;
         if interfaces.is_empty() {
             return Err(Failure::failed(
@@ -78,7 +78,7 @@ impl Confirm {
 impl Rollback {
     /// Runs the verb.
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
-        let datapath = Datapath::open(&global.pin_root)?;
+        let datapath = global.datapath()?;
         let mut interfaces = self.on.named_or(|| datapath.on_trial_now())?;
         if interfaces.is_empty() {
             interfaces = datapath.interfaces()?;
@@ -154,7 +154,7 @@ fn each(
 
 /// Puts in force again what was before the last change.
 fn undo(interface: &str, global: &Global) -> Result<(), Failure> {
-    let datapath = Datapath::open(&global.pin_root)?;
+    let datapath = global.datapath()?;
     let Some(previous) = datapath.previous(interface)? else {
         return Err(Failure::failed(format_args!(
             "{interface}: this is the first that was put in force there, so there is nothing before \

@@ -1,5 +1,6 @@
 //! The thread that reads what is reported and counted, and tells it.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -49,28 +50,8 @@ impl Pulse {
     }
 }
 
-/// Begins to read.
-pub(super) fn begin(settings: &Settings, live: Arc<Live>) -> Pulse {
-    let shared = Arc::new(Shared {
-        began: Instant::now(),
-        beat: AtomicU64::new(0),
-        ends: AtomicBool::new(false),
-    });
-    let mut reader = Reader {
-        pin_root: settings.pin_root.clone(),
-        journal: settings.journal,
-        live,
-        observer: None,
-        said: None,
-    };
-    let thread = thread::spawn({
-        let shared = Arc::clone(&shared);
-        move || reader.run(&shared)
-    });
-    Pulse { shared, thread }
-}
-
-struct Reader {
+/// What the thread does.
+pub(super) struct Reader {
     pin_root: std::path::PathBuf,
     journal: Journal,
     live: Arc<Live>,
@@ -80,6 +61,31 @@ struct Reader {
 }
 
 impl Reader {
+    pub(super) fn new(settings: &Settings, live: Arc<Live>) -> Self {
+        Self {
+            pin_root: settings.pin_root.clone(),
+            journal: settings.journal,
+            live,
+            observer: None,
+            said: None,
+        }
+    }
+
+    /// Begins to read, with what the caller may.
+    pub(super) fn begin(mut self) -> io::Result<Pulse> {
+        let shared = Arc::new(Shared {
+            began: Instant::now(),
+            beat: AtomicU64::new(0),
+            ends: AtomicBool::new(false),
+        });
+        let begin = thread::Builder::new().name("events".to_owned());
+        let thread = begin.spawn({
+            let shared = Arc::clone(&shared);
+            move || self.run(&shared)
+        })?;
+        Ok(Pulse { shared, thread })
+    }
+
     fn run(&mut self, shared: &Shared) {
         let mut told = shared.began;
         let mut tried = None;

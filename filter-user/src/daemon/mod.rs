@@ -15,6 +15,7 @@ mod watch;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::future::Future;
+use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,8 +25,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use journal::Journal;
 
-use crate::datapath::{self, HostChange, HostChanges, Status, TrialState};
+use crate::datapath::{self, Datapath, HostChange, HostChanges, Status, TrialState};
+use crate::privileges::{self, Keep};
 use crate::telemetry::live::{Asked, Live};
+use crate::worker::Worker;
 use lock::RunLock;
 use supervisor::Supervisor;
 use watch::Watch;
@@ -131,13 +134,14 @@ pub type Ended = Pin<Box<dyn Future<Output = ()>>>;
 /// Runs until a signal ends it, and whoever serves with it.
 pub fn run(settings: Settings, policies: impl Policies, servers: Vec<Serve>) -> Result<(), String> {
     let lock = RunLock::take(&settings.run_dir)?;
+    let workers = Workers::begin(&settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start the runtime: {error}"))?;
     let tasks = tokio::task::LocalSet::new();
     let ended = tasks.block_on(&runtime, async move {
-        Daemon::begin(settings, Arc::new(policies), &lock)?
+        Daemon::begin(settings, Arc::new(policies), workers, &lock)?
             .run(servers, lock)
             .await
     });
@@ -146,9 +150,41 @@ pub fn run(settings: Settings, policies: impl Policies, servers: Vec<Serve>) -> 
     ended
 }
 
+/// The threads that may still do something in the kernel when all others have given that up:
+/// what comes over a network meets nothing that could change a filter.
+struct Workers {
+    /// Changes what is in force.
+    changes: Worker,
+    /// Reads what is in force: a change that takes its time holds up no reading.
+    readings: Worker,
+}
+
+impl Workers {
+    fn begin(settings: &Settings) -> Result<Self, String> {
+        // Mounting takes more than what is kept.
+        Datapath::open(&settings.pin_root)
+            .and_then(|datapath| datapath.mount())
+            .map_err(|error| error.to_string())?;
+        privileges::give_up_all_but(Keep::Kernel)?;
+        let begin = |name| Worker::begin(name).map_err(no_thread);
+        let workers = Self {
+            changes: begin("changes")?,
+            readings: begin("readings")?,
+        };
+        privileges::give_up_all_but(Keep::Nothing)?;
+        Ok(workers)
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn no_thread(error: io::Error) -> String {
+    format!("cannot begin a thread: {error}")
+}
+
 struct Daemon<P> {
     settings: Settings,
     policies: Arc<P>,
+    changes: Worker,
     live: Arc<Live>,
     supervisor: Supervisor,
     watch: Watch,
@@ -202,13 +238,19 @@ const RETRY: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(3);
 
 impl<P: Policies> Daemon<P> {
-    fn begin(settings: Settings, policies: Arc<P>, lock: &RunLock) -> Result<Self, String> {
+    fn begin(
+        settings: Settings,
+        policies: Arc<P>,
+        workers: Workers,
+        lock: &RunLock,
+    ) -> Result<Self, String> {
         let live = Arc::new(Live::new(
             &settings.pin_root,
             Asked {
                 policies: settings.policies.clone(),
                 sample_drops: settings.sample_drops,
             },
+            workers.readings,
         ));
         let words = |error: datapath::Error| error.to_string();
         Ok(Self {
@@ -223,6 +265,7 @@ impl<P: Policies> Daemon<P> {
             _socket: socket::Server::begin(lock.folder(), &settings.pin_root, Arc::clone(&live))?,
             live,
             policies,
+            changes: workers.changes,
             settings,
         })
     }
@@ -239,7 +282,8 @@ impl<P: Policies> Daemon<P> {
             });
             serving.spawn_local(serve(Arc::clone(&self.live), stopped));
         }
-        let pulse = events::begin(&self.settings, Arc::clone(&self.live));
+        let reader = events::Reader::new(&self.settings, Arc::clone(&self.live));
+        let pulse = self.change(|_| reader.begin()).await.map_err(no_thread)?;
         self.show(&lock).await;
         let result = self.follow(&pulse, &lock).await;
         self.supervisor.stopping();
@@ -277,8 +321,7 @@ impl<P: Policies> Daemon<P> {
     /// interfaces without a filter: on none of them packets pass for the sake of a
     /// mistake in a file. Whether there are such policies, and they can be put there.
     async fn put_last_good(&self) -> bool {
-        let policies = Arc::clone(&self.policies);
-        let Ok(done) = blocking(move || policies.put(Origin::LastGood)).await else {
+        let Ok(done) = self.change(|policies| policies.put(Origin::LastGood)).await else {
             return false;
         };
         // What stands in the way of these stood in the way of the others, and was said.
@@ -404,8 +447,7 @@ impl<P: Policies> Daemon<P> {
                     status.interface, status.generation
                 ));
             }
-            let policies = Arc::clone(&self.policies);
-            if let Err(error) = blocking(move || policies.finish_trials()).await {
+            if let Err(error) = self.change(Policies::finish_trials).await {
                 self.settings.journal.error(&error);
             }
         }
@@ -421,8 +463,7 @@ impl<P: Policies> Daemon<P> {
     /// Reads the policies and puts them in force; says what came of it.
     async fn put(&mut self, why: Why) -> Result<(), String> {
         let journal = self.settings.journal;
-        let policies = Arc::clone(&self.policies);
-        let result = blocking(move || policies.put(Origin::Files)).await;
+        let result = self.change(|policies| policies.put(Origin::Files)).await;
         let result = match result {
             Ok(done) => {
                 self.watch.also(&done.sources);
@@ -462,6 +503,12 @@ impl<P: Policies> Daemon<P> {
         result
     }
 
+    /// Does something by who may change what is in force.
+    async fn change<T: Send + 'static>(&self, work: impl FnOnce(&P) -> T + Send + 'static) -> T {
+        let (changes, policies) = (self.changes.clone(), Arc::clone(&self.policies));
+        blocking(move || changes.call(move || work(&policies))).await
+    }
+
     async fn read(&self) -> Result<Vec<Status>, datapath::Error> {
         let live = Arc::clone(&self.live);
         blocking(move || live.read()).await
@@ -480,9 +527,8 @@ impl<P: Policies> Daemon<P> {
 
     async fn detach(&self) {
         for interface in self.live.policies().interfaces {
-            let policies = Arc::clone(&self.policies);
             let name = interface.clone();
-            if let Err(error) = blocking(move || policies.detach(&name)).await {
+            if let Err(error) = self.change(move |policies| policies.detach(&name)).await {
                 self.settings.journal.error(&error);
             } else {
                 self.settings
@@ -493,7 +539,7 @@ impl<P: Policies> Daemon<P> {
     }
 }
 
-/// Does what blocks on a thread of its own.
+/// Does what blocks on a thread of its own, which may do nothing else than wait.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,

@@ -31,6 +31,7 @@ mod test_bench;
 mod trial;
 mod way_back;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::{Add, Sub};
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -294,6 +295,8 @@ pub struct Datapath {
     hook: Option<EgressHook>,
     trial: Option<Duration>,
     take_over: bool,
+    /// The names of programs that may be somebody else's.
+    names: BTreeMap<u32, String>,
 }
 
 /// Flows of each direction that are remembered unless told otherwise.
@@ -313,6 +316,7 @@ impl Datapath {
                 hook: None,
                 trial: None,
                 take_over: false,
+                names: BTreeMap::new(),
             })
         } else {
             Err(Error::Failed(format!(
@@ -320,6 +324,35 @@ impl Datapath {
                 root.display()
             )))
         }
+    }
+
+    /// Mounts the BPF file system where it is not, as it is only at the first time after a
+    /// start of the host. Takes `CAP_SYS_ADMIN` then.
+    pub fn mount(&self) -> Result<(), Error> {
+        pins::mount_bpffs(&self.root)
+    }
+
+    /// Asks for the names of the programs that are on this namespace's interfaces: who has not
+    /// `CAP_SYS_ADMIN` can't, and a message that refuses a foreign one should say its name.
+    #[must_use]
+    pub fn knowing_names(mut self) -> Self {
+        let interfaces = interface::all().unwrap_or_default();
+        let attached: Vec<u32> = interfaces
+            .iter()
+            .filter_map(|interface| Some(interface.xdp?.program))
+            .collect();
+        if !attached.is_empty() {
+            self.names = aya::programs::loaded_programs()
+                .filter_map(Result::ok)
+                .filter(|program| attached.contains(&program.id()))
+                .map(|program| {
+                    // `name_as_str` would first try out what the kernel has.
+                    let name = String::from_utf8_lossy(program.name());
+                    (program.id(), name.into_owned())
+                })
+                .collect();
+        }
+        self
     }
 
     /// What is applied from now on reports up to `events` dropped packets a
@@ -445,7 +478,7 @@ impl Datapath {
             found => (found?, None),
         };
         let ours = before.as_ref().map(|before| before.attached);
-        refuse_foreign(interface, ours.or(unread.as_ref().map(Unread::program)))?;
+        self.refuse_foreign(interface, ours.or(unread.as_ref().map(Unread::program)))?;
         if let Some(before) = &mut before {
             before.settle()?;
             refuse_on_trial(interface, before)?;
@@ -688,6 +721,26 @@ impl Datapath {
         in_force.flows()
     }
 
+    /// Another program on the interface is somebody's: never replaced.
+    fn refuse_foreign(&self, interface: &Interface, ours: Option<u32>) -> Result<(), Error> {
+        let Some(attached) = interface.xdp else {
+            return Ok(());
+        };
+        if ours == Some(attached.program) {
+            return Ok(());
+        }
+        let name = self.names.get(&attached.program);
+        Err(Error::Failed(format!(
+            "{} already runs an XDP program that is not nodewall's: id {}{}. It was left alone and \
+             nothing was changed. Detach it with the tool that attached it (`bpftool net detach xdp dev \
+             {}` if nothing else owns it), then apply again.",
+            interface.name,
+            attached.program,
+            name.map_or_else(String::new, |name| format!(", {name:?}")),
+            interface.name
+        )))
+    }
+
     /// The filter on `interface`, whatever the interface was called when it
     /// was put there.
     fn find(&self, interface: &Interface, namespace: u64) -> Result<Option<InForce>, Error> {
@@ -916,29 +969,6 @@ fn attach(
     };
     let link = link.map_err(|error| refused_attach(interface, mode, &error))?;
     slot.pin_link(link.as_fd())
-}
-
-/// Another program on the interface is somebody's: never replaced.
-fn refuse_foreign(interface: &Interface, ours: Option<u32>) -> Result<(), Error> {
-    let Some(attached) = interface.xdp else {
-        return Ok(());
-    };
-    if ours == Some(attached.program) {
-        return Ok(());
-    }
-    let name = aya::programs::loaded_programs()
-        .filter_map(Result::ok)
-        .find(|program| program.id() == attached.program)
-        .and_then(|program| program.name_as_str().map(str::to_owned));
-    Err(Error::Failed(format!(
-        "{} already runs an XDP program that is not nodewall's: id {}{}. It was left alone and \
-         nothing was changed. Detach it with the tool that attached it (`bpftool net detach xdp dev \
-         {}` if nothing else owns it), then apply again.",
-        interface.name,
-        attached.program,
-        name.map_or_else(String::new, |name| format!(", {name:?}")),
-        interface.name
-    )))
 }
 
 /// What nobody here can read can't be gone back to.

@@ -13,7 +13,7 @@
 //! what egress runs has been changed just before, and is brought in line where
 //! that was cut short.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Metadata};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -37,6 +37,12 @@ const BPFFS: &str = "/sys/fs/bpf";
 
 /// Makes sure that `root` is a folder of ours in a bpffs.
 pub(super) fn prepare(root: &Path) -> Result<(), Error> {
+    mount_bpffs(root)?;
+    create(root)
+}
+
+/// Makes sure that `root` is, or would be, in a bpffs.
+pub(super) fn mount_bpffs(root: &Path) -> Result<(), Error> {
     let existing = root.ancestors().find(|path| path.exists()).unwrap_or(root);
     if !is_bpffs(existing) {
         if !root.starts_with(BPFFS) {
@@ -55,7 +61,7 @@ pub(super) fn prepare(root: &Path) -> Result<(), Error> {
             )
         })?;
     }
-    create(root)
+    Ok(())
 }
 
 /// Whether `root` is, or would be, in a bpffs.
@@ -93,13 +99,20 @@ pub(super) fn lock(root: &Path, exclusive: bool) -> Result<Option<Flock<File>>, 
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
+            // Root may be kept out too, where it has given up to pass over permissions.
+            if let Ok(found) = fs::metadata(root) {
+                refuse_others(root, &found)?;
+            }
             return Err(Error::io(
                 format_args!("cannot open {}", root.display()),
                 &error,
             ));
         }
     };
-    refuse_others(root, &file)?;
+    let found = file
+        .metadata()
+        .map_err(|error| Error::io(format_args!("cannot read {}", root.display()), &error))?;
+    refuse_others(root, &found)?;
     // Readers hold it for moments only; a change may take longer.
     let kind = if exclusive {
         FlockArg::LockExclusiveNonblock
@@ -133,11 +146,8 @@ pub(super) fn lock(root: &Path, exclusive: bool) -> Result<Option<Flock<File>>, 
 
 /// A folder that somebody else may write to holds what he put there: bpffs is anybody's to
 /// make folders in (mode 1777). Below one that is ours alone, all is.
-fn refuse_others(root: &Path, folder: &File) -> Result<(), Error> {
-    let found = folder
-        .metadata()
-        .map_err(|error| Error::io(format_args!("cannot read {}", root.display()), &error))?;
-    let Some(why) = ours::doubt(&found, ours::ANY) else {
+fn refuse_others(root: &Path, found: &Metadata) -> Result<(), Error> {
+    let Some(why) = ours::doubt(found, ours::ANY) else {
         return Ok(());
     };
     Err(Error::Failed(format!(

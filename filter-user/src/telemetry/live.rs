@@ -11,6 +11,7 @@ use super::hub::Hub;
 use super::source::host_name;
 use super::{document, time};
 use crate::datapath::{Error, Meter, Status};
+use crate::worker::Worker;
 
 /// A daemon's knowledge. What filters is asked of the kernel each time.
 pub struct Live {
@@ -25,7 +26,8 @@ pub struct Live {
     /// How its pushes fare.
     #[cfg(feature = "otlp")]
     pub pushes: super::otlp::Pushes,
-    meter: Mutex<Meter>,
+    meter: Arc<Mutex<Meter>>,
+    reader: Worker,
     policies: Mutex<Policies>,
 }
 
@@ -56,9 +58,9 @@ pub struct Policies {
 }
 
 impl Live {
-    /// Knows nothing yet.
+    /// Knows nothing yet. `reader` is who may read what is in force.
     #[must_use]
-    pub fn new(pin_root: &Path, asked: Asked) -> Self {
+    pub(crate) fn new(pin_root: &Path, asked: Asked, reader: Worker) -> Self {
         Self {
             hub: Hub::default(),
             node: host_name(),
@@ -66,7 +68,8 @@ impl Live {
             asked,
             #[cfg(feature = "otlp")]
             pushes: super::otlp::Pushes::default(),
-            meter: Mutex::new(Meter::new(pin_root)),
+            meter: Arc::new(Mutex::new(Meter::new(pin_root))),
+            reader,
             policies: Mutex::default(),
         }
     }
@@ -74,11 +77,11 @@ impl Live {
     /// Reads what is in force, and every counter. One reading at a time: it takes some
     /// milliseconds, longer while a policy changes, and may block.
     pub fn read(&self) -> Result<Vec<Status>, Error> {
-        // A reading that panicked leaves it as it was before.
-        self.meter
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .read()
+        let meter = Arc::clone(&self.meter);
+        self.reader.call(move || {
+            // A reading that panicked leaves it as it was before.
+            meter.lock().unwrap_or_else(PoisonError::into_inner).read()
+        })
     }
 
     /// How the policies fare.

@@ -134,6 +134,7 @@ pub(crate) mod tests {
     };
     use crate::ruleset::{Action, Direction, Match, Options, Rule, RuleId, Ruleset, Stage};
     use crate::telemetry::live::{Asked, Live};
+    use crate::worker::Worker;
 
     /// A rule, and how many packets it has.
     pub(crate) fn rule(
@@ -242,7 +243,11 @@ pub(crate) mod tests {
             policies: vec!["/etc/nodewall/policies.d".into()],
             sample_drops: 100,
         };
-        Live::new(Path::new("/nonexistent"), asked)
+        Live::new(
+            Path::new("/nonexistent"),
+            asked,
+            Worker::begin("readings").expect("a thread"),
+        )
     }
 
     fn encoded(live: &Live, all: Vec<Status>, format: Format) -> String {

@@ -42,6 +42,8 @@ pub struct Call {
     pub number: i64,
     /// Its first argument.
     pub argument: u64,
+    /// What the thread might do then, as a set of capabilities(7), at a call to bpf(2).
+    pub capabilities: Option<u64>,
 }
 
 impl fmt::Display for Call {
@@ -216,6 +218,17 @@ fn trace_here(
     })
 }
 
+/// What a thread may do, where its call is one to bpf(2).
+fn capabilities(thread: Pid, number: i64) -> Result<Option<u64>> {
+    if number != libc::SYS_bpf {
+        return Ok(None);
+    }
+    let status = fs::read_to_string(format!("/proc/{thread}/status"))?;
+    let permitted = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+    let permitted = permitted.context("it has no capabilities to tell")?;
+    Ok(Some(u64::from_str_radix(permitted.trim(), 16)?))
+}
+
 /// Ends what is ready, or takes too long; says which.
 fn watch(leader: Pid, ready: Option<&UnixDatagram>, over: &AtomicBool) -> Option<End> {
     let until = Instant::now() + LIMIT;
@@ -388,6 +401,7 @@ impl<'a> Tracer<'a> {
             },
             number: registers.orig_rax.cast_signed(),
             argument: registers.rdi,
+            capabilities: capabilities(pid, registers.orig_rax.cast_signed())?,
         };
         let mut fails = None;
         if self.hit.is_none()

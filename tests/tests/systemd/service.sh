@@ -8,6 +8,7 @@ systemctl start nodewall
 echo '== started'; systemctl is-active nodewall; systemctl show -p StatusText --value nodewall
 nodewall status; nodewall stats >/dev/null && echo stats
 echo '== capabilities'; grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/$(pid)/status
+echo '== threads'; grep -h CapPrm /proc/$(pid)/task/*/status | sort -u
 echo '== sandbox'; P=$(pid); in_it() { nsenter --target $P --mount -- sh -c "$1" 2>&1; }
 in_it 'touch /etc/x'; in_it 'touch /sys/fs/cgroup/x'; in_it 'echo 1 > /proc/sys/net/ipv4/ip_forward'
 in_it 'ls /home /root'
@@ -15,7 +16,7 @@ in_it 'mkdir /sys/fs/bpf/x && rmdir /sys/fs/bpf/x && echo bpffs is writable'
 echo '== changed'; sed -i s/9001/9002/ /etc/nodewall/policies.d/one.yaml; until_generation 2
 nodewall status | head -2
 echo '== applied'; sed s/9002/9003/ /etc/nodewall/policies.d/one.yaml > /tmp/one.yaml
-nodewall apply -f /tmp/one.yaml | tail -2; echo code $?
+nodewall apply -f /tmp/one.yaml; echo code $?
 echo '== restarted'; before=$(program); systemctl restart nodewall; systemctl is-active nodewall
 until_generation 4; nodewall status | head -2
 echo '== stopped'; before=$(program); systemctl stop nodewall; systemctl is-active nodewall

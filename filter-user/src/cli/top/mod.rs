@@ -24,7 +24,7 @@ use super::args::Global;
 use super::ended::{ASKED, Ended};
 use super::error::Failure;
 use super::stats::seconds;
-use crate::datapath::{Datapath, Error, Meter};
+use crate::datapath::{Error, Meter};
 use crate::telemetry::Wanted;
 use crate::telemetry::source::{EventSource, Place};
 use live::{Interface, Reading, Sort};
@@ -66,7 +66,7 @@ impl Top {
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
         has_screen()?;
         // Says what is wrong with the folder before anything is drawn.
-        Datapath::open(&global.pin_root)?;
+        global.datapath()?;
         let mut meter = Meter::new(&global.pin_root);
         let first = self.read(&mut meter)?;
         if first.interfaces.is_empty() {
