@@ -1,12 +1,9 @@
 //! The daemon's folder, which one daemon has at a time.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 
 use crate::ours;
 
@@ -16,7 +13,8 @@ pub(super) const LOCK: &str = "run.lock";
 /// Held for as long as the daemon runs.
 pub(super) struct RunLock {
     folder: PathBuf,
-    _file: Flock<File>,
+    /// Locked until it is closed.
+    _file: File,
 }
 
 impl RunLock {
@@ -42,16 +40,16 @@ impl RunLock {
                 folder.display()
             ));
         }
-        let file = OpenOptions::new()
+        let mut file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .read(true)
             .write(true)
             .open(folder.join(LOCK))
             .map_err(|error| failed("open the lock in", &error))?;
-        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => file,
-            Err((mut file, Errno::EWOULDBLOCK)) => {
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 // It may be writing it just now.
                 let _ = file.read_to_string(&mut holder);
@@ -66,8 +64,8 @@ impl RunLock {
                     folder.display()
                 ));
             }
-            Err((_, error)) => return Err(failed("lock", &error.into())),
-        };
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &error)),
+        }
         let written = file.set_len(0).and_then(|()| {
             file.rewind()?;
             writeln!(file, "{}", std::process::id())

@@ -1,12 +1,10 @@
 //! How a daemon fares, for `nodewall status`: a file in its folder, which counts for as
 //! long as the daemon holds the folder.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -39,9 +37,9 @@ pub(super) fn write(folder: &Path, pin_root: &Path, live: &Live) -> io::Result<(
 /// can't be told.
 pub(crate) fn read(folder: &Path, pin_root: &Path) -> Option<State> {
     let lock = File::open(folder.join(LOCK)).ok()?;
-    let locked = Flock::lock(lock, FlockArg::LockSharedNonblock);
+    let locked = lock.try_lock_shared();
     // Where nobody holds it, what is there was left behind.
-    if !matches!(locked, Err((_, Errno::EWOULDBLOCK))) {
+    if !matches!(locked, Err(TryLockError::WouldBlock)) {
         return None;
     }
     let state: State = serde_json::from_slice(&fs::read(folder.join(FILE)).ok()?).ok()?;

@@ -11,7 +11,7 @@
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,7 +20,6 @@ use aya::maps::{Array, Map, MapData, PerCpuArray, RingBuf};
 use filter_common::abi::NONE;
 use filter_common::event::{BUDGETS, Budget, Event, Kind};
 use filter_common::verdict::Reason;
-use nix::fcntl::{Flock, FlockArg};
 use nix::time::{ClockId, clock_gettime};
 
 use super::error::Error;
@@ -66,7 +65,7 @@ pub struct Observer {
     /// The program of each interface when it was last looked at.
     looked_at: BTreeMap<String, u32>,
     /// Held for as long as the rings are read.
-    locks: BTreeMap<String, Flock<File>>,
+    locks: BTreeMap<String, File>,
     /// Rings of generations that a change has just replaced: a CPU may be
     /// about to write to them, so they are read once more.
     retired: Vec<(Place, Source)>,
@@ -252,24 +251,22 @@ impl Drop for Observer {
     }
 }
 
-/// Keeps other readers away.
-fn lock(root: &Path, interface: &str) -> Result<Flock<File>, Error> {
+/// Keeps other readers away until it is closed.
+fn lock(root: &Path, interface: &str) -> Result<File, Error> {
     let folder = root.join(interface);
     let file = File::open(&folder)
         .map_err(|error| Error::io(format_args!("cannot open {}", folder.display()), &error))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
-        if error == nix::errno::Errno::EWOULDBLOCK {
-            Error::Failed(format!(
-                "another `nodewall observe` or `top` reads the events of {interface}, and each event \
-                 is given once; end that one first"
-            ))
-        } else {
-            Error::io(
-                format_args!("cannot lock {}", folder.display()),
-                &error.into(),
-            )
-        }
-    })
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Failed(format!(
+            "another `nodewall observe` or `top` reads the events of {interface}, and each event \
+             is given once; end that one first"
+        ))),
+        Err(TryLockError::Error(error)) => Err(Error::io(
+            format_args!("cannot lock {}", folder.display()),
+            &error,
+        )),
+    }
 }
 
 impl Source {

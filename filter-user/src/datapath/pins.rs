@@ -13,14 +13,13 @@
 //! what egress runs has been changed just before, and is brought in line where
 //! that was cut short.
 
-use std::fs::{self, DirBuilder, File, Metadata};
+use std::fs::{self, DirBuilder, File, Metadata, TryLockError};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use nix::unistd::geteuid;
@@ -93,8 +92,9 @@ pub(super) fn tidy(root: &Path) {
 }
 
 /// Holds the state still: `exclusive` for a change, shared for a reading that
-/// must not see half of one. `None` where there is no state.
-pub(super) fn lock(root: &Path, exclusive: bool) -> Result<Option<Flock<File>>, Error> {
+/// must not see half of one. `None` where there is no state. What is given back holds
+/// it until it is closed: to unlock it before is one more call that may fail.
+pub(super) fn lock(root: &Path, exclusive: bool) -> Result<Option<File>, Error> {
     let file = match File::open(root) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -114,18 +114,17 @@ pub(super) fn lock(root: &Path, exclusive: bool) -> Result<Option<Flock<File>>, 
         .map_err(|error| Error::io(format_args!("cannot read {}", root.display()), &error))?;
     refuse_others(root, &found)?;
     // Readers hold it for moments only; a change may take longer.
-    let kind = if exclusive {
-        FlockArg::LockExclusiveNonblock
-    } else {
-        FlockArg::LockSharedNonblock
-    };
     let deadline = Instant::now() + PATIENCE;
-    let mut file = file;
     loop {
-        file = match Flock::lock(file, kind) {
-            Ok(lock) => return Ok(Some(lock)),
-            Err((file, nix::errno::Errno::EWOULDBLOCK)) if Instant::now() < deadline => file,
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+        let locked = if exclusive {
+            file.try_lock()
+        } else {
+            file.try_lock_shared()
+        };
+        match locked {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {}
+            Err(TryLockError::WouldBlock) => {
                 return Err(Error::Failed(format!(
                     "another nodewall has been changing {} for {} seconds; nothing was changed. Try \
                      again when it is done.",
@@ -133,13 +132,13 @@ pub(super) fn lock(root: &Path, exclusive: bool) -> Result<Option<Flock<File>>, 
                     PATIENCE.as_secs()
                 )));
             }
-            Err((_, error)) => {
+            Err(TryLockError::Error(error)) => {
                 return Err(Error::io(
                     format_args!("cannot lock {}", root.display()),
-                    &error.into(),
+                    &error,
                 ));
             }
-        };
+        }
         std::thread::sleep(Duration::from_millis(10));
     }
 }
