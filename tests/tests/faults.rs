@@ -849,6 +849,7 @@ fn maps_of_another_shape_are_refused() {
         ("counters", "percpu_array", "4096", "64"),
         ("counters", "percpu_array", "16", "1"),
         ("counters", "array", "16", "64"),
+        ("counters", "percpu_hash", "32", "64"),
         ("carried", "array", "16", "1"),
     ] {
         let kept = aside(name);

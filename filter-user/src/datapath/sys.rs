@@ -32,7 +32,8 @@ const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 const BPF_F_BEFORE: u32 = 1 << 3;
 const BPF_XDP: u32 = 37;
 const BPF_TCX_EGRESS: u32 = 47;
-const BPF_MAP_TYPE_PERCPU_ARRAY: u32 = 6;
+/// Maps whose elements are copies, one a CPU: hash, array, LRU hash, and storage of a cgroup.
+const PER_CPU_MAP_TYPES: [u32; 4] = [5, 6, 10, 21];
 const BPF_LINK_TYPE_XDP: u32 = 6;
 const BPF_LINK_TYPE_TCX: u32 = 11;
 
@@ -258,10 +259,14 @@ impl Shape {
         })
     }
 
+    fn is_per_cpu(self) -> bool {
+        PER_CPU_MAP_TYPES.contains(&self.kind)
+    }
+
     /// Bytes of an element as system calls and mappings have it.
     fn element(self) -> io::Result<usize> {
         let one = self.value.next_multiple_of(size_of::<u64>());
-        if self.kind == BPF_MAP_TYPE_PERCPU_ARRAY {
+        if self.is_per_cpu() {
             let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
             Ok(one * cpus)
         } else {
@@ -342,7 +347,7 @@ pub(super) fn lookup_batch_hash(
 ) -> io::Result<Batch> {
     let shape = Shape::of(map)?;
     Shape::must(
-        shape.kind != BPF_MAP_TYPE_PERCPU_ARRAY
+        !shape.is_per_cpu()
             && shape.key * count <= keys.len()
             && shape.value * count <= values.len(),
     )?;
@@ -377,7 +382,11 @@ pub(super) fn update_batch(
     count: usize,
 ) -> io::Result<()> {
     let shape = Shape::of(map)?;
-    Shape::must(shape.key * count == keys.len() && shape.value * count == values.len())?;
+    Shape::must(
+        !shape.is_per_cpu()
+            && shape.key * count == keys.len()
+            && shape.value * count == values.len(),
+    )?;
     let mut attr = BatchAttr {
         keys: keys.as_ptr() as u64,
         values: values.as_ptr() as u64,
