@@ -223,7 +223,8 @@ fn capabilities(thread: Pid, number: i64) -> Result<Option<u64>> {
     if number != libc::SYS_bpf {
         return Ok(None);
     }
-    let status = fs::read_to_string(format!("/proc/{thread}/status"))?;
+    // Where it is gone, it was killed between its stop and this.
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).map_err(|_| Errno::ESRCH)?;
     let permitted = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
     let permitted = permitted.context("it has no capabilities to tell")?;
     Ok(Some(u64::from_str_radix(permitted.trim(), 16)?))
