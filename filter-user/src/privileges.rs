@@ -38,18 +38,23 @@ impl Keep {
     }
 }
 
-/// Gives up all capabilities of this thread but these, and whatever a program that is
-/// executed might give: of that there is none.
-pub(crate) fn give_up_all_but(keep: Keep) -> Result<(), String> {
-    drop_all_but(keep).map_err(|error| {
-        format!(
-            "cannot give up privileges: {error}. Nothing was changed. Does a seccomp filter around \
-             nodewall refuse capset(2) or prctl(2)?"
-        )
-    })
+/// Why privileges are kept that should not be.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot give up privileges: {0}. Nothing was changed. Does a seccomp filter around nodewall \
+     refuse capset(2) or prctl(2)?"
+)]
+pub(crate) struct Error(CapsError);
+
+impl From<CapsError> for Error {
+    fn from(error: CapsError) -> Self {
+        Self(error)
+    }
 }
 
-fn drop_all_but(keep: Keep) -> Result<(), CapsError> {
+/// Gives up all capabilities of this thread but these, and whatever a program that is
+/// executed might give: of that there is none.
+pub(crate) fn give_up_all_but(keep: Keep) -> Result<(), Error> {
     let has = caps::read(None, CapSet::Permitted)?;
     let wanted = keep.capabilities().iter().copied();
     let kept: CapsHashSet = wanted.filter(|one| has.contains(one)).collect();
@@ -66,7 +71,8 @@ fn drop_all_but(keep: Keep) -> Result<(), CapsError> {
     caps::clear(None, CapSet::Ambient)?;
     caps::clear(None, CapSet::Inheritable)?;
     caps::set(None, CapSet::Effective, &kept)?;
-    caps::set(None, CapSet::Permitted, &kept)
+    caps::set(None, CapSet::Permitted, &kept)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ impl Apply {
             datapath = datapath.knowing_names();
         }
         // All is read, and asked for, that takes more.
-        privileges::give_up_all_but(Keep::Kernel).map_err(Failure::Failed)?;
+        privileges::give_up_all_but(Keep::Kernel)?;
         if self.dry_run {
             dry_run(&put, &datapath, &targets)?;
         } else {

@@ -70,7 +70,7 @@ impl Global {
     /// what else it is to read or write has to be open.
     pub(super) fn datapath(&self) -> Result<Datapath, Failure> {
         let datapath = Datapath::open(&self.pin_root)?;
-        privileges::give_up_all_but(Keep::Kernel).map_err(Failure::Failed)?;
+        privileges::give_up_all_but(Keep::Kernel)?;
         Ok(datapath)
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use super::output::{self, Color};
-use crate::datapath;
+use crate::{datapath, privileges};
 
 /// Why a verb did not do what it was asked.
 #[derive(Debug)]
@@ -80,6 +80,12 @@ impl From<datapath::Error> for Failure {
             datapath::Error::Failed(message) => Self::Failed(message),
             error @ datapath::Error::OnTrial { .. } => Self::Failed(error.to_string()),
         }
+    }
+}
+
+impl From<privileges::Error> for Failure {
+    fn from(error: privileges::Error) -> Self {
+        Self::failed(error)
     }
 }
 

@@ -157,7 +157,7 @@ impl Cli {
         if self.verb.needs_no_kernel()
             && let Err(error) = privileges::give_up_all_but(Keep::Files)
         {
-            return Failure::Failed(error).report(global.color);
+            return Failure::from(error).report(global.color);
         }
         let result = match &self.verb {
             Verb::Validate(verb) => verb.run(global),

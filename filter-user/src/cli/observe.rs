@@ -132,7 +132,7 @@ impl Observe {
         if let Some(path) = &self.write {
             return self.record(path, &mut source, global);
         }
-        privileges::give_up_all_but(Keep::Kernel).map_err(Failure::Failed)?;
+        privileges::give_up_all_but(Keep::Kernel)?;
         // So that what the kernel was asked for is taken back.
         let ended = self.follow.then(|| Ended::by(ASKED)).transpose()?;
         let mut shown = 0;
@@ -173,7 +173,7 @@ impl Observe {
         global: &Global,
     ) -> Result<(), Failure> {
         let mut recording = Recording::open(path, global.color)?;
-        privileges::give_up_all_but(Keep::Kernel).map_err(Failure::Failed)?;
+        privileges::give_up_all_but(Keep::Kernel)?;
         let mut left = self.count.unwrap_or(u64::MAX);
         loop {
             let batch = source.read()?;

@@ -147,7 +147,7 @@ impl Replay {
             Engine::Kernel => Keep::Kernel,
             Engine::Host | Engine::Reference => Keep::Nothing,
         };
-        privileges::give_up_all_but(keep).map_err(Failure::Failed)?;
+        privileges::give_up_all_but(keep)?;
         let mut out = BufWriter::new(stdout().lock());
         let mut totals = [0_u64; 2];
         let mut cut = 0_u64;

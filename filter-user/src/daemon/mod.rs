@@ -165,13 +165,15 @@ impl Workers {
         Datapath::open(&settings.pin_root)
             .and_then(|datapath| datapath.mount())
             .map_err(|error| error.to_string())?;
-        privileges::give_up_all_but(Keep::Kernel)?;
+        let give_up_all_but =
+            |keep| privileges::give_up_all_but(keep).map_err(|error| error.to_string());
+        give_up_all_but(Keep::Kernel)?;
         let begin = |name| Worker::begin(name).map_err(no_thread);
         let workers = Self {
             changes: begin("changes")?,
             readings: begin("readings")?,
         };
-        privileges::give_up_all_but(Keep::Nothing)?;
+        give_up_all_but(Keep::Nothing)?;
         Ok(workers)
     }
 }
