@@ -675,6 +675,17 @@ impl Ruleset {
         self.default == Action::Deny || self.rules.iter().any(denies)
     }
 
+    /// Whether each set that a rule asks for is there, as it is in all rulesets that are
+    /// selected; one that is read may be damaged.
+    #[must_use]
+    pub(crate) fn has_the_sets_of_its_rules(&self) -> bool {
+        let matches = self.rules.iter().flat_map(|rule| &rule.matches);
+        matches
+            .flat_map(|asked| [&asked.src, &asked.dst])
+            .flat_map(|addresses| addresses.sets.iter().chain(&addresses.not_sets))
+            .all(|set| (*set as usize) < self.sets.len())
+    }
+
     /// When a rule applies, in words: `tcp from 192.0.2.0/24 to port 80`.
     #[must_use]
     pub fn words(&self, rule: &Rule) -> String {

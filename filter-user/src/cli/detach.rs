@@ -37,6 +37,7 @@ impl Detach {
         let interfaces = if self.all {
             let all = datapath.interfaces()?;
             if all.is_empty() {
+                datapath.tidy()?;
                 say("nothing is attached");
             }
             all

@@ -10,7 +10,7 @@ use super::error::Error;
 use super::generation::{Compiled, Pair};
 use super::interface::Interface;
 use super::pins::Slot;
-use super::record::{NewRecord, Record, Settings};
+use super::record::{Head, NewRecord, Record, Settings};
 use super::trial::{Trial, TrialState};
 use super::{
     Count, Described, PROGRAM, Policies, Previous, Stats, counters, egress, flows, pins, sys,
@@ -28,6 +28,9 @@ pub(super) struct InForce {
     /// The program of the generation.
     pub(super) program: u32,
     pub(super) trial: Option<Trial>,
+    /// The program of a generation that was to follow this one, and is not in force: its
+    /// trial is over, or the change was cut short when only what goes out was changed.
+    pub(super) given_up: Option<u32>,
     pub(super) record: Record,
     /// The record of what goes out, where that is filtered.
     pub(super) egress: Option<Record>,
@@ -42,8 +45,9 @@ pub(super) const CARRIED: &str = "carried";
 pub(super) const RECORD: &str = "record";
 /// The pin of the record of the generation before, in the folder of each direction.
 pub(super) const PREVIOUS: &str = "previous";
-/// In a trial's folder, what the generation from before had carried when it began.
-pub(super) const BEFORE: &str = "before";
+/// The pin of what the generation before had carried, in the folder of each direction, until
+/// its successor is in force for good.
+const BEFORE: &str = "before";
 
 /// One direction of a generation that is, or was, in force.
 pub(super) struct Side {
@@ -53,15 +57,12 @@ pub(super) struct Side {
     filters: bool,
     /// The folder of the same direction in the generation before.
     predecessor: Option<PathBuf>,
-    /// The trial that is over, and left this one in force.
-    tried: Option<Tried>,
+    /// What was to follow this one, and is not in force.
+    given_up: Option<GivenUp>,
 }
 
-/// One direction of what was tried.
-struct Tried {
-    /// What the generation that is in force again had carried before.
-    before: PathBuf,
-    /// The folder of the generation that was tried.
+/// One direction of a generation that was given up.
+struct GivenUp {
     folder: PathBuf,
 }
 
@@ -82,7 +83,7 @@ impl Side {
             filters: ruleset.is_some(),
             ruleset: ruleset.unwrap_or_else(unfiltered),
             predecessor: None,
-            tried: None,
+            given_up: None,
         }))
     }
 
@@ -110,10 +111,10 @@ impl Side {
     }
 
     /// What is to be carried over from what was in force before and is still there: a
-    /// predecessor, or what was tried.
+    /// predecessor, or what was given up.
     fn left_behind(&self) -> Result<Option<Vec<Count>>, Error> {
-        if let Some(tried) = &self.tried {
-            return tried.left_to(&self.ruleset).map(Some);
+        if let Some(given_up) = &self.given_up {
+            return given_up.left_to(&self.ruleset).map(Some);
         }
         let folder = self.predecessor.clone();
         let Some(before) = folder.map(Self::at).transpose()?.flatten() else {
@@ -137,7 +138,7 @@ impl Side {
         if let Some(totals) = self.left_behind()? {
             let carried = self.folder.join(CARRIED);
             if !pins::is_there(&carried)? {
-                // What was tried filtered this direction, and before nothing had.
+                // What was given up filtered this direction, and before nothing had.
                 pins::create(&self.folder)?;
                 counters::create_carried(&carried, REASON_COUNTERS)?;
             }
@@ -152,19 +153,21 @@ impl Side {
     }
 }
 
-impl Tried {
-    /// What the generation that is in force again is to carry.
+impl GivenUp {
+    /// What the generation that is in force is to carry: what it had carried, and what the
+    /// other counted, however often it is set.
     fn left_to(&self, to: &Ruleset) -> Result<Vec<Count>, Error> {
-        let before = if pins::is_there(&self.before)? {
-            counters::read_carried(&self.before, to.rules.len())?
+        let path = self.folder.join(BEFORE);
+        let before = if pins::is_there(&path)? {
+            counters::read_carried(&path, to.rules.len())?
         } else {
             Vec::new()
         };
-        // What was tried counts itself; what it was to carry is the other's.
-        let Some(tried) = Side::at(self.folder.clone())?.filter(|tried| tried.filters) else {
+        // It counts itself; what it was to carry is the other's.
+        let Some(other) = Side::at(self.folder.clone())?.filter(|other| other.filters) else {
             return Ok(before);
         };
-        let rules = &tried.ruleset.rules;
+        let rules = &other.ruleset.rules;
         let nothing = vec![Count::default(); REASON_COUNTERS as usize + rules.len()];
         let own = counters::add_own(&self.folder, nothing)?;
         let mut totals = counters::carry(rules, &own, &to.rules);
@@ -221,6 +224,7 @@ impl InForce {
             Some(_) => Some(Record::read(&folder.join(EGRESS).join(RECORD))?),
             None => None,
         };
+        let given_up = given_up(&slot, program, trial.as_ref())?;
         Ok(Some(Self {
             slot,
             link,
@@ -228,6 +232,7 @@ impl InForce {
             attached: info.program,
             program,
             trial,
+            given_up,
             record,
             egress,
         }))
@@ -286,31 +291,26 @@ impl InForce {
             ruleset: Arc::clone(&self.record.ruleset),
             filters: true,
             predecessor: self.predecessor(),
-            tried: self.tried(Path::new("")),
+            given_up: self.given_up(Path::new("")),
         }
     }
 
-    /// Where this generation is in force again after a trial that was given up: what was
-    /// tried, in the folder of this name in that of a generation.
-    fn tried(&self, side: &Path) -> Option<Tried> {
-        let trial = self.trial.as_ref()?;
-        let (tried, _) = trial.programs();
-        (tried != self.program).then(|| Tried {
-            before: trial.folder().join(side).join(BEFORE),
-            folder: self.slot.generation(tried).join(side),
-        })
+    /// What was given up, in the folder of this name in that of a generation.
+    fn given_up(&self, side: &Path) -> Option<GivenUp> {
+        let folder = self.slot.generation(self.given_up?).join(side);
+        Some(GivenUp { folder })
     }
 
     /// What goes out, where it is filtered, or was.
     pub(super) fn egress_side(&self) -> Result<Option<Side>, Error> {
         let folder = self.folder().join(EGRESS);
         let record = self.egress.as_ref();
-        let tried = self.tried(Path::new(EGRESS));
-        let was_tried = match &tried {
-            Some(tried) => pins::is_there(&tried.folder)?,
+        let given_up = self.given_up(Path::new(EGRESS));
+        let was_there = match &given_up {
+            Some(given_up) => pins::is_there(&given_up.folder)?,
             None => false,
         };
-        if record.is_none() && !was_tried && !pins::is_there(&folder)? {
+        if record.is_none() && !was_there && !pins::is_there(&folder)? {
             return Ok(None);
         }
         Ok(Some(Side {
@@ -318,7 +318,7 @@ impl InForce {
             ruleset: record.map_or_else(unfiltered, |record| Arc::clone(&record.ruleset)),
             filters: record.is_some(),
             predecessor: self.predecessor().map(|folder| folder.join(EGRESS)),
-            tried,
+            given_up,
         }))
     }
 
@@ -328,17 +328,9 @@ impl InForce {
     /// exclusive lock.
     pub(super) fn settle(&mut self) -> Result<(), Error> {
         self.slot.settle_link()?;
-        if let Some(trial) = &self.trial {
-            if matches!(trial.state(), TrialState::Runs(_)) {
-                return Ok(());
-            }
-            // The other's last packets are to be counted.
-            sys::wait_for_readers()
-                .map_err(|error| Error::io("a trial that is over can't be finished yet", &error))?;
-            if self.tried(Path::new("")).is_some() {
-                // With the trial's pins goes what says that there is something to carry.
-                self.settle_totals()?;
-            }
+        let trial = self.trial.as_ref().map(Trial::state);
+        if matches!(trial, Some(TrialState::Runs(_))) {
+            return Ok(());
         }
         egress::settle(
             &self.slot,
@@ -347,11 +339,41 @@ impl InForce {
             self.record.head.egress,
         )?;
         self.end_trial()?;
+        if trial.is_some() || self.given_up.is_some() {
+            // The other's last packets are to be counted.
+            sys::wait_for_readers().map_err(|error| {
+                Error::io("what was given up, or kept, can't be finished yet", &error)
+            })?;
+        }
         self.settle_totals()?;
         if let Some(predecessor) = self.predecessor() {
             keep_previous(&predecessor, &self.folder())?;
         }
-        self.slot.remove_generations_except(self.program)
+        forget_before(&self.folder())?;
+        self.slot.remove_generations_except(self.program)?;
+        self.given_up = None;
+        Ok(())
+    }
+
+    /// Keeps what this one has carried in the folder of its successor: until that is in force
+    /// for good, what it counts may have to be added to this, and more than once.
+    pub(super) fn keep_totals(&self, folder: &Path) -> Result<(), Error> {
+        let keep = |from: &Path, ruleset: &Ruleset, folder: &Path| {
+            let totals = counters::read_carried(from, ruleset.rules.len())?;
+            pins::create(folder)?;
+            let path = folder.join(BEFORE);
+            counters::create_carried(&path, u32::try_from(totals.len()).unwrap_or(u32::MAX))?;
+            counters::write_carried(&path, &totals)
+        };
+        let old = self.folder();
+        keep(&old.join(CARRIED), &self.record.ruleset, folder)?;
+        let carried = old.join(EGRESS).join(CARRIED);
+        if pins::is_there(&carried)? {
+            let egress = self.egress.as_ref();
+            let ruleset = egress.map_or_else(unfiltered, |record| Arc::clone(&record.ruleset));
+            keep(&carried, &ruleset, &folder.join(EGRESS))?;
+        }
+        Ok(())
     }
 
     /// Puts the generation's own program in the place of the trial's.
@@ -372,6 +394,35 @@ impl InForce {
         self.ingress().settle()?;
         self.egress_side()?.map_or(Ok(()), |egress| egress.settle())
     }
+}
+
+/// The generation that was to follow the one with this program and is not in force, where
+/// it is there: its record says so, which is pinned last.
+pub(super) fn given_up(
+    slot: &Slot,
+    program: u32,
+    trial: Option<&Trial>,
+) -> Result<Option<u32>, Error> {
+    if let Some(trial) = trial {
+        let (tried, _) = trial.programs();
+        return Ok((tried != program).then_some(tried));
+    }
+    for other in slot.generations()? {
+        let record = slot.generation(other).join(RECORD);
+        if other != program
+            && pins::is_there(&record)?
+            && Head::read(&record)?.predecessor == Some(program)
+        {
+            return Ok(Some(other));
+        }
+    }
+    Ok(None)
+}
+
+/// A generation that is in force for good needs no more what the one before had carried.
+pub(super) fn forget_before(folder: &Path) -> Result<(), Error> {
+    pins::remove_file(&folder.join(BEFORE))?;
+    pins::remove_file(&folder.join(EGRESS).join(BEFORE))
 }
 
 /// Keeps what the generation in one folder was beside that of its successor, for who wants

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::Error;
-use super::in_force::{Decides, EGRESS, InForce};
+use super::in_force::{self, Decides, EGRESS, InForce};
 use super::interface::{self, Interface};
 use super::pins::{self, Slot};
 use super::record::Record;
@@ -96,6 +96,7 @@ fn look(slot: Slot, known: Option<Known>) -> Result<Option<InForce>, Error> {
         if program != Some(known.program) {
             return InForce::of(slot);
         }
+        let given_up = in_force::given_up(&slot, known.program, trial.as_ref())?;
         return Ok(Some(InForce {
             slot,
             link,
@@ -103,6 +104,7 @@ fn look(slot: Slot, known: Option<Known>) -> Result<Option<InForce>, Error> {
             attached: known.attached,
             program: known.program,
             trial,
+            given_up,
             record: known.record,
             egress: known.egress,
         }));

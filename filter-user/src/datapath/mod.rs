@@ -553,7 +553,7 @@ impl Datapath {
             Ok((program, attached, until, load, start.elapsed()))
         };
         let (program, attached, until, load, swap) =
-            put().map_err(|error| undo(&slot, keep, error))?;
+            put().map_err(|error| undo(&slot, before.is_some(), keep, error))?;
 
         // From here on the new generation is in force.
         let start = Instant::now();
@@ -587,6 +587,7 @@ impl Datapath {
                         old.carry(new, &folder.join(EGRESS))?;
                     }
                     in_force::keep_previous(&before.folder(), &folder)?;
+                    in_force::forget_before(&folder)?;
                 }
                 slot.remove_generations_except(program)?;
             }
@@ -695,6 +696,15 @@ impl Datapath {
         Ok(())
     }
 
+    /// Removes the pin folder where nothing is in it, as a removal that was cut short may
+    /// leave it.
+    pub fn tidy(&self) -> Result<(), Error> {
+        if let Some(_lock) = pins::lock(&self.root, true)? {
+            pins::tidy(&self.root);
+        }
+        Ok(())
+    }
+
     /// The flows of an interface, those that began on the way in first; those that are
     /// over are among them until they are pushed out. `None` where none are remembered.
     pub fn flows(&self, interface: &str) -> Result<Option<Vec<Flow>>, Error> {
@@ -776,6 +786,7 @@ fn vacant_slot(root: &Path, interface: &Interface) -> Result<(Slot, Option<InFor
             // What can't be read, of another version perhaps, has no heir.
             if let Ok(Some(gone)) = InForce::of(slot.clone())
                 && gone.settle_totals().is_ok()
+                && slot.remove_generations_except(gone.program).is_ok()
             {
                 return Ok((slot, Some(gone)));
             }
@@ -797,8 +808,9 @@ fn not_attached(interface: &str) -> Error {
     ))
 }
 
-/// Pins all of a generation but the links. Returns the id of the program that decides
-/// what comes in.
+/// Pins all of a generation but the links. By the record of what comes in it is known as a
+/// generation, so that this comes last. Returns the id of the program that decides what comes
+/// in.
 fn pin_pair(
     slot: &Slot,
     pair: &Pair,
@@ -809,14 +821,10 @@ fn pin_pair(
 ) -> Result<u32, Error> {
     let program = pair.ingress.program_id()?;
     let folder = slot.generation(program);
-    let side = policies.ingress;
-    pin_side(
-        &folder,
-        &pair.ingress,
-        &records.ingress,
-        side,
-        reports(side),
-    )?;
+    pins::create(&folder)?;
+    if let Some(before) = before {
+        before.keep_totals(&folder)?;
+    }
     if let Some(flows) = &pair.flows {
         flows.pin(&folder)?;
     }
@@ -831,6 +839,14 @@ fn pin_pair(
         pins::create(&folder)?;
         counters::create_carried(&folder.join(CARRIED), REASON_COUNTERS)?;
     }
+    let side = policies.ingress;
+    pin_side(
+        &folder,
+        &pair.ingress,
+        &records.ingress,
+        side,
+        reports(side),
+    )?;
     Ok(program)
 }
 
@@ -852,9 +868,14 @@ fn pin_side(
 }
 
 /// Removes what a failed apply left; the error is what made it fail. `keep` is the
-/// program of what was there before.
-fn undo(slot: &Slot, keep: Option<u32>, error: Error) -> Error {
+/// program of what was there before, and still filters where it is `in_force`.
+fn undo(slot: &Slot, in_force: bool, keep: Option<u32>, error: Error) -> Error {
     let removed = match keep {
+        // What goes out may have been counted by the new one.
+        Some(_) if in_force => match InForce::of(slot.clone()) {
+            Ok(Some(mut again)) => again.settle(),
+            other => other.map(drop),
+        },
         Some(before) => slot.remove_generations_except(before),
         None => slot.remove(),
     };

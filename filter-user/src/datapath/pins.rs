@@ -269,20 +269,27 @@ impl Slot {
     /// Removes the pins of all generations but one.
     pub(super) fn remove_generations_except(&self, program: u32) -> Result<(), Error> {
         remove(&self.folder.join(GONE))?;
+        let mut generations = self.generations()?;
+        generations.retain(|other| *other != program);
+        generations
+            .into_iter()
+            .try_for_each(|other| self.remove_generation(other))
+    }
+
+    /// The programs of all generations that are pinned, trials among them.
+    pub(super) fn generations(&self) -> Result<Vec<u32>, Error> {
         let failed = |error: io::Error| {
             Error::io(
                 format_args!("cannot read {}", self.folder.display()),
                 &error,
             )
         };
+        let mut generations = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
-            let other = name.to_str().and_then(|name| name.parse::<u32>().ok());
-            if let Some(other) = other.filter(|other| *other != program) {
-                self.remove_generation(other)?;
-            }
+            generations.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
         }
-        Ok(())
+        Ok(generations)
     }
 
     /// Removes everything, the links first: with its last pin gone, a program is off
@@ -352,7 +359,8 @@ pub(super) fn is_there(path: &Path) -> Result<bool, Error> {
         .map_err(|error| Error::io(format_args!("cannot look for {}", path.display()), &error))
 }
 
-fn remove_file(path: &Path) -> Result<(), Error> {
+/// Removes a file, where it is there.
+pub(super) fn remove_file(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(
             format_args!("cannot remove {}", path.display()),

@@ -1,6 +1,7 @@
 //! What a generation enforces, written beside it in the kernel, so that
 //! `status` and `stats` need nothing but the pins.
 
+use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -357,7 +358,7 @@ impl NewRecord {
         })
     }
 
-    /// Writes it into a map of its own, pinned at `path`.
+    /// Writes it into a map of its own, pinned at `path`: there it is whole, or not at all.
     pub(super) fn pin(&self, path: &Path) -> Result<(), Error> {
         let failed = |error: &(dyn std::error::Error + 'static)| {
             Error::aya(
@@ -371,7 +372,9 @@ impl NewRecord {
         let chunks = u32::try_from(usize::div_ceil(size, CHUNK)).map_err(|error| failed(&error))?;
         let map: Array<MapData, [u8; CHUNK]> =
             Array::create(chunks, sys::MMAPABLE).map_err(|error| failed(&error))?;
-        map.pin(path).map_err(|error| failed(&error))?;
+        // In bpffs no name may have a dot.
+        let unfinished = path.with_file_name("unfinished");
+        map.pin(&unfinished).map_err(|error| failed(&error))?;
 
         let write = |map: BorrowedFd<'_>| {
             let mut mapping = sys::Mapping::new(map, size)?;
@@ -388,12 +391,35 @@ impl NewRecord {
             drop(mapping);
             sys::freeze(map)
         };
-        let pinned = sys::get(path).and_then(|map| write(map.as_fd()));
+        let pinned = sys::get(&unfinished)
+            .and_then(|map| write(map.as_fd()))
+            .and_then(|()| fs::rename(&unfinished, path));
         pinned.map_err(|error| Error::io(format_args!("cannot write {}", path.display()), &error))
     }
 }
 
 impl Head {
+    /// Reads it alone, of the record pinned at `path`.
+    pub(super) fn read(path: &Path) -> Result<Self, Error> {
+        let (mapping, size) = open(path)?;
+        Self::parse(&mut &mapping.bytes()[..size]).map_err(|why| unreadable(path, &why))
+    }
+
+    fn parse(bytes: &mut &[u8]) -> Result<Self, Unreadable> {
+        let head = take(bytes)?;
+        // All else may have another form there.
+        let writer: Writer = serde_json::from_slice(head)?;
+        if writer.abi != abi::VERSION {
+            return Err(Unreadable(format!(
+                "nodewall {} wrote it, with version {} of the tables; here it is {}",
+                writer.version,
+                writer.abi,
+                abi::VERSION
+            )));
+        }
+        Ok(serde_json::from_slice(head)?)
+    }
+
     /// When it was written.
     pub(super) fn since(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(self.since)
@@ -409,21 +435,13 @@ impl Record {
 
     fn parse(mut bytes: &[u8]) -> Result<Self, Unreadable> {
         let bytes = &mut bytes;
-        let head = take(bytes)?;
-        // All else may have another form there.
-        let writer: Writer = serde_json::from_slice(head)?;
-        if writer.abi != abi::VERSION {
-            return Err(Unreadable(format!(
-                "nodewall {} wrote it, with version {} of the tables; here it is {}",
-                writer.version,
-                writer.abi,
-                abi::VERSION
-            )));
-        }
-        let head: Head = serde_json::from_slice(head)?;
+        let head = Head::parse(bytes)?;
         let mut ruleset: Ruleset = serde_json::from_slice(take(bytes)?)?;
         let lists = ruleset.sets.iter_mut().map(|set| &mut set.nets);
         put_lists(lists, &mut Vec::new(), take(bytes)?).ok_or_else(cut_short)?;
+        if !ruleset.has_the_sets_of_its_rules() {
+            return Err(Unreadable("a rule asks for a set that is not there".into()));
+        }
         Ok(Self {
             head,
             ruleset: Arc::new(ruleset),
@@ -602,6 +620,33 @@ mod tests {
         put_lists(nets, &mut known, lists).expect("what was written");
         assert_eq!(read, described);
         assert!(Arc::ptr_eq(&read.documents[1].nets, &known[1]));
+    }
+
+    #[test]
+    fn a_rule_without_its_set_is_refused() {
+        let (mut ruleset, described) = record(&[&nets(3, "::1/128")], &[]);
+        let mut asked = crate::ruleset::Match::default();
+        for (set, is_there) in [(0, true), (1, false), (u32::MAX, false)] {
+            for (sets, not_sets) in [(vec![set], vec![]), (vec![], vec![set])] {
+                asked.dst.sets = sets;
+                asked.dst.not_sets = not_sets;
+                ruleset.rules = vec![Rule {
+                    matches: vec![asked.clone()],
+                    id: crate::ruleset::RuleId {
+                        stage: crate::ruleset::Stage::Normal,
+                        policy: "p".into(),
+                        direction: Direction::Ingress,
+                        index: Some(0),
+                    },
+                    tier: None,
+                    action: Action::Deny,
+                    staged: false,
+                    source: None,
+                }];
+                let bytes = to_bytes(&ruleset, &described).expect("JSON");
+                assert_eq!(from_bytes(&bytes).is_ok(), is_there, "{asked:?}");
+            }
+        }
     }
 
     #[test]

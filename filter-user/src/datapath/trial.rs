@@ -6,8 +6,7 @@
 //!     program                             what the link runs
 //!     trial                               until when, and what it hands packets to
 //!     next                                the programs that it calls
-//!     before                              what the generation from before had carried
-//!     egress/program, egress/next, egress/before
+//!     egress/program, egress/next
 //! ```
 //!
 //! The link runs a program that looks at the time of each packet and calls the new
@@ -27,10 +26,10 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::error::Error;
 use super::generation::Pair;
-use super::in_force::{BEFORE, CARRIED, EGRESS, InForce};
+use super::in_force::{EGRESS, InForce};
 use super::loader::{self, Program, Wanted};
 use super::pins::{self, Slot};
-use super::{PROGRAM, counters, sys};
+use super::{PROGRAM, sys};
 
 /// The compiled dispatcher of `filter-ebpf`.
 #[cfg(feature = "bpf")]
@@ -103,11 +102,6 @@ impl Trial {
             TrialState::Runs(_) | TrialState::Kept => Some(new),
             TrialState::Over => old,
         }
-    }
-
-    /// Its folder, where the pins of each direction are as in that of a generation.
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
     }
 
     /// From this moment on the new policies are in force for good.
@@ -221,9 +215,6 @@ impl NewTrial {
             pins::create(&folder)?;
             egress.pin_all(&folder)?;
         }
-        if let Some(before) = before {
-            keep_totals(before, &folder)?;
-        }
         Ok(Self {
             ingress: ingress.program,
             egress: egress.map(|egress| egress.program),
@@ -253,31 +244,6 @@ impl NewTrial {
         )?;
         Ok(SystemTime::now() + time)
     }
-}
-
-/// What the generation from before had carried when the trial began: what it is to carry
-/// when the trial ends is that and what the new one counted, however often it is set.
-fn keep_totals(before: &InForce, folder: &Path) -> Result<(), Error> {
-    let old = before.folder();
-    let keep = |carried: &Path, rules: usize, folder: &Path| {
-        let totals = counters::read_carried(carried, rules)?;
-        pins::create(folder)?;
-        let path = folder.join(BEFORE);
-        counters::create_carried(&path, u32::try_from(totals.len()).unwrap_or(u32::MAX))?;
-        counters::write_carried(&path, &totals)
-    };
-    keep(
-        &old.join(CARRIED),
-        before.record.ruleset.rules.len(),
-        folder,
-    )?;
-    let carried = old.join(EGRESS).join(CARRIED);
-    if pins::is_there(&carried)? {
-        let rules = before.egress.as_ref();
-        let rules = rules.map_or(0, |record| record.ruleset.rules.len());
-        keep(&carried, rules, &folder.join(EGRESS))?;
-    }
-    Ok(())
 }
 
 /// One direction's program with its maps.

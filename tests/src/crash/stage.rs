@@ -325,12 +325,6 @@ impl Stage {
             "in force is {in_force:?}, but attached are XDP program {xdp:?} and egress programs \
              {tcx:?}"
         );
-        let both = in_force.ingress.is_some() && in_force.egress.is_some();
-        if both && in_force.ingress != in_force.egress {
-            // Between the two updates of a change what goes out is counted by the new one,
-            // whose counts nobody takes over where the change is not made.
-            self.denied[1] -= 1;
-        }
         let decides = self.ask_nodewall(xdp, in_force)?;
         // Ids are others each time: the generation that decides is `N`, and where the link
         // runs a trial that is `T`, and the one from before `O`.
