@@ -67,6 +67,8 @@ codes! {
     DuplicateKey = "duplicate-key",
     /// A file without any document.
     EmptyFile = "empty-file",
+    /// A file that everybody may change.
+    OpenToOthers = "open-to-others",
     /// A value of another type than its field has.
     WrongType = "wrong-type",
     /// A field that is written and has no value.

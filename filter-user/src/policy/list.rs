@@ -16,7 +16,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::diagnostic::{Code, Diagnostic, Reporter, quote};
 use super::schema::{Path, Text};
-use super::source::{STDIN, Source, Span};
+use super::source::{STDIN, Source, Span, open_to_others};
 use super::values;
 use super::yaml::{self, Entry, Node, Value};
 
@@ -130,12 +130,14 @@ pub(super) fn refuse_misplaced(root: &Node<'_>, reporter: &mut Reporter<'_>) {
 
 fn read(path: &str) -> Source {
     let read = |file: fs::File| {
+        let found = file.metadata()?;
+        let open = open_to_others(FilePath::new(path), &found);
         // A pipe says 0, and is read to its end all the same.
-        let expected = file.metadata().map_or(0, |file| file.len());
-        read_bytes(file, expected, MAX_LIST_BYTES)
+        let text = read_bytes(file, found.len(), MAX_LIST_BYTES)?;
+        Ok(text.map(|text| Source::list(path, text).open_to_others(open)))
     };
     match fs::File::open(path).and_then(read) {
-        Ok(Ok(text)) => Source::list(path, text),
+        Ok(Ok(list)) => list,
         Ok(Err(why)) => Source::unreadable_list(path, why),
         Err(error) => Source::unreadable_list(path, open_failure(&error)),
     }

@@ -48,6 +48,24 @@ pub struct Checked {
 pub fn check(sources: &[Source]) -> Checked {
     let mut reporter = Reporter::new(sources);
     let mut documents = Vec::new();
+    for (file, source) in (0..).zip(sources) {
+        let Some(what) = source.what_is_open() else {
+            continue;
+        };
+        let start = Span {
+            file,
+            start: 0,
+            end: 0,
+        };
+        reporter.report(
+            start,
+            Diagnostic::warning(
+                Code::OpenToOthers,
+                format!("everybody on this machine may change what is filtered: {what}"),
+            )
+            .help("take that away: `chmod o-w` it"),
+        );
+    }
     let documents_of = |(_, source): &(u32, &Source)| !source.is_list();
     for (file, source) in (0..).zip(sources).filter(documents_of) {
         let errors_before = reporter.errors();

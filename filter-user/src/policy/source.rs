@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+
+use nix::unistd::geteuid;
 
 use super::list;
 
@@ -21,6 +24,7 @@ pub struct Source {
     text: String,
     index: OnceLock<Index>,
     content: Content,
+    open: Option<String>,
 }
 
 /// What a source holds.
@@ -81,7 +85,19 @@ impl Source {
             text,
             index: OnceLock::new(),
             content: Content::Documents,
+            open: None,
         }
+    }
+
+    /// The same, read from where everybody may write: what has that mode, if something does.
+    pub(super) fn open_to_others(mut self, what: Option<String>) -> Self {
+        self.open = what;
+        self
+    }
+
+    /// What everybody may change so that this is another text.
+    pub(super) fn what_is_open(&self) -> Option<&str> {
+        self.open.as_deref()
     }
 
     /// A list of networks, one a line, under the path that sets find it by.
@@ -221,7 +237,10 @@ pub enum LoadError {
         path: String,
     },
     /// A path that can't be read.
-    #[error("{path}: can't be read: {error}; check the permissions of the file and its folders")]
+    #[error(
+        "{path}: can't be read: {error}; check the permissions of the file and its folders{}",
+        for_root(error)
+    )]
     Unreadable {
         /// The path.
         path: String,
@@ -306,6 +325,8 @@ struct Loader {
     stdin_read: bool,
     // Counts files named twice as well: a folder of those is not empty.
     found: usize,
+    // The folder that is being read, where everybody may write to it.
+    open: Option<String>,
 }
 
 impl Loader {
@@ -320,6 +341,9 @@ impl Loader {
         if !self.first_visit(folder)? {
             return Ok(());
         }
+        // Below an open folder nothing is safe.
+        let around = self.open.clone();
+        self.open = open_to_others(folder, &metadata(folder)?).or(self.open.take());
         for path in entries(folder)? {
             if metadata(&path)?.is_dir() {
                 if recursive {
@@ -329,6 +353,7 @@ impl Loader {
                 self.file(&path)?;
             }
         }
+        self.open = around;
         Ok(())
     }
 
@@ -336,7 +361,10 @@ impl Loader {
         self.found += 1;
         if self.first_visit(path)? {
             let file = fs::File::open(path).map_err(|error| unreadable(path, error))?;
-            self.sources.push(read(&show(path), file)?);
+            let found = file.metadata().map_err(|error| unreadable(path, error))?;
+            let open = open_to_others(path, &found).or_else(|| self.open.clone());
+            self.sources
+                .push(read(&show(path), file)?.open_to_others(open));
         }
         Ok(())
     }
@@ -405,6 +433,23 @@ fn metadata(path: &Path) -> Result<fs::Metadata, LoadError> {
     fs::metadata(path).map_err(|error| unreadable(path, error))
 }
 
+/// A file or folder and its mode, where everybody may write to it: who may change policies
+/// changes what is filtered.
+pub(super) fn open_to_others(path: &Path, found: &fs::Metadata) -> Option<String> {
+    let mode = found.permissions().mode() & 0o7777;
+    let counts = found.is_file() || found.is_dir();
+    (counts && mode & 0o002 != 0).then(|| format!("{} has the mode {mode:04o}", show(path)))
+}
+
+/// What surprises root about permissions.
+fn for_root(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::PermissionDenied && geteuid().is_root() {
+        " (they count for root as well: nodewall has given up the privilege to pass over them)"
+    } else {
+        ""
+    }
+}
+
 fn unreadable(path: &Path, error: io::Error) -> LoadError {
     let path = show(path);
     match error.kind() {
@@ -453,6 +498,58 @@ mod tests {
         fs::write(&file, "x").unwrap();
         let sources = load(&[file.clone(), dir.path().into(), file], true).unwrap();
         assert_eq!(sources.len(), 1);
+    }
+
+    #[test]
+    fn what_everybody_may_write_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let (sub, list) = (dir.path().join("sub"), dir.path().join("list.txt"));
+        fs::create_dir(&sub).unwrap();
+        let set = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\nmetadata: {name: s, \
+                   annotations: {nodewall.io/nets-from: list.txt}}\n";
+        fs::write(dir.path().join("a.yaml"), set).unwrap();
+        fs::write(sub.join("b.yaml"), "").unwrap();
+        fs::write(&list, "").unwrap();
+        for path in [&sub, dir.path()] {
+            mode(path, 0o755);
+        }
+        for path in [&dir.path().join("a.yaml"), &sub.join("b.yaml"), &list] {
+            mode(path, 0o664);
+        }
+        let open = || -> Vec<bool> {
+            let sources = load(&[dir.path().into()], true).unwrap();
+            let open = sources.iter().map(|source| source.what_is_open().is_some());
+            open.collect()
+        };
+        // The file, the one in the sub-folder, the list.
+        assert_eq!(open(), [false, false, false]);
+        mode(&list, 0o666);
+        assert_eq!(open(), [false, false, true]);
+        mode(&sub, 0o777);
+        assert_eq!(open(), [false, true, true]);
+        mode(&dir.path().join("a.yaml"), 0o646);
+        assert_eq!(open(), [true, true, true]);
+        for path in [&dir.path().join("a.yaml"), &list] {
+            mode(path, 0o644);
+        }
+        mode(&sub, 0o755);
+        mode(dir.path(), 0o1777);
+        assert_eq!(open(), [true, true, false]);
+        let sources = load(&[dir.path().into()], true).unwrap();
+        let said = super::super::check(&sources).diagnostics;
+        let said: Vec<_> = said
+            .iter()
+            .map(|found| (found.code, &*found.message))
+            .collect();
+        assert!(
+            said.iter()
+                .any(|(code, text)| *code == super::super::Code::OpenToOthers
+                    && text.contains("1777")),
+            "{said:?}"
+        );
     }
 
     #[test]
