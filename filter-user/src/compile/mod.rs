@@ -263,8 +263,9 @@ impl Image {
     pub(crate) fn judgement(&self, outcome: Outcome) -> Judgement {
         let mut noted = Vec::new();
         if outcome.notes != NONE {
-            let count = self.word(outcome.notes).unwrap_or(0);
-            let words = (0..count).filter_map(|index| self.word(outcome.notes + 1 + index));
+            let count = self.word(outcome.notes).unwrap_or(0).min(abi::MAX_NOTES);
+            let words =
+                (1..=count).filter_map(|index| self.word(outcome.notes.wrapping_add(index)));
             noted.extend(words.map(|word| word & !abi::NOTE_EVENT));
         }
         Judgement {
