@@ -28,6 +28,9 @@ fn said(tool: &str, arguments: &[&str]) -> Option<String> {
     Some(String::from_utf8(output.stdout).unwrap())
 }
 
+/// Those whose schemas are asked: the oldest that the chart takes, and the newest there is.
+const KUBERNETES: [&str; 2] = ["1.30", "1.37"];
+
 /// The objects of a stream of documents, by their kinds: of each there is one.
 fn objects(text: &str) -> BTreeMap<String, Value> {
     let mut objects = BTreeMap::new();
@@ -41,6 +44,30 @@ fn objects(text: &str) -> BTreeMap<String, Value> {
 
 fn nodewall() -> PathBuf {
     env::var_os("NODEWALL_BIN").map_or_else(|| root().join("target/debug/nodewall"), PathBuf::from)
+}
+
+/// Kubernetes takes it: nothing is missing, and nothing is there that has no meaning.
+fn is_of_kubernetes(text: &str) {
+    let Some(tool) = require::tool("kubernetes-validate") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("objects.yaml");
+    let refused = |text: &str, version: &str| {
+        fs::write(&file, text).unwrap();
+        let mut command = Command::new(&tool);
+        command.args(["--strict", "--kubernetes-version", version]);
+        let output = command.arg(&file).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        (!output.status.success()).then_some(said)
+    };
+    for version in KUBERNETES {
+        assert_eq!(refused(text, version), None, "Kubernetes {version}");
+        let wrong = text.replace("hostNetwork:", "hostNetwrk:");
+        let said = refused(&wrong, version).expect("a check that can fail");
+        assert!(said.contains("hostNetwrk"), "{said}");
+    }
 }
 
 /// What must be so however it was rendered.
@@ -128,7 +155,9 @@ fn the_chart_is_rendered() {
             ],
             more,
         ];
-        objects(&said("helm", &arguments.concat()).unwrap())
+        let text = said("helm", &arguments.concat()).unwrap();
+        is_of_kubernetes(&text);
+        objects(&text)
     };
     let usual = render(&[]);
     hold(&usual);
@@ -174,6 +203,7 @@ fn the_overlays_are_rendered_and_say_what_the_chart_does() {
         let Some(text) = said("kubectl", &["kustomize", &path]) else {
             return;
         };
+        is_of_kubernetes(&text);
         let objects = objects(&text);
         assert_eq!(objects["Namespace"]["metadata"]["name"], "nodewall");
         hold(&objects);
