@@ -29,6 +29,7 @@ fn nodewall(arguments: &[&str]) -> Command {
     command
 }
 
+/// Where a file has `...`, `apply` may warn of connections that this machine has just now.
 #[test]
 fn cli() {
     trycmd::TestCases::new()

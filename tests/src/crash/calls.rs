@@ -27,6 +27,9 @@ const BPF: [(u64, &str); 14] = [
     (29, "LINK_UPDATE"),
 ];
 
+/// Those that only ask: look-ups, ids, names, sizes.
+const BPF_ASKS: [u64; 15] = [1, 4, 7, 11, 12, 13, 14, 15, 16, 19, 20, 23, 24, 30, 31];
+
 /// What a call is to a person who reads of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -217,6 +220,17 @@ pub(super) fn name(call: &Call) -> String {
 /// What it is about.
 pub(super) fn kind(call: &Call) -> Kind {
     of(call).map_or(Kind::Other, |known| known.kind)
+}
+
+/// Whether what others see may be another thing after it: the kernel's state or a name. From
+/// one such call to the next it makes no difference where a process is killed.
+pub(super) fn changes(call: &Call) -> bool {
+    match kind(call) {
+        Kind::Bpf => !BPF_ASKS.contains(&call.argument),
+        Kind::Name => true,
+        Kind::Socket => [libc::SYS_sendto, libc::SYS_sendmsg].contains(&call.number),
+        Kind::Process | Kind::File | Kind::Other => false,
+    }
 }
 
 /// What it may fail with.

@@ -378,7 +378,7 @@ fn end_is_told(
 pub enum Choice {
     /// A kill at each, and each error that makes sense there.
     All,
-    /// A kill at each that changes or asks the kernel's state (bpf, names, netlink), and of
+    /// A kill at each that changes the kernel's state or a name ([`calls::changes`]), and of
     /// all else, errors too, one in so many.
     Sample(usize),
 }
@@ -391,9 +391,8 @@ impl Choice {
             call: call.clone(),
             fault,
         };
-        let matters =
-            |call: &Call| matches!(calls::kind(call), Kind::Bpf | Kind::Name | Kind::Socket);
-        let (first, then): (Vec<&Call>, Vec<&Call>) = calls.iter().partition(|call| matters(call));
+        let (first, then): (Vec<&Call>, Vec<&Call>) =
+            calls.iter().partition(|call| calls::changes(call));
         let kill = |call: &&Call| injection(call, Fault::Kill);
         let errors = |call: &&Call| {
             let call = (*call).clone();
