@@ -120,7 +120,8 @@ fn cargo(cargo_fuzz: &Path, place: &Place, built: &Path, arguments: &[&str]) -> 
         .arg(cargo_fuzz)
         .arg("fuzz")
         .args(arguments)
-        .args(["--sanitizer", "none", "--target-dir"])
+        // The whole of filter-user in one unit keeps one processor busy for minutes.
+        .args(["--sanitizer", "none", "--codegen-units", "16", "--target-dir"])
         .arg(built)
         .current_dir(&place.root)
         // Of the pinned toolchain's cargo, which runs this.
