@@ -121,7 +121,13 @@ fn cargo(cargo_fuzz: &Path, place: &Place, built: &Path, arguments: &[&str]) -> 
         .arg("fuzz")
         .args(arguments)
         // The whole of filter-user in one unit keeps one processor busy for minutes.
-        .args(["--sanitizer", "none", "--codegen-units", "16", "--target-dir"])
+        .args([
+            "--sanitizer",
+            "none",
+            "--codegen-units",
+            "16",
+            "--target-dir",
+        ])
         .arg(built)
         .current_dir(&place.root)
         // Of the pinned toolchain's cargo, which runs this.
