@@ -148,7 +148,7 @@ fn apply(
             printed = print(target, put.egress(target), &applied);
         }
     }
-    printed
+    printed.map_err(Failure::though_done)
 }
 
 fn names(targets: &[Target]) -> String {

@@ -44,6 +44,12 @@ impl Failure {
         self
     }
 
+    /// The same, of what could not be said where all else was done.
+    #[must_use]
+    pub(super) fn though_done(self) -> Self {
+        self.and("What was asked for is done, and in force.")
+    }
+
     /// The message, where there is one that is not on stderr already.
     #[must_use]
     pub(super) fn message(&self) -> Option<&str> {

@@ -190,7 +190,8 @@ fn undo(interface: &str, global: &Global) -> Result<(), Failure> {
         stdout(),
         "{interface}: generation {} in force, with the policies of generation {generation}",
         applied.generation
-    )?;
+    )
+    .map_err(|error| Failure::from(error).though_done())?;
     note(
         global.color,
         format_args!("`nodewall rollback --interface {interface}` undoes this in turn"),

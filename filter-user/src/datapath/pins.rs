@@ -42,8 +42,7 @@ pub(super) fn prepare(root: &Path) -> Result<(), Error> {
 
 /// Makes sure that `root` is, or would be, in a bpffs.
 pub(super) fn mount_bpffs(root: &Path) -> Result<(), Error> {
-    let existing = root.ancestors().find(|path| path.exists()).unwrap_or(root);
-    if !is_bpffs(existing) {
+    if !is_in_bpffs(root)? {
         if !root.starts_with(BPFFS) {
             return Err(Error::Failed(format!(
                 "{} is not in a BPF file system, so nothing can be pinned there: choose a folder \
@@ -63,15 +62,30 @@ pub(super) fn mount_bpffs(root: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether `root` is, or would be, in a bpffs.
+/// Whether `root` is, or would be, in a bpffs for all that can be told.
 pub(super) fn are_seen(root: &Path) -> bool {
-    root.ancestors()
-        .find(|path| path.exists())
-        .is_some_and(is_bpffs)
+    is_in_bpffs(root).unwrap_or(false)
 }
 
-fn is_bpffs(path: &Path) -> bool {
-    statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC)
+/// Whether `root` is, or would be, in a bpffs. That it can't be told is not that it isn't: one
+/// mounted over another would hide all that is pinned.
+fn is_in_bpffs(root: &Path) -> Result<bool, Error> {
+    let failed = |error: &io::Error| {
+        Error::io(
+            format_args!(
+                "cannot tell whether {} is in a BPF file system; nothing was changed",
+                root.display()
+            ),
+            error,
+        )
+    };
+    for path in root.ancestors() {
+        if path.try_exists().map_err(|error| failed(&error))? {
+            let found = statfs(path).map_err(|error| failed(&error.into()))?;
+            return Ok(found.filesystem_type() == BPF_FS_MAGIC);
+        }
+    }
+    Ok(false)
 }
 
 /// Creates a folder that only its owner may enter; an existing one must be so.
