@@ -384,7 +384,7 @@ pub enum Choice {
 }
 
 impl Choice {
-    /// What happens, what matters most first.
+    /// What happens; in a sample what matters most first.
     #[must_use]
     pub fn of(self, calls: &[Call]) -> Vec<Injection> {
         let injection = |call: &Call, fault| Injection {
@@ -408,7 +408,12 @@ impl Choice {
             .chain(then.iter().map(kill))
             .chain(then.iter().flat_map(errors));
         match self {
-            Self::All => must.into_iter().chain(rest).collect(),
+            // What a sample meets least comes first.
+            Self::All => {
+                let mut all: Vec<Injection> = must.into_iter().chain(rest).collect();
+                all.reverse();
+                all
+            }
             Self::Sample(every) => must.into_iter().chain(rest.step_by(every)).collect(),
         }
     }
