@@ -52,13 +52,8 @@ pub fn check(sources: &[Source]) -> Checked {
         let Some(what) = source.what_is_open() else {
             continue;
         };
-        let start = Span {
-            file,
-            start: 0,
-            end: 0,
-        };
         reporter.report(
-            start,
+            Span::start_of(file),
             Diagnostic::warning(
                 Code::OpenToOthers,
                 format!("everybody on this machine may change what is filtered: {what}"),
@@ -75,13 +70,8 @@ pub fn check(sources: &[Source]) -> Checked {
             documents.extend(documents::read(&root, &mut reporter));
         }
         if documents.len() == documents_before && reporter.errors() == errors_before {
-            let start = Span {
-                file,
-                start: 0,
-                end: 0,
-            };
             reporter.report(
-                start,
+                Span::start_of(file),
                 Diagnostic::warning(Code::EmptyFile, "the file holds no document")
                     .help("check that it is the right file, and that it was saved"),
             );

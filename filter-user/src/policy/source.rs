@@ -62,6 +62,17 @@ pub struct Span {
     pub end: u32,
 }
 
+impl Span {
+    /// Where a source begins.
+    pub(super) const fn start_of(file: u32) -> Self {
+        Self {
+            file,
+            start: 0,
+            end: 0,
+        }
+    }
+}
+
 /// A place in a text as people and editors count: both from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {

@@ -107,13 +107,8 @@ fn parse_bounded<'t>(
 ) -> Vec<Node<'t>> {
     if source.text().len() as u64 > MAX_BYTES {
         let message = format!("the file is larger than {} MiB", MAX_BYTES >> 20);
-        let start = Span {
-            file,
-            start: 0,
-            end: 0,
-        };
         reporter.report(
-            start,
+            Span::start_of(file),
             Diagnostic::error(Code::YamlLimit, message).help("split it into several files"),
         );
         return Vec::new();
