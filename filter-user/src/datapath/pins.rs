@@ -393,3 +393,18 @@ fn remove(folder: &Path) -> Result<(), Error> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_asked_is_not_taken_for_another_file_system() {
+        assert!(!is_in_bpffs(Path::new("/proc/no/such/folder")).expect("it can be asked"));
+        // No file system has names as long as this.
+        let root = Path::new("/tmp").join("x".repeat(300));
+        let error = mount_bpffs(&root).expect_err("it can't").to_string();
+        assert!(error.contains("cannot tell"), "{error}");
+        assert!(!are_seen(&root));
+    }
+}
