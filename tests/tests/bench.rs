@@ -2,10 +2,8 @@
 #![cfg(feature = "bpf")]
 #![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
-use std::env;
 use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use filter_user::bench::{Flow, corpus_of_flows};
@@ -14,6 +12,7 @@ use filter_user::datapath::TestBench;
 use filter_user::ruleset::{Action, Direction, Match, Options, Rule, RuleId, Ruleset, Stage};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
+use tests::lab::program;
 use tests::packet::{Ethernet, Ipv4, Ipv6, Tcp, Udp};
 use tests::require;
 
@@ -23,9 +22,7 @@ const EXAMPLE: &str = concat!(
 );
 
 fn bench(arguments: &[&str]) -> Command {
-    let program = env::var_os("NODEWALL_BIN")
-        .map_or_else(|| assert_cmd::cargo::cargo_bin("nodewall"), PathBuf::from);
-    let mut command = Command::new(program);
+    let mut command = Command::new(program());
     command
         .args(["bench", "--interface", "eth0", "--rounds", "3"])
         .args(["--label", "ibm.role=worker_public"])

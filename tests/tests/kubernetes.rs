@@ -4,11 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{env, fs};
 
 use serde_json::{Value, json};
+use tests::lab::program;
 use tests::require;
 
 fn root() -> PathBuf {
@@ -40,10 +41,6 @@ fn objects(text: &str) -> BTreeMap<String, Value> {
         assert!(objects.insert(kind, object).is_none(), "two of a kind");
     }
     objects
-}
-
-fn nodewall() -> PathBuf {
-    env::var_os("NODEWALL_BIN").map_or_else(|| root().join("target/debug/nodewall"), PathBuf::from)
 }
 
 /// Kubernetes takes it: nothing is missing, and nothing is there that has no meaning.
@@ -116,7 +113,7 @@ fn hold(objects: &BTreeMap<String, Value>) {
     for (name, text) in policies {
         fs::write(folder.path().join(name), text.as_str().unwrap()).unwrap();
     }
-    let validate = Command::new(nodewall())
+    let validate = Command::new(program())
         .args(["validate", "-f"])
         .arg(folder.path())
         .output()
@@ -130,7 +127,7 @@ fn hold(objects: &BTreeMap<String, Value>) {
         .collect();
     assert_eq!(arguments[0], "run");
     // It reads all before it, and does nothing.
-    let taken = Command::new(nodewall())
+    let taken = Command::new(program())
         .args(&arguments)
         .arg("--help")
         .output()

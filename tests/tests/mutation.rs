@@ -119,12 +119,12 @@ mod kernel {
     use std::time::Duration;
 
     use filter_user::compile::Image;
-    use filter_user::datapath::{Compiled, TestPair};
+    use filter_user::datapath::{Compiled, TestBench, TestPair};
     use filter_user::reference::Conversation;
     use filter_user::ruleset::{Action, Direction, Rule};
     use tests::require;
 
-    use super::known::{Loaded, can_be_run, known_to_reference, unclear};
+    use super::known::{Loaded, known_to_reference, unclear};
     use super::prove_kernel::{Kernel, corpus};
     use super::switch_over::{self, Case};
     use super::table_mistakes::{self, Glass, Mistake};
@@ -477,7 +477,7 @@ mod kernel {
         let differs = steps.find(|(_, step)| {
             let (direction, frame) = (step.direction, &step.frame.0[..]);
             let is_asked = only.is_none_or(|only| only == direction);
-            if !is_asked || !can_be_run(direction, frame) {
+            if !is_asked || !TestBench::takes(direction, frame) {
                 return false;
             }
             now += Duration::from_secs(step.wait);

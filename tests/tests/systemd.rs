@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use tests::lab::{Lab, Side};
+use tests::lab::{Lab, Side, program};
 use tests::require;
 
 const INTERFACE: &str = Side::Node.interface();
@@ -24,18 +24,11 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&all).into_owned()
 }
 
-fn nodewall() -> PathBuf {
-    std::env::var_os("NODEWALL_BIN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug/nodewall"),
-        PathBuf::from,
-    )
-}
-
 /// The unit as it would be with the binary where it is: it must exist to be verified.
 fn analysed(verb: &[&str], unit: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("nodewall.service");
-    let here = nodewall().canonicalize().unwrap();
+    let here = program().canonicalize().unwrap();
     let unit = unit.replace("/usr/sbin/nodewall", here.to_str().unwrap());
     fs::write(&file, unit).unwrap();
     let mut analyze = Command::new("systemd-analyze");
@@ -212,7 +205,7 @@ fn the_service_filters_reloads_restarts_and_leaves_the_filter() {
         return;
     }
     let machine = Machine::new();
-    fs::copy(nodewall(), machine.at("root").join("usr/sbin/nodewall")).unwrap();
+    fs::copy(program(), machine.at("root").join("usr/sbin/nodewall")).unwrap();
     let unit = fs::read_to_string(unit()).unwrap();
     machine.write("etc/systemd/system/nodewall.service", &unit);
     machine.write(

@@ -464,7 +464,7 @@ fn every_mistake_about_return_traffic_is_caught() {
 
 #[cfg(feature = "bpf")]
 mod kernel {
-    use filter_user::datapath::Compiled;
+    use filter_user::datapath::{Compiled, TestBench};
     use tests::require;
 
     use super::known::Loaded;
@@ -481,7 +481,7 @@ mod kernel {
             Loaded::new(side(&talk.ingress, &ingress), side(&talk.egress, &egress))
                 .map_err(TestCaseError::fail)
         };
-        let can_be_run = |step: &Step| known::can_be_run(step.direction, &step.frame.0);
+        let can_be_run = |step: &Step| TestBench::takes(step.direction, &step.frame.0);
         against_reference((150, Clock::Own), can_be_run, begin, |loaded, now, step| {
             loaded.advance(now);
             let judgement = loaded.pair.judge(step.direction, &step.frame.0);

@@ -314,10 +314,9 @@ fn kernel_agrees_by(compile: impl Fn(&Ruleset) -> Result<(Ruleset, Image), TestC
         let mut bench = TestBench::load(ruleset, image).map_err(|error| failed(&error))?;
         let mut by_rule = vec![Count::default(); ruleset.rules.len()];
         let mut by_reason = BTreeMap::new();
-        // The kernel knows no frame shorter than an Ethernet header.
         for frame in frames
             .iter()
-            .filter(|frame| frame.0.len() >= TestBench::MIN_FRAME)
+            .filter(|frame| TestBench::takes(ruleset.direction, &frame.0))
         {
             let host = image.judge(&frame.0);
             let kernel = bench.judge(&frame.0).map_err(|error| failed(&error))?;

@@ -23,8 +23,9 @@ use crate::ruleset::{Direction, Ruleset, Stage};
 ///
 /// The loaded kernel program decides (`BPF_PROG_TEST_RUN`), or the same
 /// classifier on the host, or the naive reference evaluator. The summary goes
-/// to standard error. Frames shorter than an Ethernet header can't be run by
-/// the kernel: the host's classifier decides them.
+/// to standard error. The kernel runs no frame that ends within its Ethernet
+/// header, and of what goes out none that ends within its IP header or is longer
+/// than 3,456 bytes: the host's classifier decides those.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   nodewall replay -f policy.yaml --interface eth0 --pcap traffic.pcap
@@ -105,8 +106,7 @@ enum Judge {
 impl Judge {
     fn decide(&mut self, ruleset: &Ruleset, frame: &[u8]) -> Result<Decision, Failure> {
         match self {
-            // The kernel runs no shorter frame; none can arrive either.
-            Self::Kernel(_, image) if frame.len() < TestBench::MIN_FRAME => {
+            Self::Kernel(_, image) if !TestBench::takes(ruleset.direction, frame) => {
                 Ok(image.classify(frame))
             }
             Self::Kernel(bench, _) => Ok(bench.run(frame)?),
@@ -151,7 +151,7 @@ impl Replay {
         let mut out = BufWriter::new(stdout().lock());
         let mut totals = [0_u64; 2];
         let mut cut = 0_u64;
-        let mut short = 0_u64;
+        let mut refused = 0_u64;
         let mut packet = 0;
         let ended = loop {
             let frame = match capture.next_frame() {
@@ -165,7 +165,7 @@ impl Replay {
             };
             packet += 1;
             cut += u64::from(frame.cut);
-            short += u64::from(frame.bytes.len() < TestBench::MIN_FRAME);
+            refused += u64::from(!TestBench::takes(ruleset.direction, &frame.bytes));
             totals[usize::from(decision.verdict == Verdict::Drop)] += 1;
             self.print(&mut out, packet, &ruleset, decision)?;
         };
@@ -180,13 +180,13 @@ impl Replay {
                 ),
             );
         }
-        if short > 0 && self.engine == Engine::Kernel {
+        if refused > 0 && self.engine == Engine::Kernel {
             warning(
                 global.color,
                 format_args!(
-                    "{} shorter than an Ethernet header, which the kernel refuses to run; the \
+                    "{} too short or too long for the kernel to run outside of an interface; the \
                      classifier on the host decided",
-                    count(short, "frame is", "frames are")
+                    count(refused, "frame is", "frames are")
                 ),
             );
         }

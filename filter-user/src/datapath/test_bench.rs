@@ -123,8 +123,20 @@ pub struct TestBench {
 }
 
 impl TestBench {
-    /// The shortest frame that the kernel takes: an Ethernet header.
-    pub const MIN_FRAME: usize = 14;
+    /// Whether the kernel runs such a frame at all (Linux 6.18). `bpf_prog_test_run_xdp` wants
+    /// an Ethernet header; `bpf_prog_test_run_skb` a whole header of IP too, and all in one
+    /// page, of which it keeps up to 640 bytes, by the length of the machine's cache lines.
+    #[must_use]
+    pub fn takes(direction: Direction, frame: &[u8]) -> bool {
+        const ETHERNET: usize = 14;
+        let lengths = match (direction, frame.get(12..ETHERNET)) {
+            (Direction::Ingress, _) => ETHERNET..=usize::MAX,
+            (Direction::Egress, Some([0x08, 0x00])) => ETHERNET + 20..=3_456,
+            (Direction::Egress, Some([0x86, 0xdd])) => ETHERNET + 40..=3_456,
+            (Direction::Egress, _) => ETHERNET..=3_456,
+        };
+        lengths.contains(&frame.len())
+    }
 
     /// Loads the program with this image.
     pub fn load(ruleset: &Ruleset, image: &Image) -> Result<Self, Error> {
@@ -167,13 +179,13 @@ impl TestBench {
         }
     }
 
-    /// Runs the program on one frame of at least [`Self::MIN_FRAME`] bytes, and
+    /// Runs the program on one frame, which the kernel must [take](Self::takes), and
     /// gives the decision alone.
     pub fn run(&mut self, frame: &[u8]) -> Result<Decision, Error> {
         self.judge(frame).map(|judgement| judgement.decision)
     }
 
-    /// Runs the program on one frame of at least [`Self::MIN_FRAME`] bytes.
+    /// Runs the program on one frame, which the kernel must [take](Self::takes).
     ///
     /// The judgement is read from the counters, so that a packet which does not
     /// have exactly one verdict's counter, or is counted twice by any, or

@@ -27,12 +27,12 @@ use nix::unistd::geteuid;
 #[cfg(feature = "bpf")]
 pub use daemon::Daemon;
 #[cfg(feature = "bpf")]
-pub use node::Node;
+pub use node::{Node, program};
 pub use reach::Reach;
 pub use sender::{Limit, Sent};
 pub use service::{Service, Transport};
 #[cfg(feature = "bpf")]
-pub(crate) use {namespace::run, node::program, sender::open};
+pub(crate) use {namespace::run, sender::open};
 
 use namespace::{Namespace, ip};
 

@@ -165,7 +165,8 @@ impl Drop for Node {
 }
 
 /// `nodewall`, as `NODEWALL_BIN` names it or else beside the test.
-pub(crate) fn program() -> PathBuf {
+#[must_use]
+pub fn program() -> PathBuf {
     env::var_os("NODEWALL_BIN").map_or_else(
         || {
             let test = env::current_exe().unwrap_or_default();

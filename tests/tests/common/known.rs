@@ -9,7 +9,7 @@ use filter_user::reference::{Conversation, State};
 use filter_user::ruleset::Direction;
 
 #[cfg(feature = "bpf")]
-pub(crate) use kernel::{Loaded, can_be_run};
+pub(crate) use kernel::Loaded;
 
 /// A flow, as all three have it; the time since it was seen is left out.
 pub(crate) type Known = (Direction, [IpAddr; 2], u8, [u16; 2], &'static str, u64, u64);
@@ -81,9 +81,9 @@ pub(crate) fn unclear(
 mod kernel {
     use std::time::Instant;
 
-    use filter_user::datapath::{Compiled, TestBench, TestPair};
+    use filter_user::datapath::{Compiled, TestPair};
 
-    use super::{Direction, Duration, Known, sorted};
+    use super::{Duration, Known, sorted};
 
     /// The programs, and how the talk's time is told to them.
     pub(crate) struct Loaded {
@@ -133,17 +133,5 @@ mod kernel {
             });
             sorted(known.collect())
         }
-    }
-
-    /// The kernel runs no frame that ends within its Ethernet header, and, going out,
-    /// none within its IP header (`bpf_prog_test_run_skb`, Linux 6.18): no socket sends
-    /// such.
-    pub(crate) fn can_be_run(direction: Direction, frame: &[u8]) -> bool {
-        let shortest = match (direction, frame.get(12..14)) {
-            (Direction::Egress, Some([0x08, 0x00])) => TestBench::MIN_FRAME + 20,
-            (Direction::Egress, Some([0x86, 0xdd])) => TestBench::MIN_FRAME + 40,
-            _ => TestBench::MIN_FRAME,
-        };
-        frame.len() >= shortest
     }
 }

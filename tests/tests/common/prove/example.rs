@@ -14,9 +14,9 @@ use filter_user::reference::{self, Conversation};
 use filter_user::ruleset::{Addresses, Direction, Match, Rule, Ruleset};
 use serde_json::{Value, json};
 
-use crate::known::{Loaded, can_be_run, known_to_host, known_to_reference, unclear};
+use crate::known::{Loaded, known_to_host, known_to_reference, unclear};
 use crate::random::Frame;
-use crate::talk::Talk;
+use crate::talk::{self, Talk};
 
 /// The rulesets of one direction, or of both, and packets one after the other.
 #[derive(Clone, Debug)]
@@ -76,8 +76,10 @@ impl Example {
         }
     }
 
+    /// What of a talk the kernel can be asked about.
     pub(crate) fn of_talk(talk: &Talk) -> Self {
-        let steps = talk.steps.iter().map(|step| Step {
+        let takes = |step: &&talk::Step| TestBench::takes(step.direction, &step.frame.0);
+        let steps = talk.steps.iter().filter(takes).map(|step| Step {
             wait: step.wait,
             direction: step.direction,
             frame: step.frame.0.clone(),
@@ -116,7 +118,7 @@ impl Example {
         for Step { frame, .. } in &self.steps {
             let expected = reference::judge(ruleset, frame);
             same("host", &image.judge(frame), &expected, frame)?;
-            if can_be_run(ruleset.direction, frame) {
+            if TestBench::takes(ruleset.direction, frame) {
                 let kernel = bench.judge(frame).map_err(differs)?;
                 same("kernel", &kernel, &expected, frame)?;
                 *cases += 1;
@@ -149,8 +151,8 @@ impl Example {
                 &flows,
                 frame,
             )?;
-            // What can't be run can't be read, and changes nothing.
-            if can_be_run(direction, frame) {
+            // What is too short to be run can't be read, and changes nothing.
+            if TestBench::takes(direction, frame) {
                 kernel.advance(now);
                 let judgement = kernel.pair.judge(direction, frame);
                 let judgement = judgement.map_err(differs)?;

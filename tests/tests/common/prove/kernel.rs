@@ -8,8 +8,6 @@ use filter_user::datapath::{Corpus, Count, Shape, TestBench};
 use filter_user::decision::Judgement;
 use filter_user::ruleset::{Direction, Ruleset};
 
-use crate::known::can_be_run;
-
 /// Packets that are run at a time.
 pub(crate) const CORPUS: u32 = 50_000;
 
@@ -38,9 +36,9 @@ impl<'c> Kernel<'c> {
         }
     }
 
-    /// Whether such a frame can be run at all.
+    /// Whether such a frame can be run at all, and stands in a corpus.
     pub(crate) fn takes(direction: Direction, frame: &[u8]) -> bool {
-        can_be_run(direction, frame) && frame.len() <= Corpus::CASE_BYTES
+        TestBench::takes(direction, frame) && frame.len() <= Corpus::CASE_BYTES
     }
 
     /// Takes up to [`CORPUS`] frames in the place of those before.
