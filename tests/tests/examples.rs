@@ -173,26 +173,32 @@ impl Node {
         }
     }
 
-    /// Tries services of one side from the other: each must answer, or be silent.
+    /// Tries services of one side from the other, all at the same time: each must answer, or
+    /// be silent.
     fn tries(&self, from: Side, to: &[IpAddr], tries: &[(Transport, u16, bool)]) {
         let server = match from {
             Side::Client => Side::Node,
             Side::Node => Side::Client,
         };
         let lab = self.0.lab();
-        for &(transport, port, answers) in tries {
-            let _service = lab.serve(server, transport, port).unwrap();
+        let serve = |&(transport, port, _): &_| lab.serve(server, transport, port).unwrap();
+        let _services: Vec<_> = tries.iter().map(serve).collect();
+        let one = |transport, to: SocketAddr, answers| {
             let (patience, expected) = if answers {
                 (PATIENT, Reach::Answered)
             } else {
                 (BRIEF, Reach::TimedOut)
             };
-            for &to in to {
-                let to = SocketAddr::new(to, port);
-                let reach = lab.reach(from, transport, to, patience).unwrap();
-                assert_eq!(reach, expected, "from the {from:?}: {transport} {to}");
+            let reach = lab.reach(from, transport, to, patience).unwrap();
+            assert_eq!(reach, expected, "from the {from:?}: {transport} {to}");
+        };
+        thread::scope(|scope| {
+            for &(transport, port, answers) in tries {
+                for &to in to {
+                    scope.spawn(move || one(transport, SocketAddr::new(to, port), answers));
+                }
             }
-        }
+        });
     }
 
     /// The neighbour tries the node, at both of its addresses.
