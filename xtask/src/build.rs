@@ -58,7 +58,7 @@ pub(crate) fn tester(place: &Place, name: &str, release: bool) -> Result<[PathBu
     let mut cargo = place.cargo();
     cargo
         .args(["build", "--quiet", "--package", "tests"])
-        .args(["--features", "bpf", "--bin", name])
+        .args(["--features", "by-hand", "--bin", name])
         .args(release.then_some("--release"))
         .env(
             "NODEWALL_BPF_OBJECT",

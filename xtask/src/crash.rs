@@ -25,7 +25,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
         bail!("what is cut short loads BPF programs and attaches them, which needs root");
     }
     setup::for_lab()?;
-    let [nodewall, crash] = build::tester(place, "crash", false)?;
+    let [nodewall, crash] = build::tester(place, "crash", true)?;
     run::status(
         Command::new(crash)
             .arg(options.jobs.to_string())
