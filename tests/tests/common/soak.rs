@@ -14,6 +14,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -617,15 +618,44 @@ fn held(process: u32) -> Result<(u64, usize)> {
     ))
 }
 
-impl Memory {
-    fn between(before: (u64, usize), after: (u64, usize)) -> Result<Self> {
-        let memory = Self {
-            resident: [before.0, after.0],
-            descriptors: [before.1, after.1],
+/// What a process holds after each change.
+struct Watch {
+    process: u32,
+    seen: Vec<(u64, usize)>,
+}
+
+impl Watch {
+    fn new(process: u32) -> Self {
+        Self {
+            process,
+            seen: Vec::new(),
+        }
+    }
+
+    fn look(&mut self) -> Result<()> {
+        self.seen.push(held(self.process)?);
+        Ok(())
+    }
+
+    /// The least that it held of some changes after the first ones, and of the last: for a
+    /// moment a change takes a third more.
+    fn memory(&self) -> Result<Memory> {
+        let end = self.seen.len();
+        let least = |range: Range<usize>| {
+            let of = || self.seen[range.clone()].iter();
+            let (resident, descriptors) = (of().map(|seen| seen.0), of().map(|seen| seen.1));
+            resident.min().zip(descriptors.min())
         };
-        // What allocators keep for threads, and a log at the moment.
+        let first = least(WARM.min(end).saturating_sub(LOOKS)..WARM.min(end));
+        let last = least(end.saturating_sub(LOOKS)..end);
+        let (first, last) = first.zip(last).context("nothing was changed")?;
+        let memory = Memory {
+            resident: [first.0, last.0],
+            descriptors: [first.1, last.1],
+        };
+        // What allocators keep for a thread.
         ensure!(
-            after.0 <= before.0 + 16 * 1024 && after.1 <= before.1 + 4,
+            last.0 <= first.0 + 8 * 1024 && last.1 <= first.1,
             "memory or open files grow: {memory:?}"
         );
         Ok(memory)
@@ -774,7 +804,9 @@ impl Changer {
 }
 
 /// Changes before memory is measured: allocators and caches have what they want by then.
-const WARM: u64 = 50;
+const WARM: usize = 100;
+/// Changes that it is measured after, each time.
+const LOOKS: usize = 50;
 
 /// Does all that; what is found wrong is the error.
 pub(crate) fn soak(plan: &Plan) -> Result<Report> {
@@ -847,7 +879,7 @@ fn change(
         beside: None,
     };
     past.note(0)?;
-    let of_us = || held(process::id());
+    let mut of_us = Watch::new(process::id());
     let all = u64::from(plan.changes + plan.by_daemon);
     // Packets are spread over the changes.
     let pace = |change: u64| {
@@ -859,7 +891,7 @@ fn change(
     let tell = |change: u64| {
         if change.is_multiple_of(500) {
             let packets = course.settled.load(Ordering::SeqCst);
-            let (resident, _) = of_us().unwrap_or_default();
+            let (resident, _) = held(process::id()).unwrap_or_default();
             (plan.progress)(&Progress {
                 changes: change,
                 packets,
@@ -868,19 +900,16 @@ fn change(
             });
         }
     };
-    let mut warm = of_us()?;
     for _ in 0..plan.changes {
         let number = course.begins();
         pace(number)?;
         changer.change(number)?;
         course.is_complete(number)?;
         past.note(number)?;
-        if number <= WARM {
-            warm = of_us()?;
-        }
+        of_us.look()?;
         tell(number);
     }
-    let memory = Memory::between(warm, of_us()?)?;
+    let memory = of_us.memory()?;
 
     let mut of_daemon = None;
     if plan.by_daemon > 0 {
@@ -900,8 +929,8 @@ fn change(
         daemon.says("in force", 1);
         // It looks after what goes out as well.
         past.beside = None;
-        let mut warm = held(daemon.pid())?;
-        for change in 1..=u64::from(plan.by_daemon) {
+        let mut watch = Watch::new(daemon.pid());
+        for _ in 0..plan.by_daemon {
             let before = past.in_force()?;
             let number = course.begins();
             pace(number)?;
@@ -912,12 +941,10 @@ fn change(
             })?;
             course.is_complete(number)?;
             past.note(number)?;
-            if change <= WARM {
-                warm = held(daemon.pid())?;
-            }
+            watch.look()?;
             tell(number);
         }
-        of_daemon = Some(Memory::between(warm, held(daemon.pid())?)?);
+        of_daemon = Some(watch.memory()?);
         ensure!(
             daemon.stop().success(),
             "the daemon did not end as it should"
