@@ -641,13 +641,13 @@ impl Watch {
     /// moment a change takes a third more.
     fn memory(&self) -> Result<Memory> {
         let end = self.seen.len();
-        let least = |range: Range<usize>| {
+        let lowest = |range: Range<usize>| {
             let of = || self.seen[range.clone()].iter();
             let (resident, descriptors) = (of().map(|seen| seen.0), of().map(|seen| seen.1));
             resident.min().zip(descriptors.min())
         };
-        let first = least(WARM.min(end).saturating_sub(LOOKS)..WARM.min(end));
-        let last = least(end.saturating_sub(LOOKS)..end);
+        let first = lowest(WARM.min(end).saturating_sub(LOOKS)..WARM.min(end));
+        let last = lowest(end.saturating_sub(LOOKS)..end);
         let (first, last) = first.zip(last).context("nothing was changed")?;
         let memory = Memory {
             resident: [first.0, last.0],
