@@ -110,8 +110,14 @@ impl Verb {
     fn next(self, stage: &Stage, new: Option<Policy>) -> Result<(Command, Option<UnixDatagram>)> {
         match (self, new) {
             // What is on trial still comes first.
-            (Self::Confirm | Self::GiveUp | Self::Undo, Some(new)) => {
+            (Self::Confirm | Self::GiveUp, Some(new)) => {
                 stage.end_trial()?;
+                Ok((stage.apply(new), None))
+            }
+            (Self::Undo, Some(new)) => {
+                stage.end_trial()?;
+                // The next turn goes back to this one.
+                succeed(&mut stage.apply(new.other()), None)?;
                 Ok((stage.apply(new), None))
             }
             (Self::Try, _) => {
