@@ -1,7 +1,7 @@
 //! One load of the programs with maps sized for one ruleset each, filled and
 //! frozen. Never edited afterwards: a change is a new generation.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::panic::resume_unwind;
@@ -448,6 +448,24 @@ fn fill(map: BorrowedFd<'_>, lines: &[Line]) -> io::Result<()> {
     // A map is not frozen while somebody could write to it.
     drop(mapping);
     sys::freeze(map)
+}
+
+/// The ids of all maps that the kernel has, whoever made them.
+///
+/// None is opened, unlike by `aya::maps::loaded_maps`. Where the last descriptor of a program
+/// array is closed, the kernel clears it a moment later; where somebody opens it by its id and
+/// closes it again before that, it is never freed (`prog_array_map_clear` of
+/// kernel/bpf/arraymap.c takes a reference for work that is queued already; seen on Linux 6.18).
+pub fn loaded_map_ids() -> Result<BTreeSet<u32>, Error> {
+    let mut ids = BTreeSet::new();
+    let mut last = 0;
+    while let Some(id) = sys::next_map_id(last)
+        .map_err(|error| Error::io("cannot ask the kernel for its maps", &error))?
+    {
+        ids.insert(id);
+        last = id;
+    }
+    Ok(ids)
 }
 
 /// What is said where no object is embedded.

@@ -53,7 +53,7 @@ pub use error::Error;
 pub use event_filter::EventFilter;
 pub use events::{Observed, Observer};
 pub use flows::{Flow, FlowTotals};
-pub use generation::{Compiled, ProgramSize};
+pub use generation::{Compiled, ProgramSize, loaded_map_ids};
 use generation::{Generation, Loading, Pair, Trace};
 pub use host::{HostAddresses, addresses, forwards};
 use in_force::{CARRIED, EGRESS, InForce, RECORD, Records, Replaced, Unread};

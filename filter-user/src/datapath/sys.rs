@@ -1,7 +1,7 @@
 //! The bpf(2) commands that aya 0.14 keeps to itself: loading a program and running
 //! it once, link creation without a silent fall-back to netlink, swap of a pinned
 //! link's program, link info, freezing a map, reading a map in one call, mapping
-//! one into memory.
+//! one into memory, the ids of maps.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -19,6 +19,7 @@ const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
+const BPF_MAP_GET_NEXT_ID: libc::c_int = 12;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_BTF_LOAD: libc::c_int = 18;
 const BPF_MAP_FREEZE: libc::c_int = 22;
@@ -412,6 +413,24 @@ pub(super) fn delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
 pub(super) fn max_entries(map: BorrowedFd<'_>) -> io::Result<u32> {
     let elements = Shape::of(map)?.elements;
     Ok(u32::try_from(elements).unwrap_or(u32::MAX))
+}
+
+/// The least id of a map above this one, where the kernel has such a map. Opens none.
+pub(super) fn next_map_id(id: u32) -> io::Result<Option<u32>> {
+    #[repr(C)]
+    struct NextIdAttr {
+        start_id: u32,
+        next_id: u32,
+    }
+    let mut attr = NextIdAttr {
+        start_id: id,
+        next_id: 0,
+    };
+    match bpf(BPF_MAP_GET_NEXT_ID, &mut attr) {
+        Ok(_) => Ok(Some(attr.next_id)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Waits until no CPU still runs a program that was swapped out before: XDP

@@ -11,6 +11,7 @@ use std::{fs, thread};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType, loaded_programs};
+use filter_user::datapath::loaded_map_ids;
 use serde_json::Value;
 
 use super::trace::Made;
@@ -463,10 +464,10 @@ impl Stage {
                 left.programs.insert(program.id());
             }
         }
-        let maps = aya::maps::loaded_maps().filter_map(Result::ok);
-        let maps = maps.map(|map| map.id());
+        let there = loaded_map_ids()?;
+        let there = there.iter().copied();
         left.maps
-            .extend(maps.filter(|id| made.maps.contains(id) && !used.contains(id)));
+            .extend(there.filter(|id| made.maps.contains(id) && !used.contains(id)));
         // `carried` and the record are asked by no program.
         let pinned = pinned_maps(self.node.pins())?;
         left.maps.retain(|id| !pinned.contains(id));

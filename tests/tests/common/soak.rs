@@ -23,11 +23,10 @@ use std::time::{Duration, Instant};
 use std::{fmt, fs, process, thread};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::maps::loaded_maps;
 use aya::programs::loaded_programs;
 use filter_common::verdict::{Reason, Verdict};
 use filter_user::compile::Image;
-use filter_user::datapath::{Compiled, Count, Datapath, Described, Mode, Policies};
+use filter_user::datapath::{Compiled, Count, Datapath, Described, Mode, Policies, loaded_map_ids};
 use filter_user::policy::endpoints::Host;
 use filter_user::policy::{
     Labels, SelectOptions, Source, check, endpoints_for, only_endpoint, select,
@@ -731,8 +730,8 @@ impl Past {
                     .filter(|id| programs.contains(id))
                     .map(|id| ("program", id)),
             );
-            let there = loaded_maps().filter_map(Result::ok).map(|info| info.id());
-            left.extend(there.filter(|id| maps.contains(id)).map(|id| ("map", id)));
+            let there = loaded_map_ids()?;
+            left.extend(maps.intersection(&there).map(|id| ("map", *id)));
             if left.is_empty() {
                 return Ok([programs.len(), maps.len()]);
             }
