@@ -38,6 +38,7 @@ mod sets;
 mod source_nets;
 mod source_ports;
 mod staged;
+mod taken;
 mod tiers;
 mod vlan;
 
