@@ -15,3 +15,5 @@ pub mod require;
 #[cfg(feature = "bpf")]
 pub mod scoreboard;
 pub mod synthetic;
+#[cfg(all(feature = "bpf", target_arch = "x86_64"))]
+pub mod upgrade;

@@ -18,6 +18,7 @@ mod say;
 mod scoreboard;
 mod setup;
 mod test;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -85,6 +86,9 @@ enum Task {
     /// Change policies under traffic thousands of times, and account for each packet (needs
     /// root)
     Soak(long::Soak),
+    /// Let this build follow an earlier commit's on a node, forth and back, while packets come
+    /// (needs root, takes 5 minutes)
+    Upgrade(upgrade::Options),
     /// Change the sources here and there, and see which changes no test finds (needs
     /// cargo-mutants)
     Mutate(long::Mutate),
@@ -142,6 +146,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Bench(options) => bench::run(&place, &options),
         Task::Crash(options) => crash::run(&place, &options),
         Task::Scoreboard => scoreboard::run(&place),
+        Task::Upgrade(options) => upgrade::run(&place, &options),
         Task::Demo(options) => demo::run(&place, &options),
     }
 }

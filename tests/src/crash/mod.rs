@@ -11,6 +11,7 @@ mod sweep;
 mod trace;
 
 pub use calls::Kind;
+pub(crate) use stage::succeed;
 pub use stage::{InForce, Observed, Policy, Stage};
 pub use sweep::{Choice, Outcome, Summary, Verb, rehearse, sweep, turn};
 pub use trace::{Call, End, Fault, Injection, Made, Place, Traced};

@@ -20,9 +20,9 @@ use crate::lab::{Node, Side};
 /// Two policies that are told apart by what they deny.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Denies UDP to one port.
+    /// Denies UDP to [`Self::DENIED`] and to a port of its own.
     A,
-    /// Denies UDP to the other.
+    /// The same, and to another port.
     B,
 }
 
@@ -36,6 +36,9 @@ impl Policy {
         }
     }
 
+    /// What both deny, and nothing else here sends to.
+    pub const DENIED: u16 = 9_000;
+
     const fn port(self) -> u16 {
         match self {
             Self::A => 9_001,
@@ -44,12 +47,14 @@ impl Policy {
     }
 
     fn text(self) -> String {
-        let port = self.port();
+        let (both, one) = (Self::DENIED, self.port());
+        let rules = format!(
+            "  - {{action: Deny, protocol: UDP, destination: {{ports: [{both}, {one}]}}}}\n  - \
+             {{action: Allow}}\n"
+        );
         format!(
             "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: \
-             probe}}\nspec:\n  ingress:\n  - {{action: Deny, protocol: UDP, destination: {{ports: \
-             [{port}]}}}}\n  - {{action: Allow}}\n  egress:\n  - {{action: Deny, protocol: UDP, \
-             destination: {{ports: [{port}]}}}}\n  - {{action: Allow}}\n"
+             probe}}\nspec:\n  ingress:\n{rules}  egress:\n{rules}"
         )
     }
 }
@@ -294,6 +299,16 @@ impl Stage {
         self.denied = [0; 2];
     }
 
+    /// These were denied as well of what came in, by the first rule.
+    pub const fn also_denied(&mut self, packets: u64) {
+        self.denied[0] += packets;
+    }
+
+    /// From now on this is the node's nodewall.
+    pub fn install(&mut self, program: &Path) {
+        self.node.install(program);
+    }
+
     /// Looks at what is in force, once it is quiet: the kernel lets go of a link a moment
     /// after its pin or its process. What nodewall says of itself must be the same.
     pub fn observe(&mut self) -> Result<Observed> {
@@ -494,7 +509,7 @@ fn pinned_programs(folder: &Path) -> Result<HashSet<u32>> {
 }
 
 /// Runs a command, which must succeed; a daemon until it is ready.
-pub(super) fn succeed(command: &mut Command, ready: Option<&UnixDatagram>) -> Result<()> {
+pub(crate) fn succeed(command: &mut Command, ready: Option<&UnixDatagram>) -> Result<()> {
     let Some(ready) = ready else {
         let output = command.stdin(Stdio::null()).output()?;
         ensure!(output.status.success(), "{command:?}: {}", told(&output));

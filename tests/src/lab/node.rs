@@ -18,6 +18,7 @@ pub struct Node {
     lab: Lab,
     pins: PathBuf,
     files: TempDir,
+    program: PathBuf,
 }
 
 #[expect(
@@ -34,7 +35,13 @@ impl Node {
             lab: Lab::new()?,
             pins: pins.into(),
             files: TempDir::new()?,
+            program: program(),
         })
+    }
+
+    /// From now on this is its nodewall, and not [`program`].
+    pub fn install(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
     }
 
     /// The machines.
@@ -68,7 +75,7 @@ impl Node {
         let mut command = self.lab.command(Side::Node, "env");
         command
             .args(restriction)
-            .arg(program())
+            .arg(&self.program)
             .args(arguments)
             .env("NODEWALL_PIN_ROOT", pins)
             .env("NODEWALL_RUN_DIR", self.files().join("run"))
