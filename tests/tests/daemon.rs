@@ -417,6 +417,35 @@ fn who_supervises_is_told() {
 }
 
 #[test]
+fn who_could_not_be_told_is_told_later() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    node.deny("first", 1_001);
+    let path = node.files().join("notify");
+    let daemon = node.run_with(&[], &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+    daemon.says("can't be told, and is told later", 1);
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let mut bytes = [0; 4096];
+    let length = socket.recv(&mut bytes).unwrap();
+    let message = String::from_utf8_lossy(&bytes[..length]);
+    assert!(
+        message.starts_with("READY=1\nSTATUS=filtering"),
+        "{message}"
+    );
+    // Once.
+    socket
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
+    assert!(socket.recv(&mut bytes).is_err());
+    assert!(daemon.stop().success());
+}
+
+#[test]
 fn flags_come_from_a_file_too() {
     if !require::root_and_bpf() {
         return;

@@ -312,17 +312,20 @@ impl LastGood {
     }
 
     fn write(&self, text: &str) -> io::Result<()> {
-        let file = self.file();
-        if fs::read(&file).is_ok_and(|kept| kept == text.as_bytes()) {
-            return Ok(());
-        }
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.folder)?;
-        let new = self.folder.join("last-good.yaml.new");
-        write_whole(&new, text)?;
-        fs::rename(new, file)
+        let (file, new) = (self.file(), self.folder.join("last-good.yaml.new"));
+        let written = if fs::read(&file).is_ok_and(|kept| kept == text.as_bytes()) {
+            Ok(())
+        } else {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&self.folder)
+                .and_then(|()| write_whole(&new, text))
+                .and_then(|()| fs::rename(&new, file))
+        };
+        // Once it is renamed it is not there; else this or an earlier process was cut short.
+        let _ = fs::remove_file(new);
+        written
     }
 }
 

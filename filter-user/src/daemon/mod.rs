@@ -378,6 +378,7 @@ impl<P: Policies> Daemon<P> {
                     Some(Why::Addresses)
                 }
                 _ = round.tick() => {
+                    self.supervisor.again();
                     let all = self.read().await;
                     let lacks = all.as_ref().map_or_else(|_| Vec::new(), |all| self.live.missing(all));
                     match all {
@@ -517,12 +518,16 @@ impl<P: Policies> Daemon<P> {
     }
 
     /// Shows how it fares: to who supervises it, in a line, and to `nodewall status`.
-    async fn show(&self, lock: &RunLock) {
+    async fn show(&mut self, lock: &RunLock) {
         let not_ready = self.live.not_ready(&self.read().await);
-        self.supervisor
-            .ready(not_ready.as_deref().unwrap_or("filtering"));
+        let journal = self.settings.journal;
+        let state = not_ready.as_deref().unwrap_or("filtering");
+        if let Err(error) = self.supervisor.ready(state) {
+            journal.warning(&format!(
+                "who waits at NOTIFY_SOCKET can't be told, and is told later: {error}"
+            ));
+        }
         if let Err(error) = state::write(lock.folder(), &self.settings.pin_root, &self.live) {
-            let journal = self.settings.journal;
             journal.warning(&format!("`nodewall status` can't be told: {error}"));
         }
     }

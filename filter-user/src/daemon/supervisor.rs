@@ -1,5 +1,6 @@
 //! Tells systemd how the daemon fares (`sd_notify(3)`); without one, nobody.
 
+use std::io;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -7,6 +8,9 @@ use sd_notify::NotifyState;
 /// Who supervises the daemon.
 pub(super) struct Supervisor {
     watchdog: Option<Duration>,
+    /// What could not be told of how it fares. systemd would end a daemon that it takes for
+    /// one that still starts.
+    untold: Option<String>,
 }
 
 /// How often there is something to do where nobody waits for it.
@@ -16,6 +20,7 @@ impl Supervisor {
     pub(super) fn new() -> Self {
         Self {
             watchdog: sd_notify::watchdog_enabled(),
+            untold: None,
         }
     }
 
@@ -32,10 +37,21 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn ready(&self, state: &str) {
+    /// Where that can't be told, [`Self::again`] tells it.
+    pub(super) fn ready(&mut self, state: &str) -> io::Result<()> {
         let state: String = state.lines().collect::<Vec<_>>().join(" ");
-        tell(&[NotifyState::Ready, NotifyState::Status(&state)]);
+        let told = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&state)]);
+        self.untold = told.is_err().then_some(state);
         self.alive();
+        told
+    }
+
+    /// Tells what could not be told before.
+    pub(super) fn again(&mut self) {
+        if let Some(state) = self.untold.take() {
+            // It is said once that it can't.
+            let _ = self.ready(&state);
+        }
     }
 
     /// Has to say when, by the clock that systemd compares it with.

@@ -278,7 +278,7 @@ pub fn turn(
     let changed = match outcome {
         Outcome::Old => cut.world != before,
         Outcome::Between => true,
-        Outcome::New => cut.pins != rehearsal.pins,
+        Outcome::New => cut.pins != rehearsal.pins || stage.kept()? != rehearsal.kept,
     };
     if !changed && !always {
         stage.now(if outcome == Outcome::Old { old } else { new });
@@ -343,8 +343,8 @@ fn end_is_told(
     match (traced.end, fault) {
         (End::Hung, _) => bail!("it hung, and said: {said}"),
         (End::Killed(_), Fault::Kill) => Ok(()),
-        // It goes on without what was refused, and says so.
-        (End::Ready, Fault::Error(_)) if is_daemon => Ok(()),
+        // It goes on without what was refused, and says so; or was ready as it was killed.
+        (End::Ready, _) if is_daemon => Ok(()),
         (End::Exited(0), Fault::Error(_)) => {
             ensure!(
                 outcome == Outcome::New,

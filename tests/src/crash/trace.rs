@@ -42,6 +42,9 @@ pub struct Call {
     pub number: i64,
     /// Its first argument.
     pub argument: u64,
+    /// Whether it is a write(2) to a file of a file system, and not to a counter, a pipe or a
+    /// socket.
+    pub to_file: bool,
     /// What the thread might do then, as a set of capabilities(7), at a call to bpf(2).
     pub capabilities: Option<u64>,
 }
@@ -93,7 +96,11 @@ impl Injection {
         wanted.thread == here.thread
             && match self.fault {
                 Fault::Kill => wanted.number == here.number,
-                Fault::Error(_) => here.number >= wanted.number && self.call.number == call.number,
+                Fault::Error(_) => {
+                    here.number >= wanted.number
+                        && self.call.number == call.number
+                        && self.call.to_file == call.to_file
+                }
             }
     }
 }
@@ -228,6 +235,12 @@ fn capabilities(thread: Pid, number: i64) -> Result<Option<u64>> {
     let permitted = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
     let permitted = permitted.context("it has no capabilities to tell")?;
     Ok(Some(u64::from_str_radix(permitted.trim(), 16)?))
+}
+
+/// Whether what a process has open there is a file of a file system.
+fn is_file(pid: Pid, descriptor: u64) -> bool {
+    let open = fs::read_link(format!("/proc/{pid}/fd/{descriptor}"));
+    open.is_ok_and(|path| path.is_absolute())
 }
 
 /// Ends what is ready, or takes too long; says which.
@@ -402,6 +415,8 @@ impl<'a> Tracer<'a> {
             },
             number: registers.orig_rax.cast_signed(),
             argument: registers.rdi,
+            to_file: registers.orig_rax.cast_signed() == libc::SYS_write
+                && is_file(pid, registers.rdi),
             capabilities: capabilities(pid, registers.orig_rax.cast_signed())?,
         };
         let mut fails = None;
