@@ -302,8 +302,14 @@ pub fn turn(
         observed.in_force
     );
     let mut pins = rehearsal.pins.clone();
-    if verb == Verb::First && cut.in_force.ingress.is_some() {
-        // It was not the first any more, and one can go back to what was there.
+    // It was not the first any more, and one can go back to what was there. A daemon leaves it
+    // there where it is the same; what it fell back to, the last good one, is another.
+    let is_second = match verb {
+        Verb::First => true,
+        Verb::Start => observed.pins != pins,
+        _ => false,
+    };
+    if is_second && cut.in_force.ingress.is_some() {
         pins.extend(["N/previous/", "N/egress/previous/"].map(str::to_owned));
     }
     let but = |some: &BTreeSet<String>, others| Vec::from_iter(some.difference(others).cloned());
