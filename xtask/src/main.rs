@@ -74,7 +74,7 @@ enum Task {
     /// Build the BPF objects a second time elsewhere, and compare
     Reproduce,
     /// Cut nodewall's verbs short at every system call: SIGKILL, and errors where they make
-    /// sense (needs root, takes an hour or more)
+    /// sense (needs root, takes an hour)
     Crash(crash::Options),
     /// Run the tests against the kernel on Debian's other kernels, in QEMU (needs root, apt)
     Kernels(kernels::Options),

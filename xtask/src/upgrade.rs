@@ -2,6 +2,7 @@
 //! `upgrade` of the tests crate do the work.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -38,13 +39,26 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
     let sources = folder.join("sources");
     unpack(place, &commit, &sources)?;
     note(&format!("the older build is of commit {commit}"));
-    let older = build::nodewall(&place.at(sources, folder.join("built")), false, false)?;
+    let older = built(place, &sources, &folder.join("built"))?;
     let [newer, upgrade] = build::tester(place, "upgrade", false)?;
     run::status(
         Command::new(upgrade)
             .args([older, newer.clone()])
             .env("NODEWALL_BIN", newer),
     )
+}
+
+/// Builds a commit as it builds itself, with the tools that are here already.
+fn built(place: &Place, sources: &Path, target: &Path) -> Result<PathBuf> {
+    setup::for_build(place)?;
+    fs::create_dir_all(target)?;
+    let tools = target.join("tools");
+    if !tools.exists() {
+        symlink(&place.tools, &tools)?;
+    }
+    let there = place.at(sources.to_owned(), target.to_owned());
+    run::status(there.cargo().args(["xtask", "build"]))?;
+    Ok(target.join("debug/nodewall"))
 }
 
 fn git(place: &Place) -> Command {
