@@ -53,6 +53,13 @@ pub fn upgrade(older: &Path, newer: &Path, tell: impl Fn(&str)) -> Result<u64> {
     Ok(node.denied)
 }
 
+/// Whether a build knows `apply --confirm`.
+fn has_trials(program: &Path) -> Result<bool> {
+    let help = Command::new(program).args(["apply", "--help"]).output()?;
+    ensure!(help.status.success(), "{} has no help", program.display());
+    Ok(String::from_utf8_lossy(&help.stdout).contains("--confirm"))
+}
+
 /// What a command does.
 #[derive(Clone, Copy, Debug)]
 enum Makes {

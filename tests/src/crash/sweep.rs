@@ -312,7 +312,9 @@ pub fn turn(
     if is_second && cut.in_force.ingress.is_some() {
         pins.extend(["N/previous/", "N/egress/previous/"].map(str::to_owned));
     }
-    let but = |some: &BTreeSet<String>, others| Vec::from_iter(some.difference(others).cloned());
+    let but = |some: &BTreeSet<String>, others| -> Vec<String> {
+        some.difference(others).cloned().collect()
+    };
     ensure!(
         observed.pins == pins,
         "after the next command, too many pins: {:?}, too few: {:?}",
