@@ -1,7 +1,6 @@
 //! A node whose nodewall is exchanged while it filters. Here both builds are this one;
 //! `cargo xtask upgrade` lets an earlier commit's be the older one.
 #![cfg(all(feature = "bpf", target_arch = "x86_64"))]
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use tests::lab::program;
 use tests::require;

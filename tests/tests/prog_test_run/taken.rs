@@ -8,7 +8,7 @@ use crate::Filter;
 use crate::egress::egress;
 use crate::rules::ruleset;
 
-/// A frame of so many bytes, of this EtherType, if it is long enough for one.
+/// A frame of so many bytes, of this `EtherType`, if it is long enough for one.
 fn frame(ethertype: [u8; 2], length: usize) -> Vec<u8> {
     let mut frame = vec![0; length];
     for (byte, value) in frame.iter_mut().skip(12).zip(ethertype) {
