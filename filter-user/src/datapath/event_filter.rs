@@ -195,13 +195,13 @@ fn wait() {
 mod tests {
     use std::sync::Arc;
 
-    use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
     use filter_common::packet::Cursor;
     use proptest::prelude::*;
 
     use super::*;
     use crate::packet_text::PacketText;
     use crate::ruleset::{Action, Direction, Options, RuleId, Stage};
+    use crate::telemetry::Headers;
 
     fn rule(stage: Stage, policy: &str, index: Option<u32>) -> Rule {
         Rule {
@@ -313,28 +313,11 @@ mod tests {
 
     fn seen(frame: &[u8]) -> Seen {
         let captured = &frame[..frame.len().min(filter_common::event::HEADER)];
-        let Ok(packet) = LaxSlicedPacket::from_ethernet(captured) else {
-            return (None, None);
-        };
-        let ip = match &packet.net {
-            Some(LaxNetSlice::Ipv4(ip)) => Some((
-                ip.header().source_addr().into(),
-                ip.header().destination_addr().into(),
-                ip.payload().ip_number.0,
-            )),
-            Some(LaxNetSlice::Ipv6(ip)) => Some((
-                ip.header().source_addr().into(),
-                ip.header().destination_addr().into(),
-                ip.payload().ip_number.0,
-            )),
-            _ => None,
-        };
-        let ports = match &packet.transport {
-            Some(TransportSlice::Tcp(tcp)) => Some((tcp.source_port(), tcp.destination_port())),
-            Some(TransportSlice::Udp(udp)) => Some((udp.source_port(), udp.destination_port())),
-            _ => None,
-        };
-        (ip, ports)
+        let headers = Headers::read(captured);
+        let proto = headers.l4.map(|l4| l4.proto);
+        let ip = headers.ip.zip(proto);
+        let ports = headers.l4.and_then(|l4| l4.sport.zip(l4.dport));
+        (ip.map(|(ip, proto)| (ip.src, ip.dst, proto)), ports)
     }
 
     /// Frames to begin with, that headers are changed in.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
+use etherparse::{Ipv6ExtensionSlice, LaxIpv6Slice, LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use filter_common::verdict::{Reason, Verdict};
 use serde::{Deserialize, Serialize};
 
@@ -149,17 +149,22 @@ impl Headers {
         let Ok(packet) = LaxSlicedPacket::from_ethernet(frame) else {
             return headers;
         };
+        let mut transport = packet.transport.as_ref();
         let (src, dst, proto): (IpAddr, IpAddr, u8) = match &packet.net {
             Some(LaxNetSlice::Ipv4(ip)) => (
                 ip.header().source_addr().into(),
                 ip.header().destination_addr().into(),
                 ip.payload().ip_number.0,
             ),
-            Some(LaxNetSlice::Ipv6(ip)) => (
-                ip.header().source_addr().into(),
-                ip.header().destination_addr().into(),
-                ip.payload().ip_number.0,
-            ),
+            Some(LaxNetSlice::Ipv6(ip)) => {
+                let proto = later_fragment(ip);
+                transport = transport.filter(|_| proto.is_none());
+                (
+                    ip.header().source_addr().into(),
+                    ip.header().destination_addr().into(),
+                    proto.unwrap_or(ip.payload().ip_number.0),
+                )
+            }
             _ => return headers,
         };
         headers.ip = Some(Ip {
@@ -173,7 +178,7 @@ impl Headers {
             dport: None,
             tcp_flags: None,
         };
-        match &packet.transport {
+        match transport {
             Some(TransportSlice::Tcp(tcp)) => {
                 l4.sport = Some(tcp.source_port());
                 l4.dport = Some(tcp.destination_port());
@@ -200,6 +205,19 @@ impl Headers {
         headers.l4 = Some(l4);
         headers
     }
+}
+
+/// What a later fragment is one of; `None` of any other packet. There are no headers in it.
+/// etherparse 0.19 reads such where the offset is 4, 8 or 12 units of 8 bytes: it leaves out other
+/// bits than the reserved ones (`Ipv6FragmentHeaderSlice::is_fragmenting_payload`).
+fn later_fragment(ip: &LaxIpv6Slice<'_>) -> Option<u8> {
+    let mut extensions = ip.extensions().clone().into_iter();
+    extensions.find_map(|extension| match extension {
+        Ipv6ExtensionSlice::Fragment(header) if header.fragment_offset().value() != 0 => {
+            Some(header.next_header().0)
+        }
+        _ => None,
+    })
 }
 
 impl Event {
@@ -455,6 +473,22 @@ pub(super) mod tests {
         let later = Headers::read(&frame("udp 203.0.113.7 > 192.0.2.10 frag"));
         assert!(later.ip.is_some() && later.l4.is_some_and(|l4| l4.dport.is_none()));
         assert_eq!(Headers::read(&[0; 5]), Headers::default());
+    }
+
+    #[test]
+    fn what_a_later_fragment_carries_is_no_header() {
+        for (proto, offset) in (1_u16..=0x1fff).flat_map(|offset| [(17, offset), (60, offset)]) {
+            let mut frame = frame("udp 2001:db8::7 > 2001:db8::10 frag");
+            frame[14 + 40] = proto;
+            frame[14 + 42..14 + 44].copy_from_slice(&(offset << 3).to_be_bytes());
+            let headers = Headers::read(&frame);
+            let l4 = headers.l4.expect("a protocol");
+            assert_eq!(
+                (l4.proto, l4.sport, l4.dport),
+                (proto, None, None),
+                "{offset}"
+            );
+        }
     }
 
     /// One that no rule decided.
