@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use etherparse::{Ipv6ExtensionSlice, LaxIpv6Slice, LaxNetSlice, LaxSlicedPacket, TransportSlice};
+use etherparse::{LaxIpv6Slice, LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use filter_common::verdict::{Reason, Verdict};
+use filter_common::wire::ip::v6;
 use serde::{Deserialize, Serialize};
 
 use super::exact_time;
@@ -208,16 +209,24 @@ impl Headers {
 }
 
 /// What a later fragment is one of; `None` of any other packet. There are no headers in it.
+///
 /// etherparse 0.19 reads such where the offset is 4, 8 or 12 units of 8 bytes: it leaves out other
-/// bits than the reserved ones (`Ipv6FragmentHeaderSlice::is_fragmenting_payload`).
+/// bits than the reserved ones (`Ipv6FragmentHeaderSlice::is_fragmenting_payload`). Its iterator
+/// over extension headers reads behind the end of a chain that is cut, so this walks the bytes.
 fn later_fragment(ip: &LaxIpv6Slice<'_>) -> Option<u8> {
-    let mut extensions = ip.extensions().clone().into_iter();
-    extensions.find_map(|extension| match extension {
-        Ipv6ExtensionSlice::Fragment(header) if header.fragment_offset().value() != 0 => {
-            Some(header.next_header().0)
-        }
-        _ => None,
-    })
+    let chain = ip.extensions();
+    let (mut next, mut rest) = (chain.first_header()?.0, chain.slice());
+    while v6::is_extension(next) {
+        let [following, length, field @ ..] = *rest.first_chunk::<4>()?;
+        let bytes = match next {
+            v6::FRAGMENT if u16::from_be_bytes(field) >> 3 != 0 => return Some(following),
+            v6::FRAGMENT => v6::FRAGMENT_HEADER,
+            v6::AUTHENTICATION => (usize::from(length) + 2) * 4,
+            _ => (usize::from(length) + 1) * 8,
+        };
+        (next, rest) = (following, rest.get(bytes..)?);
+    }
+    None
 }
 
 impl Event {
