@@ -87,7 +87,7 @@ enum Task {
     /// root)
     Soak(long::Soak),
     /// Let this build follow an earlier commit's on a node, forth and back, while packets come
-    /// (needs root, takes 5 minutes)
+    /// (needs root, builds both)
     Upgrade(upgrade::Options),
     /// Change the sources here and there, and see which changes no test finds (needs
     /// cargo-mutants)
