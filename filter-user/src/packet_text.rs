@@ -8,29 +8,26 @@ pub const EXAMPLES: &str = "\
 tcp 203.0.113.7:51515 > 192.0.2.10:30080
 udp [2001:db8::7]:53 > [2001:db8::10]:32767
 icmp 203.0.113.7 > 192.0.2.10 type 8 code 0
-icmpv6 2001:db8::7 > 2001:db8::10 type 135
+icmpv6 2001:db8::7 > 2001:db8::10 type 135 hoplimit 64
 proto 47 203.0.113.7 > 192.0.2.10
 udp 203.0.113.7 > 192.0.2.10 frag          (a later fragment)
+udp 203.0.113.7 > 192.0.2.10 cut           (its header is cut short)
+hidden 2001:db8::7 > 2001:db8::10          (an extension header is cut short)
 tcp 203.0.113.7:1 > 192.0.2.10:80 vlan 10";
 
 /// A packet described by a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PacketText {
-    protocol: u8,
-    src: IpAddr,
-    dst: IpAddr,
-    sport: u16,
-    dport: u16,
-    icmp: (u8, u8),
-    later_fragment: bool,
+    fields: Fields,
     vlan: Option<u16>,
 }
 
 /// The fields of a packet, without the headers around.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fields {
-    /// The protocol's number.
-    pub protocol: u8,
+    /// The protocol's number; `None` where it is hidden, as an IPv6 extension
+    /// header is cut short.
+    pub protocol: Option<u8>,
     /// The source.
     pub src: IpAddr,
     /// The destination, of the same IP version.
@@ -39,52 +36,97 @@ pub struct Fields {
     pub sport: u16,
     /// The destination port, or ICMP type << 8 | code.
     pub selector: u16,
-    /// Whether it is a later fragment, without an L4 header.
-    pub later_fragment: bool,
+    /// What there is of the L4 header.
+    pub header: Header,
+    /// The hop limit of IPv6, where it is not the usual one: 255 of neighbour
+    /// discovery, else 64.
+    pub hop_limit: Option<u8>,
+}
+
+/// What a packet shows of its L4 header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Header {
+    /// It is there.
+    #[default]
+    Whole,
+    /// The packet ends within it.
+    Cut,
+    /// The packet is a later fragment.
+    LaterFragment,
 }
 
 impl Default for Fields {
     fn default() -> Self {
         Self {
-            protocol: 0,
+            protocol: Some(0),
             src: Ipv4Addr::UNSPECIFIED.into(),
             dst: Ipv4Addr::UNSPECIFIED.into(),
             sport: 0,
             selector: 0,
-            later_fragment: false,
+            header: Header::Whole,
+            hop_limit: None,
         }
     }
 }
 
-const fn has_ports(protocol: u8) -> bool {
-    matches!(protocol, 6 | 17 | 132 | 136)
+/// Protocols whose header has ports.
+const PORTS: [u8; 4] = [6, 17, 132, 136];
+/// ICMP and `ICMPv6`, whose header has a type and a code.
+const ICMP: [u8; 2] = [1, 58];
+
+impl Fields {
+    fn is_of(&self, protocols: &[u8]) -> bool {
+        self.protocol
+            .is_some_and(|protocol| protocols.contains(&protocol))
+    }
+
+    /// RFC 4861: neighbour discovery is believed with hop limit 255 only.
+    pub(crate) fn usual_hop_limit(&self) -> u8 {
+        let [kind, _] = self.selector.to_be_bytes();
+        let is_discovery = self.protocol == Some(58)
+            && self.header == Header::Whole
+            && (133..=137).contains(&kind);
+        if is_discovery { 255 } else { 64 }
+    }
 }
 
 impl fmt::Display for PacketText {
     /// As it is read.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.protocol {
-            6 => f.write_str("tcp")?,
-            17 => f.write_str("udp")?,
-            132 => f.write_str("sctp")?,
-            136 => f.write_str("udplite")?,
-            1 => f.write_str("icmp")?,
-            58 => f.write_str("icmpv6")?,
-            other => write!(f, "proto {other}")?,
+        let fields = &self.fields;
+        match fields.protocol {
+            Some(6) => f.write_str("tcp")?,
+            Some(17) => f.write_str("udp")?,
+            Some(132) => f.write_str("sctp")?,
+            Some(136) => f.write_str("udplite")?,
+            Some(1) => f.write_str("icmp")?,
+            Some(58) => f.write_str("icmpv6")?,
+            Some(other) => write!(f, "proto {other}")?,
+            None => f.write_str("hidden")?,
         }
-        let ports = has_ports(self.protocol) && !self.later_fragment;
-        for (separator, address, port) in [("", self.src, self.sport), (" >", self.dst, self.dport)]
-        {
+        let is_whole = fields.header == Header::Whole;
+        let ports = is_whole && fields.is_of(&PORTS);
+        for (separator, address, port) in [
+            ("", fields.src, fields.sport),
+            (" >", fields.dst, fields.selector),
+        ] {
             match (address, ports) {
                 (IpAddr::V4(_), true) => write!(f, "{separator} {address}:{port}")?,
                 (IpAddr::V6(_), true) => write!(f, "{separator} [{address}]:{port}")?,
                 (_, false) => write!(f, "{separator} {address}")?,
             }
         }
-        if self.later_fragment {
-            f.write_str(" frag")?;
-        } else if matches!(self.protocol, 1 | 58) {
-            write!(f, " type {} code {}", self.icmp.0, self.icmp.1)?;
+        match fields.header {
+            Header::Whole if fields.is_of(&ICMP) => {
+                let [kind, code] = fields.selector.to_be_bytes();
+                write!(f, " type {kind} code {code}")?;
+            }
+            Header::Whole => {}
+            Header::Cut => f.write_str(" cut")?,
+            Header::LaterFragment => f.write_str(" frag")?,
+        }
+        if let Some(hop_limit) = fields.hop_limit {
+            write!(f, " hoplimit {hop_limit}")?;
         }
         match self.vlan {
             Some(vlan) => write!(f, " vlan {vlan}"),
@@ -170,21 +212,22 @@ impl std::str::FromStr for PacketText {
         let mut words = Words { text, at: 0 };
         let (start, word) = words.next("the protocol")?;
         let protocol = match word.to_ascii_lowercase().as_str() {
-            "tcp" => 6,
-            "udp" => 17,
-            "sctp" => 132,
-            "udplite" => 136,
-            "icmp" => 1,
-            "icmpv6" => 58,
-            "proto" => words.number("a protocol number (0-255)")?,
+            "tcp" => Some(6),
+            "udp" => Some(17),
+            "sctp" => Some(132),
+            "udplite" => Some(136),
+            "icmp" => Some(1),
+            "icmpv6" => Some(58),
+            "proto" => Some(words.number("a protocol number (0-255)")?),
+            "hidden" => None,
             _ => {
                 return Err(words.error(
                     start,
-                    format!("{word:?} is not a protocol: tcp, udp, sctp, udplite, icmp, icmpv6 or proto NUMBER"),
+                    format!("{word:?} is not a protocol: tcp, udp, sctp, udplite, icmp, icmpv6, proto NUMBER or hidden"),
                 ));
             }
         };
-        let ports = has_ports(protocol);
+        let ports = protocol.is_some_and(|protocol| PORTS.contains(&protocol));
         let (src_at, src) = words.next("the source address")?;
         let (src, sport) = address(&words, src_at, src, ports)?;
         let (at, arrow) = words.next("\">\"")?;
@@ -199,44 +242,84 @@ impl std::str::FromStr for PacketText {
                 "source and destination are of different IP versions".to_owned(),
             ));
         }
-
-        let mut packet = Self {
+        if protocol.is_none() && src.is_ipv4() {
+            return Err(words.error(
+                start,
+                "IPv4 hides no protocol: it has no extension headers".to_owned(),
+            ));
+        }
+        let echo_request = match protocol {
+            Some(1) => 8 << 8,
+            Some(58) => 128 << 8,
+            _ => 0,
+        };
+        let fields = Fields {
             protocol,
             src,
             dst,
             sport: sport.unwrap_or(0),
-            dport: dport.unwrap_or(0),
-            icmp: (8, 0),
-            later_fragment: false,
-            vlan: None,
+            selector: dport.unwrap_or(echo_request),
+            ..Fields::default()
         };
-        if protocol == 58 {
-            packet.icmp = (128, 0);
-        }
+        let mut packet = Self { fields, vlan: None };
         while let Some((start, word)) = words.peek() {
             words.at = start + word.len();
-            match word {
-                "type" if matches!(protocol, 1 | 58) => {
-                    packet.icmp.0 = words.number("an ICMP type (0-255)")?;
-                }
-                "code" if matches!(protocol, 1 | 58) => {
-                    packet.icmp.1 = words.number("an ICMP code (0-255)")?;
-                }
-                "frag" => packet.later_fragment = true,
-                "vlan" => {
-                    let (start, word) = words.next("a VLAN id (0-4095)")?;
-                    let id = word.parse().ok().filter(|id| *id <= 0x0fff);
-                    packet.vlan = Some(id.ok_or_else(|| {
-                        words.error(start, format!("{word:?} is not a VLAN id (0-4095)"))
-                    })?);
-                }
-                _ => return Err(words.error(start, format!("{word:?} is not understood here"))),
-            }
+            packet.modify(&mut words, start, word)?;
         }
-        if ports && !packet.later_fragment && dport.is_none() {
+        if ports && packet.fields.header == Header::Whole && dport.is_none() {
             return Err(words.error(dst_at, "the destination port is missing".to_owned()));
         }
         Ok(packet)
+    }
+}
+
+impl PacketText {
+    /// Takes a word that stands behind the addresses, and what belongs to it.
+    fn modify(
+        &mut self,
+        words: &mut Words<'_>,
+        start: usize,
+        word: &str,
+    ) -> Result<(), SyntaxError> {
+        let fields = &mut self.fields;
+        let has_icmp = fields.is_of(&ICMP);
+        let has_header = has_icmp || fields.is_of(&PORTS);
+        let [kind, code] = fields.selector.to_be_bytes();
+        match word {
+            "type" if has_icmp => {
+                let kind = words.number("an ICMP type (0-255)")?;
+                fields.selector = u16::from_be_bytes([kind, code]);
+            }
+            "code" if has_icmp => {
+                let code = words.number("an ICMP code (0-255)")?;
+                fields.selector = u16::from_be_bytes([kind, code]);
+            }
+            "cut" if !has_header => {
+                let message =
+                    "rules ask for nothing in this protocol's header: there is none to be cut";
+                return Err(words.error(start, message.to_owned()));
+            }
+            "cut" | "frag" if fields.header != Header::Whole => {
+                let message = "one of `frag` and `cut` is enough: a later fragment has no header";
+                return Err(words.error(start, message.to_owned()));
+            }
+            "cut" => fields.header = Header::Cut,
+            "frag" => fields.header = Header::LaterFragment,
+            "hoplimit" if fields.src.is_ipv4() => {
+                let message = "IPv4 has no hop limit, and nothing that decides asks for its TTL";
+                return Err(words.error(start, message.to_owned()));
+            }
+            "hoplimit" => fields.hop_limit = Some(words.number("a hop limit (0-255)")?),
+            "vlan" => {
+                let (start, word) = words.next("a VLAN id (0-4095)")?;
+                let id = word.parse().ok().filter(|id| *id <= 0x0fff);
+                self.vlan = Some(id.ok_or_else(|| {
+                    words.error(start, format!("{word:?} is not a VLAN id (0-4095)"))
+                })?);
+            }
+            _ => return Err(words.error(start, format!("{word:?} is not understood here"))),
+        }
+        Ok(())
     }
 }
 
@@ -284,34 +367,30 @@ fn address(
 impl PacketText {
     /// A packet with these fields.
     #[must_use]
-    pub fn new(fields: Fields) -> Self {
-        let [kind, code] = fields.selector.to_be_bytes();
-        Self {
-            protocol: fields.protocol,
-            src: fields.src,
-            dst: fields.dst,
-            sport: fields.sport,
-            dport: fields.selector,
-            icmp: (kind, code),
-            later_fragment: fields.later_fragment,
-            vlan: None,
-        }
+    pub const fn new(fields: Fields) -> Self {
+        Self { fields, vlan: None }
     }
 
-    /// Whether it is a later fragment, without an L4 header.
+    /// Whether its protocol and its L4 header are there.
     #[must_use]
-    pub const fn is_later_fragment(&self) -> bool {
-        self.later_fragment
+    pub fn is_whole(&self) -> bool {
+        self.fields.protocol.is_some() && self.fields.header == Header::Whole
     }
 
     /// A frame with this packet. Its checksums are zero: nothing that decides
     /// looks at them.
     #[must_use]
     pub fn frame(&self) -> Vec<u8> {
-        let payload = if self.later_fragment {
-            vec![0; 16]
-        } else {
-            self.l4()
+        // Destination options (RFC 8200), of which nothing follows.
+        const CUT_OPTIONS: u8 = 60;
+        let fields = &self.fields;
+        let later_fragment = fields.header == Header::LaterFragment;
+        let protocol = fields.protocol.unwrap_or(CUT_OPTIONS);
+        let payload = match (fields.protocol, fields.header) {
+            (_, Header::LaterFragment) => vec![0; 16],
+            (None, _) => Vec::new(),
+            (Some(_), Header::Cut) => vec![0; 4],
+            (Some(protocol), Header::Whole) => self.l4(protocol),
         };
         let length = u16::try_from(payload.len()).unwrap_or(u16::MAX);
         // Locally administered addresses.
@@ -320,38 +399,33 @@ impl PacketText {
             frame.extend([0x81, 0x00]);
             frame.extend(vlan.to_be_bytes());
         }
-        match (self.src, self.dst) {
+        // Offset 185 × 8 bytes, the second of two fragments.
+        let offset = 185_u16;
+        match (fields.src, fields.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 frame.extend([0x08, 0x00, 0x45, 0]);
                 frame.extend((20 + length).to_be_bytes());
-                // Offset 185 × 8 bytes, the second of two fragments.
-                let fragment = if self.later_fragment { 185_u16 } else { 0 };
                 frame.extend([0, 1]);
-                frame.extend(fragment.to_be_bytes());
-                frame.extend([64, self.protocol, 0, 0]);
+                frame.extend(if later_fragment { offset } else { 0 }.to_be_bytes());
+                frame.extend([64, protocol, 0, 0]);
                 frame.extend(src.octets());
                 frame.extend(dst.octets());
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                let (next, extra) = if self.later_fragment {
+                let (next, extra) = if later_fragment {
                     (44, 8)
                 } else {
-                    (self.protocol, 0)
+                    (protocol, 0)
                 };
-                // Neighbour discovery is believed with hop limit 255 only.
-                let hop_limit = if self.protocol == 58 && (133..=137).contains(&self.icmp.0) {
-                    255
-                } else {
-                    64
-                };
+                let hop_limit = fields.hop_limit.unwrap_or(fields.usual_hop_limit());
                 frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
                 frame.extend((length + extra).to_be_bytes());
                 frame.extend([next, hop_limit]);
                 frame.extend(src.octets());
                 frame.extend(dst.octets());
-                if self.later_fragment {
-                    frame.extend([self.protocol, 0]);
-                    frame.extend((185_u16 << 3).to_be_bytes());
+                if later_fragment {
+                    frame.extend([protocol, 0]);
+                    frame.extend((offset << 3).to_be_bytes());
                     frame.extend([0, 0, 0, 1]);
                 }
             }
@@ -362,17 +436,16 @@ impl PacketText {
         frame
     }
 
-    fn l4(&self) -> Vec<u8> {
+    fn l4(&self, protocol: u8) -> Vec<u8> {
+        let fields = &self.fields;
         let mut header = Vec::new();
-        match self.protocol {
-            6 | 17 | 132 | 136 => {
-                header.extend(self.sport.to_be_bytes());
-                header.extend(self.dport.to_be_bytes());
-            }
-            1 | 58 => header.extend([self.icmp.0, self.icmp.1]),
-            _ => {}
+        if fields.is_of(&PORTS) {
+            header.extend(fields.sport.to_be_bytes());
         }
-        match self.protocol {
+        if fields.is_of(&PORTS) || fields.is_of(&ICMP) {
+            header.extend(fields.selector.to_be_bytes());
+        }
+        match protocol {
             6 => {
                 header.resize(20, 0);
                 header[12] = 5 << 4;
@@ -445,6 +518,11 @@ mod tests {
             ("udp 192.0.2.1:1 > 192.0.2.2:2 fast", 30, "not understood"),
             ("udp 192.0.2.1:1 > 192.0.2.2:2 vlan 4096", 35, "VLAN id"),
             ("udp 192.0.2.1:1 > 192.0.2.2:2 vlan", 34, "a VLAN id"),
+            ("udp 192.0.2.1 > 192.0.2.2 frag cut", 31, "is enough"),
+            ("proto 47 192.0.2.1 > 192.0.2.2 cut", 31, "none to be cut"),
+            ("hidden 192.0.2.1 > 192.0.2.2", 0, "hides no protocol"),
+            ("udp 192.0.2.1:1 > 192.0.2.2:2 hoplimit 1", 30, "TTL"),
+            ("udp [::1]:1 > [::2]:2 hoplimit 256", 31, "a hop limit"),
         ] {
             let error = text.parse::<PacketText>().unwrap_err();
             assert_eq!(error.column, column, "{text}");

@@ -271,7 +271,7 @@ impl Changes {
             }
         }
         if self.traffic.is_empty() {
-            text.push_str("  no packet is treated differently\n");
+            text.push_str("  no IP packet is treated differently\n");
         }
         for difference in &self.traffic {
             let verb = match difference.after.verdict {

@@ -29,9 +29,11 @@ use crate::ruleset::{Action, Direction, Essentials, Options, Rule, Ruleset, Stag
   'tcp 203.0.113.7:51515 > 192.0.2.10:30080'
   'udp [2001:db8::7]:53 > [2001:db8::10]:32767'
   'icmp 203.0.113.7 > 192.0.2.10 type 8 code 0'
-  'icmpv6 2001:db8::7 > 2001:db8::10 type 135'
+  'icmpv6 2001:db8::7 > 2001:db8::10 type 135 hoplimit 64'
   'proto 47 203.0.113.7 > 192.0.2.10'
   'udp 203.0.113.7 > 192.0.2.10 frag'            a later fragment
+  'udp 203.0.113.7 > 192.0.2.10 cut'             its header is cut short
+  'hidden 2001:db8::7 > 2001:db8::10'            an extension header is
   'tcp 203.0.113.7:1 > 192.0.2.10:80 vlan 10'
 
 Example:

@@ -49,12 +49,12 @@ impl Connection {
             (self.peer, self.local)
         };
         let fields = Fields {
-            protocol: TCP,
+            protocol: Some(TCP),
             src: src.ip(),
             dst: dst.ip(),
             sport: src.port(),
             selector: dst.port(),
-            later_fragment: false,
+            ..Fields::default()
         };
         let mut frame = PacketText::new(fields).frame();
         // The header is the last that there is: 20 bytes, its flags the 14th.

@@ -8,7 +8,7 @@ use super::class::{self, Cell};
 use super::combine::{Pairs, TooMany};
 use super::lines::Lines;
 use super::{address, l4, source_port};
-use crate::ruleset::{Family, Ruleset};
+use crate::ruleset::{Family, Fragments, Ruleset};
 
 /// The classes of one IP version.
 #[derive(Debug)]
@@ -56,7 +56,12 @@ pub(super) struct WholeL4 {
 impl<'r> Classes<'r> {
     /// Cuts a ruleset.
     pub(super) fn of(ruleset: &'r Ruleset) -> Self {
-        let lines = Lines::of(ruleset);
+        Self::with(ruleset, |_| ruleset.options.fragments)
+    }
+
+    /// Cuts a ruleset, each rule of which deals so with later fragments.
+    pub(super) fn with(ruleset: &'r Ruleset, fragments: impl Fn(usize) -> Fragments) -> Self {
+        let lines = Lines::of(ruleset, fragments);
         let families = [Family::V4, Family::V6].map(|family| {
             let cut = |side| address::Dimension::cut(&lines, &ruleset.sets, family, side);
             FamilyClasses {
@@ -64,7 +69,7 @@ impl<'r> Classes<'r> {
                 dst: cut(|matches| &matches.dst),
             }
         });
-        let l4 = l4::Dimension::cut(&lines.conditions, ruleset.options.fragments);
+        let l4 = l4::Dimension::cut(&lines.conditions);
         let source_ports = source_port::Dimension::cut(&lines.conditions);
         Self {
             lines,

@@ -181,6 +181,17 @@ pub(super) fn denies(ruleset: &Ruleset, rules: &[Rule], end: End) -> bool {
     }
 }
 
+/// Whether nothing but a default, of all or of a tier, denies the packets: then
+/// essentials pass. `rules` as for [`denies`].
+pub(super) fn denies_by_default(ruleset: &Ruleset, rules: &[Rule], end: End) -> bool {
+    let is_default = match end {
+        End::Undecidable(_) => false,
+        End::Default => true,
+        End::Rule(index) => rules[index].is_default(),
+    };
+    is_default && denies(ruleset, rules, end)
+}
+
 /// The word for a noted rule: an enforced Log is an event as well.
 pub(super) fn note(rules: &[Rule], index: usize) -> u32 {
     let event = super::reports(&rules[index]);

@@ -16,7 +16,7 @@ use super::bits::Bits;
 use super::lines::Condition;
 use super::table16::Blocks;
 use super::words::Words;
-use crate::ruleset::{Fragments, Icmp, PortRange};
+use crate::ruleset::{Icmp, PortRange};
 
 /// What a class of L4 headers means to the [conditions](Condition) of lines.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,13 +49,13 @@ pub(super) struct Protocol {
 
 impl Dimension {
     /// Cuts the dimension where the conditions say.
-    pub(super) fn cut(conditions: &[Condition<'_>], fragments: Fragments) -> Self {
+    pub(super) fn cut(conditions: &[Condition<'_>]) -> Self {
         let mut classes = Classes::default();
         let protocols = (0..=UNKNOWN_PROTOCOL)
             // Unknown where an extension chain hides the protocol.
             .map(|proto| {
                 let known = u8::try_from(proto).ok();
-                cut_protocol(conditions, known, fragments, &mut classes)
+                cut_protocol(conditions, known, &mut classes)
             })
             .collect();
         Self {
@@ -91,7 +91,6 @@ impl Dimension {
 fn cut_protocol(
     conditions: &[Condition<'_>],
     known: Option<u8>,
-    fragments: Fragments,
     classes: &mut Classes,
 ) -> Protocol {
     let speaks_of = |asked: &Condition<'_>| {
@@ -112,20 +111,18 @@ fn cut_protocol(
         let asked = &conditions[number];
         speaks_of(asked) && !asks_l4(asked)
     });
-    let undecidable = Bits::of(all, |number| {
-        let asked = &conditions[number];
-        speaks_of(asked) && asks_l4(asked) && !asked.optional
-    });
+    let is_undecidable =
+        |asked: &Condition<'_>| speaks_of(asked) && asks_l4(asked) && !asked.optional;
     let unreadable = classes.number(Class {
         matching: l3_only.clone(),
-        undecidable: undecidable.clone(),
+        undecidable: Bits::of(all, |number| is_undecidable(&conditions[number])),
     });
     let later_fragment = classes.number(Class {
         matching: l3_only.clone(),
-        undecidable: match fragments {
-            Fragments::Drop | Fragments::Track => undecidable,
-            Fragments::L3Only => Bits::empty(all),
-        },
+        undecidable: Bits::of(all, |number| {
+            let asked = &conditions[number];
+            is_undecidable(asked) && !asked.skips_fragments
+        }),
     });
 
     // The header was read.

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::combination::DENSE;
 use super::*;
-use crate::packet_text::{Fields, PacketText};
+use crate::packet_text::{Fields, Header, PacketText};
 use crate::reference;
 use crate::ruleset::{Addresses, Direction, Match, Options, PortRange, RuleId, Stage};
 
@@ -113,14 +113,15 @@ fn check(ruleset: &Ruleset, image: &Image, hosts: &[u32], ports: &[u16]) {
                 .into_iter()
                 .chain(ports.iter().map(|&port| (6, port)))
             {
-                for later_fragment in [false, true] {
+                for header in [Header::Whole, Header::LaterFragment] {
                     let packet = PacketText::new(Fields {
-                        protocol,
+                        protocol: Some(protocol),
                         src: src.into(),
                         dst: dst.into(),
                         sport: selector,
                         selector,
-                        later_fragment,
+                        header,
+                        hop_limit: None,
                     });
                     let frame = packet.frame();
                     let expected = reference::evaluate(ruleset, &frame);

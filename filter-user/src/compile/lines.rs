@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use hashbrown::HashMap;
 
-use crate::ruleset::{Action, Icmp, Match, PortRange, Rule, Ruleset, Stage};
+use crate::ruleset::{Action, Fragments, Icmp, Match, PortRange, Rule, Ruleset, Stage};
 
 /// One alternative of a rule.
 #[derive(Clone, Copy, Debug)]
@@ -33,10 +33,12 @@ pub(super) struct Condition<'r> {
     /// It does not hold where it can't be told: a failsafe only ever opens, and
     /// a Log changes nothing.
     pub(super) optional: bool,
+    /// It does not hold for a later fragment where that can't be told.
+    pub(super) skips_fragments: bool,
 }
 
 impl<'r> Condition<'r> {
-    fn of(asked: &'r Match, optional: bool) -> Self {
+    fn of(asked: &'r Match, optional: bool, skips_fragments: bool) -> Self {
         Self {
             protocol: asked.protocol,
             not_protocol: asked.not_protocol,
@@ -47,6 +49,7 @@ impl<'r> Condition<'r> {
             dst_ports: &asked.dst_ports,
             not_dst_ports: &asked.not_dst_ports,
             optional,
+            skips_fragments,
         }
     }
 
@@ -84,8 +87,8 @@ pub(super) struct Lines<'r> {
 }
 
 impl<'r> Lines<'r> {
-    /// The lines of `ruleset`.
-    pub(super) fn of(ruleset: &'r Ruleset) -> Self {
+    /// The lines of `ruleset`, each rule of which deals so with later fragments.
+    pub(super) fn of(ruleset: &'r Ruleset, fragments: impl Fn(usize) -> Fragments) -> Self {
         let rules = ruleset.rules.as_slice();
         let mut all = Vec::new();
         let mut ends = Vec::with_capacity(rules.len());
@@ -93,8 +96,9 @@ impl<'r> Lines<'r> {
         let mut numbers: HashMap<Condition<'r>, u32> = HashMap::new();
         for (index, rule) in rules.iter().enumerate() {
             let optional = rule.id.stage == Stage::Failsafe || rule.action == Action::Log;
+            let skips_fragments = fragments(index) == Fragments::L3Only;
             all.extend(rule.matches.iter().map(|matches| {
-                let condition = Condition::of(matches, optional);
+                let condition = Condition::of(matches, optional, skips_fragments);
                 let number = *numbers.entry(condition).or_insert_with(|| {
                     conditions.push(condition);
                     (conditions.len() - 1) as u32

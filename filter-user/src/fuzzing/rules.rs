@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use arbitrary::{Result, Unstructured};
 use ipnet::IpNet;
 
-use crate::packet_text::{Fields, PacketText};
+use crate::packet_text::{Fields, Header, PacketText};
 use crate::ruleset::{
     Action, Addresses, Direction, Essentials, Family, Fragments, Icmp, Match, NetSet, Options,
     PortRange, Rule, RuleId, Ruleset, Stage, Switch,
@@ -204,17 +204,22 @@ pub(super) fn frame(data: &mut Unstructured<'_>, ruleset: &Ruleset) -> Result<Ve
     }
     let v4 = data.arbitrary()?;
     let mut fields = Fields {
-        protocol: *data.choose(&[6, 17, 1, 58, 47, 132])?,
+        protocol: Some(*data.choose(&[6, 17, 1, 58, 47, 132])?),
         src: address(data, Some(v4))?,
         dst: address(data, Some(v4))?,
         sport: data.arbitrary()?,
         selector: data.arbitrary()?,
-        later_fragment: data.ratio(1, 10)?,
+        header: if data.ratio(1, 10)? {
+            Header::LaterFragment
+        } else {
+            Header::Whole
+        },
+        hop_limit: None,
     };
     if !ruleset.rules.is_empty() {
         let rule = data.choose(&ruleset.rules)?;
         if let Some(asked) = rule.matches.first() {
-            fields.protocol = asked.protocol.unwrap_or(fields.protocol);
+            fields.protocol = asked.protocol.or(fields.protocol);
             if let Some(range) = asked.dst_ports.first() {
                 fields.selector = *data.choose(&[
                     range.first,
