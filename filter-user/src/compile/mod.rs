@@ -19,7 +19,9 @@ mod classes;
 mod combination;
 mod combine;
 mod decide;
+mod differences;
 mod displacement;
+mod examples;
 mod first;
 mod l4;
 mod lanes;
@@ -52,7 +54,8 @@ use parts::Parts;
 
 pub use combination::Combination;
 
-pub use analysis::{Analysis, Difference, Outcome as KindOutcome, Unreachable, differences};
+pub use analysis::{Analysis, Outcome as KindOutcome, Unreachable};
+pub use differences::{Difference, differences};
 
 /// The compiled tables of one ruleset.
 #[derive(Clone, Debug, PartialEq, Eq)]
