@@ -15,5 +15,6 @@ pub mod require;
 #[cfg(feature = "bpf")]
 pub mod scoreboard;
 pub mod synthetic;
+pub mod times;
 #[cfg(all(feature = "bpf", target_arch = "x86_64"))]
 pub mod upgrade;

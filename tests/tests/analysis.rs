@@ -13,6 +13,7 @@ use filter_user::reference;
 use filter_user::ruleset::{Action, Options, Ruleset};
 use proptest::prelude::*;
 use proptest::sample::Index;
+use tests::times::times;
 
 use random::{recipe, ruleset};
 
@@ -68,7 +69,7 @@ fn cause(sides: [&Ruleset; 2], frame: &[u8]) -> Cause {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 400,
+        cases: times(400),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

@@ -24,6 +24,7 @@ use filter_user::policy::{
 use filter_user::ruleset::{Direction, Ruleset};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use tests::times::times;
 
 use generate::Tape;
 use model::{Case, INTERFACE};
@@ -109,11 +110,12 @@ fn round_trip(case: &Case, in_force: bool) -> Result<Outcome, TestCaseError> {
 }
 
 /// Documents that are converted in each test.
-const CASES: u32 = 300;
+const IN_CI: u32 = 300;
 
 fn run(in_force: bool) {
+    let cases = times(IN_CI);
     let config = Config {
-        cases: CASES,
+        cases,
         failure_persistence: None,
         max_shrink_iters: 500,
         ..Config::default()
@@ -130,7 +132,7 @@ fn run(in_force: bool) {
         .unwrap_or_else(|error| panic!("{error}"));
     let [same_image, same_verdicts, not_said] = counts.into_inner();
     println!("same image {same_image}, same verdicts {same_verdicts}, not said {not_said}");
-    assert!(same_image > CASES / 2 && not_said < CASES / 4);
+    assert!(same_image > cases / 2 && not_said < cases / 4);
 }
 
 #[test]

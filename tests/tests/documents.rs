@@ -28,6 +28,7 @@ use filter_user::reference;
 use filter_user::ruleset::Ruleset;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRng, TestRunner};
+use tests::times::times;
 
 use evaluate::{Answer, Evaluator, Who};
 use generate::Tape;
@@ -50,7 +51,7 @@ fn tapes(packets: usize) -> impl Strategy<Value = Tapes> {
 
 fn runner(cases: u32, repeatable: bool) -> TestRunner {
     let config = Config {
-        cases,
+        cases: if repeatable { cases } else { times(cases) },
         failure_persistence: None,
         max_shrink_iters: if repeatable { 0 } else { 10_000 },
         ..Config::default()

@@ -29,15 +29,16 @@ use filter_user::ruleset::{Direction, Ruleset, Stage};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, TestRng, TestRunner};
+use tests::times::times;
 
 use flow_mistakes::{Mistake, Wrong};
 use known::{Known, known_to_host, known_to_reference, unclear};
 use talk::{Kind, Step, Talk, talk};
 
-/// The same talks in every run.
+/// The same talks in every run, and the first of them in a longer one.
 fn runner(talks: u32) -> TestRunner {
     let config = Config {
-        cases: talks,
+        cases: times(talks),
         failure_persistence: None,
         max_shrink_iters: 300,
         ..Config::default()

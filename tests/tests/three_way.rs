@@ -33,6 +33,7 @@ use filter_user::ruleset::{Direction, Match, Rule, RuleId, Stage};
 use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRng, TestRunner};
+use tests::times::times;
 
 use random::{Frame, Recipe, recipe, ruleset};
 use table_mistakes::{Glass, Mistake};
@@ -55,7 +56,11 @@ struct Size {
 impl Size {
     fn runner(&self) -> TestRunner {
         let config = Config {
-            cases: self.rulesets,
+            cases: if self.repeatable {
+                self.rulesets
+            } else {
+                times(self.rulesets)
+            },
             // A failure is printed whole, ruleset and packets.
             failure_persistence: None,
             max_shrink_iters: if self.repeatable { 0 } else { 20_000 },
