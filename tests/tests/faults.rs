@@ -165,6 +165,37 @@ fn a_forced_detach_is_noticed_and_undone() {
     assert_eq!(node.in_force()["egress"]["hook"], "tcx");
 }
 
+/// Also where it is detached again at once, while the daemon still puts it back.
+#[test]
+fn what_is_detached_while_it_is_put_back_is_put_back() {
+    if !require::root_and_bpf() {
+        return;
+    }
+    let node = Node::new();
+    let daemon = node.run_daemon();
+    let is_whole = || node.xdp().is_some() && node.tcx().len() == 1;
+    let mut longest = Duration::ZERO;
+    for round in 0..12 {
+        for link in ["link", "egress"] {
+            let path = node.pin(link);
+            node.bpftool(&["link", "detach", "pinned", path.to_str().unwrap()]);
+            let began = Instant::now();
+            // Without a pause, so that the next one comes as soon as it can.
+            while !is_whole() {
+                assert!(
+                    began.elapsed() < SOON + BUSY,
+                    "round {round}, {link}: {}",
+                    daemon.said()
+                );
+            }
+            longest = longest.max(began.elapsed());
+        }
+    }
+    println!("undone after {longest:?} or sooner");
+    daemon.says("filtered again: node0", 1);
+    node.denies(5);
+}
+
 #[test]
 fn a_pin_that_is_removed_is_put_back() {
     if !require::root_and_bpf() {

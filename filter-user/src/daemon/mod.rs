@@ -406,10 +406,7 @@ impl<P: Policies> Daemon<P> {
                 }
                 // What is wrong was said already.
                 if self.put(why).await.is_ok() {
-                    // What is lacking from now on, and isn't now, is news.
-                    if let Ok(all) = self.read().await {
-                        self.lacking = self.live.missing(&all);
-                    }
+                    self.is_put_back().await;
                 } else {
                     self.put_last_good().await;
                 }
@@ -433,6 +430,23 @@ impl<P: Policies> Daemon<P> {
             self.tried = Instant::now();
         }
         now
+    }
+
+    /// All is put back. Who was told of is told of again; and whatever lacks from now on is
+    /// news, also where somebody took it off at once, while it was put there.
+    async fn is_put_back(&mut self) {
+        let mut back = std::mem::take(&mut self.lacking);
+        if back.is_empty() {
+            return;
+        }
+        if let Ok(all) = self.read().await {
+            let lacks = self.live.missing(&all);
+            back.retain(|name| !lacks.contains(name));
+            if !back.is_empty() {
+                let journal = self.settings.journal;
+                journal.note(&format!("filtered again: {}", back.join(", ")));
+            }
+        }
     }
 
     /// Finishes trials that somebody else began and that are over; whether there is
