@@ -498,7 +498,7 @@ fn the_limits_hold_and_nobody_holds_up_others() {
     if !require::root_and_bpf() {
         return;
     }
-    let node = Node::new(&[DENY, LOG, ALLOW], &["--sample-drops", "1000"]);
+    let node = Node::new(&[DENY, LOG, ALLOW], &["--sample-drops", "300"]);
     let mut deaf = node.connect();
     assert_eq!(deaf.ask("/v1/events", "*/*"), Some(200));
     let mut streams: Vec<Web> = (0..31).map(|_| node.connect()).collect();
