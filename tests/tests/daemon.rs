@@ -256,6 +256,11 @@ fn a_device_that_comes_again_is_filtered_and_goes_on_counting() {
     lab.ip(Side::Node, &["link", "delete", INTERFACE]).unwrap();
     let daemon = node.run(&[]);
     daemon.says("waiting for node0", 1);
+    // That is told of once, however often it is looked.
+    daemon.says("not filtered: node0", 1);
+    thread::sleep(Duration::from_millis(2_500));
+    let told = daemon.said().matches("not filtered").count();
+    assert_eq!(told, 1, "{}", daemon.said());
     lab.join().unwrap();
     daemon.says("node0 generation 3", 1);
     node.drops("first", 1_001, 10);

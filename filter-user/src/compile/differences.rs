@@ -142,7 +142,6 @@ impl SideFate {
 fn joint(before: &Ruleset, after: &Ruleset) -> Ruleset {
     let mut both = before.clone();
     let offset = both.sets.len() as u32;
-    both.options = after.options.clone();
     both.sets.extend(after.sets.iter().cloned());
     both.rules
         .extend(after.rules.iter().cloned().map(|mut rule| {

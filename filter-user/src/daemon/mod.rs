@@ -405,10 +405,11 @@ impl<P: Policies> Daemon<P> {
                     self.supervisor.reloading();
                 }
                 // What is wrong was said already.
-                if self.put(why).await.is_ok() {
-                    self.is_put_back().await;
-                } else {
-                    self.put_last_good().await;
+                match self.put(why).await {
+                    Ok(waits) => self.tell_who_is_back(waits).await,
+                    Err(_) => {
+                        self.put_last_good().await;
+                    }
                 }
                 self.show(lock).await;
             }
@@ -432,10 +433,11 @@ impl<P: Policies> Daemon<P> {
         now
     }
 
-    /// All is put back. Who was told of is told of again; and whatever lacks from now on is
-    /// news, also where somebody took it off at once, while it was put there.
-    async fn is_put_back(&mut self) {
-        let mut back = std::mem::take(&mut self.lacking);
+    /// All is put back but what `waits`. Who was told of is told of again; and whoever else
+    /// lacks from now on is news, also where somebody took it off at once, while it was put
+    /// there.
+    async fn tell_who_is_back(&mut self, waits: Vec<String>) {
+        let mut back = std::mem::replace(&mut self.lacking, waits);
         if back.is_empty() {
             return;
         }
@@ -477,8 +479,9 @@ impl<P: Policies> Daemon<P> {
         wanted.iter().any(|name| name == interface)
     }
 
-    /// Reads the policies and puts them in force; says what came of it.
-    async fn put(&mut self, why: Why) -> Result<(), String> {
+    /// Reads the policies and puts them in force; says what came of it. The interfaces that
+    /// have to wait: they are not there, or on trial.
+    async fn put(&mut self, why: Why) -> Result<Vec<String>, String> {
         let journal = self.settings.journal;
         let result = self.change(|policies| policies.put(Origin::Files)).await;
         let result = match result {
@@ -497,7 +500,7 @@ impl<P: Policies> Daemon<P> {
                             self.live
                                 .succeeded(&done.interfaces, &done.changed, &summary);
                         }
-                        Ok(())
+                        Ok([done.missing, done.on_trial].concat())
                     }
                     Some(failure) => {
                         self.live.wants(&done.interfaces);
