@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
+use filter_common::wire::l4;
+
 /// Shown with every syntax error.
 pub const EXAMPLES: &str = "\
 tcp 203.0.113.7:51515 > 192.0.2.10:30080
@@ -69,15 +71,14 @@ impl Default for Fields {
     }
 }
 
-/// Protocols whose header has ports.
-const PORTS: [u8; 4] = [6, 17, 132, 136];
-/// ICMP and `ICMPv6`, whose header has a type and a code.
-const ICMP: [u8; 2] = [1, 58];
-
 impl Fields {
-    fn is_of(&self, protocols: &[u8]) -> bool {
-        self.protocol
-            .is_some_and(|protocol| protocols.contains(&protocol))
+    fn has_ports(&self) -> bool {
+        self.protocol.is_some_and(l4::has_ports)
+    }
+
+    /// Whether it has a type and a code.
+    fn is_icmp(&self) -> bool {
+        matches!(self.protocol, Some(l4::ICMP | l4::ICMPV6))
     }
 
     /// RFC 4861: neighbour discovery is believed with hop limit 255 only.
@@ -105,7 +106,7 @@ impl fmt::Display for PacketText {
             None => f.write_str("hidden")?,
         }
         let is_whole = fields.header == Header::Whole;
-        let ports = is_whole && fields.is_of(&PORTS);
+        let ports = is_whole && fields.has_ports();
         for (separator, address, port) in [
             ("", fields.src, fields.sport),
             (" >", fields.dst, fields.selector),
@@ -117,7 +118,7 @@ impl fmt::Display for PacketText {
             }
         }
         match fields.header {
-            Header::Whole if fields.is_of(&ICMP) => {
+            Header::Whole if fields.is_icmp() => {
                 let [kind, code] = fields.selector.to_be_bytes();
                 write!(f, " type {kind} code {code}")?;
             }
@@ -227,7 +228,7 @@ impl std::str::FromStr for PacketText {
                 ));
             }
         };
-        let ports = protocol.is_some_and(|protocol| PORTS.contains(&protocol));
+        let ports = protocol.is_some_and(l4::has_ports);
         let (src_at, src) = words.next("the source address")?;
         let (src, sport) = address(&words, src_at, src, ports)?;
         let (at, arrow) = words.next("\">\"")?;
@@ -282,8 +283,8 @@ impl PacketText {
         word: &str,
     ) -> Result<(), SyntaxError> {
         let fields = &mut self.fields;
-        let has_icmp = fields.is_of(&ICMP);
-        let has_header = has_icmp || fields.is_of(&PORTS);
+        let has_icmp = fields.is_icmp();
+        let has_header = has_icmp || fields.has_ports();
         let [kind, code] = fields.selector.to_be_bytes();
         match word {
             "type" if has_icmp => {
@@ -439,10 +440,10 @@ impl PacketText {
     fn l4(&self, protocol: u8) -> Vec<u8> {
         let fields = &self.fields;
         let mut header = Vec::new();
-        if fields.is_of(&PORTS) {
+        if fields.has_ports() {
             header.extend(fields.sport.to_be_bytes());
         }
-        if fields.is_of(&PORTS) || fields.is_of(&ICMP) {
+        if fields.has_ports() || fields.is_icmp() {
             header.extend(fields.selector.to_be_bytes());
         }
         match protocol {
